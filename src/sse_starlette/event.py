@@ -1,0 +1,494 @@
+"""
+Turns events into bytes. Knows the event-stream format; knows nothing of ASGI, tasks or time.
+
+The format is that of the WHATWG HTML standard, 9.2 "Server-sent events"; its paragraphs are named
+beside the lines that obey them. What a change here must keep:
+
+- No text from outside adds a field or an event: every CR, LF and CRLF in data and comment becomes
+  a new line of the same field, and none of them reaches the wire in `id` or `event`.
+- Nothing a caller passes in is written to.
+- Text that UTF-8 cannot carry never ends a stream.
+- The usual shapes are one f-string behind one look for line breaks: benchmarks watch this file.
+- Standard library only. pydantic and msgspec values are known by what they offer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json.encoder
+import sys
+from collections.abc import Callable, Iterable
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any, TypeAlias, cast
+from uuid import UUID
+
+__all__ = [
+    "SEPARATORS",
+    "FieldText",
+    "JSONServerSentEvent",
+    "ServerSentEvent",
+    "check_field",
+    "check_separator",
+    "encode",
+    "encoder",
+    "ensure_bytes",
+]
+
+#: What may end a line of an event stream (WHATWG HTML 9.2.5, `end-of-line`).
+SEPARATORS = ("\r\n", "\r", "\n")
+
+#: What `id` and `event` are made from: an `Enum` counts as its value, the rest as its `str()`.
+FieldText: TypeAlias = str | int | UUID | Enum
+
+
+class ServerSentEvent:
+    """
+    One event of a stream.
+
+    The fields are plain attributes and may be assigned; what is wrong with them is said by the
+    constructor, and by `encode()` for what was assigned later. A field that is None is not sent.
+    An event without any field is sent as an empty line, which clients ignore.
+
+    Parameters:
+        data: what the client gets as `event.data`. Text, numbers and other objects are sent as
+            their `str()`; dict, list, tuple, dataclass, pydantic and msgspec values as compact
+            JSON; bytes as the UTF-8 text they are (wrong bytes become U+FFFD); an `Enum` as its
+            value. A line break of any kind (CR, LF, CRLF) reaches the client as LF. Without data
+            the client fires no event, and only takes note of `id` and `retry`.
+        event: the type of the event, "message" for the client when it's left out.
+        id: what the client sends as `Last-Event-ID` when it comes back. An empty id makes it
+            forget the one it had.
+        retry: milliseconds the client waits before it reconnects.
+        comment: text for whoever reads the raw stream. Clients ignore it.
+        sep: what ends each line: one of `SEPARATORS`. None, the default, takes that of the
+            response (CR LF for `encode()` without a response).
+
+    CR, LF and NUL in `event` and `id` are deleted, because the format has no way to carry them.
+    In every field a pair of surrogates becomes the character it stands for and a surrogate alone
+    becomes U+FFFD, as browsers do it.
+
+    Raises:
+        TypeError: `retry` isn't an int (a bool isn't one here), or `event` or `id` is bytes or
+            bool.
+        ValueError: `retry` is negative, or `sep` isn't one of `SEPARATORS`.
+    """
+
+    DEFAULT_SEPARATOR = "\r\n"
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        event: FieldText | None = None,
+        id: FieldText | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+        sep: str | None = None,
+    ) -> None:
+        if event is not None and type(event) is not str:
+            _field_text("event", event)
+        if id is not None and type(id) is not str:
+            _field_text("id", id)
+        if retry is not None:
+            _check_retry(retry)
+        if sep is not None:
+            check_separator(sep)
+        self.data = data
+        self.event = event
+        self.id = id
+        self.retry = retry
+        self.comment = comment
+        self.sep = sep
+
+    def encode(self) -> bytes:
+        """
+        Return the event as it goes over the wire, its closing empty line included.
+
+        Raises:
+            TypeError, ValueError: a field holds what the constructor would refuse, or `data`
+                holds what JSON cannot say.
+        """
+        return _event_frame(self, self.DEFAULT_SEPARATOR)
+
+    def __repr__(self) -> str:
+        given = [
+            f" {name}={value!r}" for name in _FIELDS if (value := getattr(self, name)) is not None
+        ]
+        return f"<{type(self).__name__}{''.join(given)}>"
+
+
+class JSONServerSentEvent(ServerSentEvent):
+    """
+    An event whose data is any JSON value, a string or a number too.
+
+    The value becomes JSON here, not when the event is sent: `data` holds the text from then on,
+    and a change to the value afterwards changes nothing. The JSON is compact, with no ASCII
+    escapes. Beyond what JSON has, it takes dataclass, pydantic and msgspec values, `Enum` (its
+    value), `UUID` and `Decimal` (as strings), `datetime`, `date` and `time` (in ISO 8601), sets
+    (as arrays). None means that there is no data, as for every event.
+
+    Raises:
+        TypeError: the value holds something JSON cannot say.
+        ValueError: the value holds NaN or an infinity, or holds itself.
+        The other fields: see `ServerSentEvent`.
+    """
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        event: FieldText | None = None,
+        id: FieldText | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+        sep: str | None = None,
+    ) -> None:
+        super().__init__(
+            None if data is None else _json(data),
+            event=event,
+            id=id,
+            retry=retry,
+            comment=comment,
+            sep=sep,
+        )
+
+
+def encoder(sep: str) -> Callable[[object], bytes]:
+    """
+    Return the function that turns what a source yielded into what goes over the wire.
+
+    What it takes and what it raises is said by `encode`, which asks for `sep` with each value;
+    whoever has many values for one stream saves that by holding on to this function. It keeps no
+    state, so that threads may share it.
+
+    Raises:
+        ValueError: `sep` isn't one of `SEPARATORS`.
+    """
+    check_separator(sep)
+    return _ENCODERS[sep]
+
+
+def encode(value: object, sep: str) -> bytes:
+    """
+    Turn what a source yielded into what goes over the wire.
+
+    - bytes, bytearray, memoryview: taken as they are.
+    - an event: its frame, with `sep` unless the event has a `sep` of its own.
+    - a dict: the fields of an event, named like the parameters of `ServerSentEvent`.
+    - anything else: the data of an event that has no other field. None is the text "None".
+
+    The value isn't changed.
+
+    Raises:
+        TypeError: a dict has a key that no event has, or one of the fields has a wrong type.
+        ValueError: a field holds what `ServerSentEvent` would refuse, the data holds what JSON
+            cannot say, or `sep` isn't one of `SEPARATORS`.
+    """
+    try:
+        encode_value = _ENCODERS[sep]
+    except KeyError:
+        encode_value = encoder(sep)
+    return encode_value(value)
+
+
+def ensure_bytes(data: Any, sep: str) -> bytes:
+    """Do what `encode` does; the name is that of earlier versions."""
+    return encode(data, sep)
+
+
+def check_separator(sep: object) -> None:
+    """
+    Make sure that lines may end with `sep`.
+
+    Raises:
+        ValueError: `sep` isn't one of `SEPARATORS`.
+    """
+    if not isinstance(sep, str) or sep not in SEPARATORS:
+        allowed = ", ".join(repr(one).strip("'") for one in SEPARATORS)
+        raise ValueError(f"sep must be one of: {allowed}, got: {sep!r}")
+
+
+def check_field(name: str, text: str) -> None:
+    """
+    Make sure that `text` arrives unchanged as the `id` or the `event` of an event.
+
+    Encoding deletes what these fields cannot hold, which keeps a stream alive that is under way.
+    Whoever can still refuse does it with this.
+
+    Parameters:
+        name: how the error calls the field.
+        text: what the field is to hold.
+
+    Raises:
+        ValueError: `text` holds CR, LF or NUL.
+    """
+    for position, character in enumerate(text):
+        if character in _NOT_IN_A_FIELD:
+            raise ValueError(
+                f"{name} holds {_NOT_IN_A_FIELD[character]} at position {position} of {text!r}: "
+                f"an event stream cannot carry it there. Remove or replace it."
+            )
+
+
+# A CR or LF would end the line and let the rest of the text become a field of its own; a client
+# ignores an id with NUL in it (WHATWG HTML 9.2.6).
+_NOT_IN_A_FIELD = {"\r": "CR (U+000D)", "\n": "LF (U+000A)", "\0": "NUL (U+0000)"}
+_DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
+
+_BYTES = (bytes, bytearray, memoryview)
+_FIELDS = ("data", "event", "id", "retry", "comment", "sep")
+_KEYS = frozenset(_FIELDS)
+
+
+def _make_encoder(sep: str) -> Callable[[object], bytes]:
+    blank = sep + sep
+    event_ = f"{sep}event: "
+    data_ = f"{sep}data: "
+
+    def encode_value(value: object) -> bytes:
+        if type(value) is dict:
+            # The usual dicts: nothing but text in data, event and id, all of it on one line.
+            # isprintable() is false for each character that may not be there, and for some that
+            # may: it only decides whether to look closer.
+            size = len(value)
+            data = value.get("data")
+            if type(data) is str and "\n" not in data and "\r" not in data:
+                try:
+                    if size == 1:
+                        return f"data: {data}{blank}".encode()
+                    event = value.get("event")
+                    if size == 2 and type(event) is str and event.isprintable():
+                        return f"event: {event}{data_}{data}{blank}".encode()
+                    id_ = value.get("id")
+                    if type(id_) is int or (type(id_) is str and id_.isprintable()):
+                        if size == 2:
+                            return f"id: {id_}{data_}{data}{blank}".encode()
+                        if size == 3 and type(event) is str and event.isprintable():
+                            return f"id: {id_}{event_}{event}{data_}{data}{blank}".encode()
+                except UnicodeEncodeError:
+                    pass
+            return _dict_frame(value, sep)
+        if type(value) is str:
+            if "\n" not in value and "\r" not in value:
+                try:
+                    return f"data: {value}{blank}".encode()
+                except UnicodeEncodeError:
+                    pass
+            return _frame(sep, value)
+        if type(value) is bytes:
+            return value
+        if isinstance(value, ServerSentEvent):
+            # A subclass that has a way of its own to encode is asked.
+            if type(value).encode is not ServerSentEvent.encode:
+                return value.encode()
+            return _event_frame(value, sep)
+        if isinstance(value, dict):
+            return _dict_frame(value, sep)
+        if isinstance(value, _BYTES):
+            return bytes(value)
+        return _frame(sep, "None" if value is None else value)
+
+    return encode_value
+
+
+_ENCODERS = {sep: _make_encoder(sep) for sep in SEPARATORS}
+
+
+def _dict_frame(fields: dict[Any, Any], sep: str) -> bytes:
+    if not _KEYS.issuperset(fields):
+        unknown = ", ".join(repr(key) for key in fields if key not in _FIELDS)
+        raise TypeError(
+            f"unknown key in a dict that was to be sent as an event: {unknown}. The keys of an "
+            f"event are {', '.join(_FIELDS)}. To send the dict itself as data, send "
+            "{'data': your_dict} or JSONServerSentEvent(your_dict)."
+        )
+    get = fields.get
+    own_sep = get("sep")
+    if own_sep is not None:
+        check_separator(own_sep)
+        sep = own_sep
+    return _frame(sep, get("data"), get("event"), get("id"), get("retry"), get("comment"))
+
+
+def _event_frame(event: ServerSentEvent, sep: str) -> bytes:
+    own_sep = event.sep
+    if own_sep is not None:
+        check_separator(own_sep)
+        sep = own_sep
+    return _frame(sep, event.data, event.event, event.id, event.retry, event.comment)
+
+
+def _frame(
+    sep: str,
+    data: object,
+    event: object = None,
+    id_: object = None,
+    retry: object = None,
+    comment: object = None,
+) -> bytes:
+    text = ""
+    if comment is not None:
+        text = f": {_lines(_text(comment), f'{sep}: ')}{sep}"
+    if id_ is not None:
+        if type(id_) is not int and (type(id_) is not str or not id_.isprintable()):
+            id_ = _field_text("id", id_)
+        text = f"{text}id: {id_}{sep}"
+    if event is not None:
+        if type(event) is not str or not event.isprintable():
+            event = _field_text("event", event)
+        text = f"{text}event: {event}{sep}"
+    if data is not None:
+        if type(data) is not str:
+            data = _text(data)
+        if "\n" in data or "\r" in data:
+            data = _lines(data, f"{sep}data: ")
+        text = f"{text}data: {data}{sep}"
+    if retry is not None:
+        if type(retry) is not int or retry < 0:
+            retry = _check_retry(retry)
+        text = f"{text}retry: {retry}{sep}"
+    text += sep
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # As a browser makes a USVString (Web IDL): by way of UTF-16, where two halves that stand
+        # together are one character, and a half that stands alone is replaced.
+        utf_16 = text.encode("utf-16-le", "surrogatepass")
+        return utf_16.decode("utf-16-le", "replace").encode()
+
+
+def _lines(text: str, between: str) -> str:
+    # Only these three end a line (WHATWG HTML 9.2.5), where str.splitlines() knows eight more and
+    # drops the last empty line.
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\n", between)
+
+
+def _field_text(name: str, value: object) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}: give the text that the client is to see, or None.")
+    if isinstance(value, _BYTES):
+        raise TypeError(
+            f"{name} is {type(value).__name__}, not text: decode it first, {name}=value.decode()."
+        )
+    return str(value).translate(_DELETED)
+
+
+def _check_retry(retry: object) -> int:
+    if not isinstance(retry, int) or isinstance(retry, bool):
+        raise TypeError("retry argument must be int")
+    if retry < 0:
+        raise ValueError(f"retry argument must be >= 0 (milliseconds), got: {retry}")
+    return int(retry)
+
+
+def _text(value: object) -> str:
+    if type(value) is dict or type(value) is list:
+        return _json(value)
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, _BYTES):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, (dict, list, tuple)) or _is_record(value):
+        return _json(value)
+    return str(value)
+
+
+def _json(value: object) -> str:
+    # Where the application has loaded orjson, that is faster. It writes what we write, but for how
+    # a float has its exponent (1e16 for 1e+16, 0.00001 for 1e-05). It refuses more than JSON does
+    # (large integers, keys that are numbers, lone surrogates), and a null may have been a NaN:
+    # then it's the standard library that decides.
+    orjson = sys.modules.get("orjson")
+    if orjson is not None:
+        try:
+            option = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+            text: str = orjson.dumps(value, _plain, option).decode()
+        except (AttributeError, TypeError):
+            pass  # AttributeError: another thread is still importing it.
+        else:
+            if "null" not in text:
+                return text
+    try:
+        return "".join(_json_chunks(value, 0))
+    except RecursionError:
+        raise ValueError(
+            f"{type(value).__name__} cannot be sent as JSON: it holds itself, or too many levels"
+        ) from None
+
+
+def _json_writer(make_encoder: Callable[..., Any] | None) -> Callable[[object, int], Iterable[str]]:
+    """
+    Return what turns a value, and the level 0 it stands at, into pieces of JSON text.
+
+    Parameters:
+        make_encoder: the encoder in C that `json.JSONEncoder` makes anew for each value, which
+            takes longer than to encode a small value. None where Python has none.
+    """
+    # Without a look for circles, which would be state that threads share: a value that holds
+    # itself ends as RecursionError.
+    markers = indent = None
+    colon, comma = ":", ","
+    sort_keys = skipkeys = allow_nan = False
+    if make_encoder is None:
+        slow = json.JSONEncoder(
+            ensure_ascii=False,
+            check_circular=False,
+            allow_nan=allow_nan,
+            separators=(comma, colon),
+            default=_plain,
+        )
+        return lambda value, _level: slow.iterencode(value)
+    text = json.encoder.encode_basestring
+    chunks: Callable[[object, int], Iterable[str]] = make_encoder(
+        markers, _plain, text, indent, colon, comma, sort_keys, skipkeys, allow_nan
+    )
+    return chunks
+
+
+def _plain(value: object) -> object:
+    """Return a value that JSON has in place of one it doesn't have."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    kind = type(value)
+    if not _is_record(value):
+        raise TypeError(
+            f"{kind.__qualname__} is not JSON serializable. Send it as text with str(), or make it "
+            "a dict, a list, a dataclass, or a pydantic or msgspec model first."
+        )
+    if hasattr(kind, _PYDANTIC):
+        return cast("Any", value).model_dump(mode="json")
+    if hasattr(kind, _MSGSPEC):
+        return sys.modules["msgspec"].to_builtins(value, enc_hook=_plain)
+    # Not asdict(), which copies all that is below, only for it to be walked through again.
+    fields = dataclasses.fields(cast("Any", value))
+    return {field.name: getattr(value, field.name) for field in fields}
+
+
+# What tells that an object is a record, looked for on its type: a class is no record.
+_DATACLASS = "__dataclass_fields__"
+_MSGSPEC = "__struct_fields__"
+_PYDANTIC = "model_dump"
+
+
+def _is_record(value: object) -> bool:
+    kind = type(value)
+    if isinstance(value, type):
+        return False  # The metaclass of msgspec.Struct has __struct_fields__ too.
+    return hasattr(kind, _DATACLASS) or hasattr(kind, _PYDANTIC) or hasattr(kind, _MSGSPEC)
+
+
+_json_chunks = _json_writer(getattr(json.encoder, "c_make_encoder", None))

@@ -1,0 +1,617 @@
+"""Events as bytes: what is sent for which value, and what is refused."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+import sys
+from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import msgspec
+import orjson
+import pydantic
+import pytest
+
+from sse_starlette import event as event_module
+from sse_starlette.event import (
+    SEPARATORS,
+    JSONServerSentEvent,
+    ServerSentEvent,
+    check_field,
+    check_separator,
+    encode,
+    encoder,
+    ensure_bytes,
+)
+
+CRLF = "\r\n"
+SOME_UUID = UUID("12345678-1234-5678-1234-567812345678")
+
+
+class Color(Enum):
+    RED = "red"
+    ONE = 1
+    MANY = ("red", "green")
+
+
+class Flag(Enum):
+    YES = True
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Kind(StrEnum):
+    TICK = "tick"
+
+
+class OldKind(str, Enum):  # noqa: UP042 -- its str() is "OldKind.TICK", not its value
+    TICK = "tick"
+
+
+class Told:
+    def __str__(self) -> str:
+        return "told"
+
+
+class Shout(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    label: str | None = None
+    _hidden: int = 0
+    dimensions: ClassVar[int] = 2
+
+
+class Model(pydantic.BaseModel):
+    at: date
+    name: str = "é"
+
+
+class Names(pydantic.RootModel[list[str]]):
+    pass
+
+
+class Struct(msgspec.Struct, rename="camel"):
+    first_name: str
+    at: date
+    by_number: dict[int, Any]
+
+
+Pair = namedtuple("Pair", "left right")  # noqa: PYI024 -- the untyped kind must work too
+
+
+@pytest.fixture(params=["stdlib", "orjson"])
+def json_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With and without orjson loaded by the application."""
+    if request.param == "orjson":
+        monkeypatch.setitem(sys.modules, "orjson", orjson)
+    else:
+        monkeypatch.delitem(sys.modules, "orjson", raising=False)
+    name: str = request.param
+    return name
+
+
+# Fields on the wire
+
+FRAMES: list[tuple[dict[str, Any], bytes]] = [
+    # Which fields there are, and their order
+    ({}, b"\r\n"),
+    ({"data": "a"}, b"data: a\r\n\r\n"),
+    ({"data": ""}, b"data: \r\n\r\n"),
+    ({"event": "e"}, b"event: e\r\n\r\n"),
+    ({"id": "1"}, b"id: 1\r\n\r\n"),
+    ({"retry": 5}, b"retry: 5\r\n\r\n"),
+    ({"retry": 0}, b"retry: 0\r\n\r\n"),
+    ({"retry": Level.HIGH}, b"retry: 3\r\n\r\n"),
+    ({"comment": "c"}, b": c\r\n\r\n"),
+    ({"data": "a", "id": "1"}, b"id: 1\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "id": 1}, b"id: 1\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "event": "e"}, b"event: e\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "retry": 1}, b"data: a\r\nretry: 1\r\n\r\n"),
+    ({"data": "a", "comment": "c"}, b": c\r\ndata: a\r\n\r\n"),
+    ({"event": "e", "id": "1", "data": "a"}, b"id: 1\r\nevent: e\r\ndata: a\r\n\r\n"),
+    ({"event": "e", "id": "1", "retry": 1}, b"id: 1\r\nevent: e\r\nretry: 1\r\n\r\n"),
+    ({"data": "a", "id": "1", "retry": 1}, b"id: 1\r\ndata: a\r\nretry: 1\r\n\r\n"),
+    (
+        {"retry": 5, "data": "a", "event": "e", "id": "1", "comment": "c"},
+        b": c\r\nid: 1\r\nevent: e\r\ndata: a\r\nretry: 5\r\n\r\n",
+    ),
+    # Empty is sent, None isn't
+    ({"data": "a", "event": "", "id": ""}, b"id: \r\nevent: \r\ndata: a\r\n\r\n"),
+    ({"comment": ""}, b": \r\n\r\n"),
+    ({"data": "a", "event": None, "id": None}, b"data: a\r\n\r\n"),
+    ({"data": None, "event": "e"}, b"event: e\r\n\r\n"),
+    # Each kind of line break begins a new line of the same field, and no other character does
+    ({"data": "a\nb\rc\r\nd"}, b"data: a\r\ndata: b\r\ndata: c\r\ndata: d\r\n\r\n"),
+    ({"data": "a\n"}, b"data: a\r\ndata: \r\n\r\n"),
+    ({"data": "\n"}, b"data: \r\ndata: \r\n\r\n"),
+    ({"data": "\n\r"}, b"data: \r\ndata: \r\ndata: \r\n\r\n"),
+    ({"data": "a\rb", "event": "e", "id": "1"}, b"id: 1\r\nevent: e\r\ndata: a\r\ndata: b\r\n\r\n"),
+    ({"comment": "a\nb\rc\r\nd"}, b": a\r\n: b\r\n: c\r\n: d\r\n\r\n"),
+    ({"comment": "a\n"}, b": a\r\n: \r\n\r\n"),
+    (
+        {"data": "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"},
+        "data: \x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n\r\n".encode(),
+    ),
+    # What has no meaning in data is passed
+    ({"data": " a: b "}, b"data:  a: b \r\n\r\n"),
+    ({"data": "a\0b"}, b"data: a\0b\r\n\r\n"),
+    ({"data": "\ufeffa"}, b"data: \xef\xbb\xbfa\r\n\r\n"),
+    # Line breaks and NUL are deleted from id and event
+    ({"data": "a", "id": "1\r\ndata: b"}, b"id: 1data: b\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "event": "e\n\nid: 2"}, b"event: eid: 2\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "id": "1", "event": "e\rid: 2"}, b"id: 1\r\nevent: eid: 2\r\ndata: a\r\n\r\n"),
+    ({"data": "a", "id": "1\0", "event": "\0e\r"}, b"id: 1\r\nevent: e\r\ndata: a\r\n\r\n"),
+    (
+        {"data": "a", "id": "1\u2028", "event": " e\t"},
+        "id: 1\u2028\r\nevent:  e\t\r\ndata: a\r\n\r\n".encode(),
+    ),
+    # What is made text for id and event
+    ({"event": 7, "id": 0}, b"id: 0\r\nevent: 7\r\n\r\n"),
+    ({"id": SOME_UUID}, b"id: 12345678-1234-5678-1234-567812345678\r\n\r\n"),
+    ({"event": Color.RED, "id": Color.ONE}, b"id: 1\r\nevent: red\r\n\r\n"),
+    ({"event": Kind.TICK, "id": Level.HIGH}, b"id: 3\r\nevent: tick\r\n\r\n"),
+    ({"event": OldKind.TICK, "id": Told()}, b"id: told\r\nevent: tick\r\n\r\n"),
+    ({"event": Shout("e"), "id": 1.5}, b"id: 1.5\r\nevent: E\r\n\r\n"),
+    # Surrogates: two halves are one character, one half alone is replaced
+    ({"data": "\ud83d\ude00"}, b"data: \xf0\x9f\x98\x80\r\n\r\n"),
+    ({"data": "a\ud83d"}, b"data: a\xef\xbf\xbd\r\n\r\n"),
+    ({"data": "\ude00\ud83d"}, b"data: \xef\xbf\xbd\xef\xbf\xbd\r\n\r\n"),
+    ({"data": "a", "event": "\udc80"}, b"event: \xef\xbf\xbd\r\ndata: a\r\n\r\n"),
+    ({"id": "\ud83d\n\ude00"}, b"id: \xf0\x9f\x98\x80\r\n\r\n"),
+    ({"comment": "\ud800"}, b": \xef\xbf\xbd\r\n\r\n"),
+    # Data that is not text
+    ({"data": 0}, b"data: 0\r\n\r\n"),
+    ({"data": False}, b"data: False\r\n\r\n"),
+    ({"data": 1.5}, b"data: 1.5\r\n\r\n"),
+    ({"data": Told()}, b"data: told\r\n\r\n"),
+    ({"data": Shout("a")}, b"data: A\r\n\r\n"),
+    ({"data": SOME_UUID}, b"data: 12345678-1234-5678-1234-567812345678\r\n\r\n"),
+    ({"data": Color.RED}, b"data: red\r\n\r\n"),
+    ({"data": Color.ONE}, b"data: 1\r\n\r\n"),
+    ({"data": Color.MANY}, b'data: ["red","green"]\r\n\r\n'),
+    ({"data": OldKind.TICK}, b"data: tick\r\n\r\n"),
+    ({"data": b"\xc3\xa9\na\xff"}, b"data: \xc3\xa9\r\ndata: a\xef\xbf\xbd\r\n\r\n"),
+    ({"data": bytearray(b"a")}, b"data: a\r\n\r\n"),
+    ({"data": memoryview(b"a")}, b"data: a\r\n\r\n"),
+    ({"comment": b"a"}, b": a\r\n\r\n"),
+    ({"comment": 5}, b": 5\r\n\r\n"),
+    ({"data": UserDict(a=1)}, b"data: {'a': 1}\r\n\r\n"),
+    ({"data": Point}, f"data: {Point}\r\n\r\n".encode()),
+    ({"data": Struct}, f"data: {Struct}\r\n\r\n".encode()),
+    ({"data": Model}, f"data: {Model}\r\n\r\n".encode()),
+]
+
+
+@pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "lf"])
+@pytest.mark.parametrize(("fields", "frame"), FRAMES)
+def test_fields_become_this_frame(fields: dict[str, Any], frame: bytes, sep: str) -> None:
+    expected = frame.replace(b"\r\n", sep.encode())
+
+    assert encode(fields, sep) == expected
+    assert encode(OrderedDict(fields), sep) == expected
+    assert encode(fields | {"sep": sep}, "\n") == expected
+    assert encode(fields | {"sep": None}, sep) == expected
+    assert encode(ServerSentEvent(**fields), sep) == expected
+    assert ServerSentEvent(**fields, sep=sep).encode() == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"a": None, "b": [1, "é"]}, '{"a":null,"b":[1,"é"]}'),
+        ({}, "{}"),
+        ([], "[]"),
+        ([1, (2,), "\u2028\n"], '[1,[2],"\u2028\\n"]'),
+        ((1, "a"), '[1,"a"]'),
+        (Pair(1, None), "[1,null]"),
+        (OrderedDict(a=1), '{"a":1}'),
+        ({1: 2, None: 3, False: 4}, '{"1":2,"null":3,"false":4}'),
+        (Point(1), '{"x":1,"label":null,"_hidden":0}'),
+        (Point(1, "a"), '{"x":1,"label":"a","_hidden":0}'),
+        (Model(at=date(2024, 5, 6)), '{"at":"2024-05-06","name":"é"}'),
+        (Names(["a"]), '["a"]'),
+        (
+            Struct(first_name="a", at=date(2024, 5, 6), by_number={1: Point(2), 2: Names([])}),
+            '{"firstName":"a","at":"2024-05-06","byNumber":{"1":{"x":2,"label":null,"_hidden":0},"2":[]}}',
+        ),
+        ([Point(1, "p"), Names([])], '[{"x":1,"label":"p","_hidden":0},[]]'),
+        ([Color.RED, Color.ONE, Level.HIGH, Kind.TICK], '["red",1,3,"tick"]'),
+        ([Color.MANY], '[["red","green"]]'),
+        ([SOME_UUID], '["12345678-1234-5678-1234-567812345678"]'),
+        ([Decimal("1.10")], '["1.10"]'),
+        ([date(2024, 5, 6), time(7, 8)], '["2024-05-06","07:08:00"]'),
+        ([datetime(2024, 5, 6, tzinfo=UTC)], '["2024-05-06T00:00:00+00:00"]'),
+        (
+            [datetime(1800, 1, 1, tzinfo=timezone(timedelta(seconds=30)))],
+            '["1800-01-01T00:00:00+00:00:30"]',
+        ),
+        ([{1}, frozenset({2})], "[[1],[2]]"),
+        ([2**70, -1, 1.5], "[1180591620717411303424,-1,1.5]"),
+        (["\ud83d\ude00"], '["😀"]'),
+        (["\ud83d"], '["\ufffd"]'),
+    ],
+)
+def test_structured_data_is_compact_json(data: Any, text: str, json_library: str) -> None:
+    frame = f"data: {text}\n\n".encode()
+
+    assert encode({"data": data}, "\n") == frame
+    assert encode(ServerSentEvent(data), "\n") == frame
+    assert encode(JSONServerSentEvent(data), "\n") == frame
+    if not isinstance(data, dict):
+        assert encode(data, "\n") == frame
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\nb", '"a\\nb"'),
+        ("", '""'),
+        (0, "0"),
+        (True, "true"),
+        (Color.RED, '"red"'),
+        (SOME_UUID, '"12345678-1234-5678-1234-567812345678"'),
+        ({"a": 1}, '{"a":1}'),
+    ],
+)
+def test_json_event_takes_any_json_value(value: Any, text: str, json_library: str) -> None:
+    event = JSONServerSentEvent(value, event="e", id=1, retry=2, comment="c", sep="\n")
+
+    assert event.encode() == f": c\nid: 1\nevent: e\ndata: {text}\nretry: 2\n\n".encode()
+    assert event.data == text
+
+
+def test_json_event_without_a_value_has_no_data() -> None:
+    assert JSONServerSentEvent().encode() == b"\r\n"
+    assert JSONServerSentEvent(None, id="1").encode() == b"id: 1\r\n\r\n"
+
+
+def test_json_event_keeps_the_value_it_was_made_of() -> None:
+    value = {"a": 1}
+    event = JSONServerSentEvent(value)
+
+    value["a"] = 2
+
+    assert event.encode() == b'data: {"a":1}\r\n\r\n'
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_no_json(number: float, json_library: str) -> None:
+    for value in ({"a": number}, [Point(1), {"b": [number]}]):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            encode({"data": value}, "\n")
+        with pytest.raises(ValueError, match="JSON compliant"):
+            JSONServerSentEvent(value)
+
+
+@pytest.mark.parametrize("value", [b"a", Told(), Fraction(1, 2), Point, Struct, UserDict()])
+def test_what_json_cannot_say_is_refused_with_advice(value: object, json_library: str) -> None:
+    with pytest.raises(TypeError, match=r"is not JSON serializable. Send it as text with str()"):
+        JSONServerSentEvent(value)
+    with pytest.raises(TypeError, match="is not JSON serializable"):
+        encode([value], "\n")
+
+
+def test_what_holds_itself_is_no_json(json_library: str) -> None:
+    circle: list[object] = []
+    circle.append({"again": circle})
+
+    with pytest.raises(ValueError, match="list cannot be sent as JSON: it holds itself"):
+        encode({"data": circle}, "\n")
+
+
+def test_the_same_value_twice_is_no_circle(json_library: str) -> None:
+    part = {"a": 1}
+
+    assert encode([part, part], "\n") == b'data: [{"a":1},{"a":1}]\n\n'
+
+
+def test_orjson_that_is_still_being_imported_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "orjson", type(sys)("orjson"))
+
+    assert encode([1], "\n") == b"data: [1]\n\n"
+
+
+def test_json_needs_no_encoder_in_c() -> None:
+    """Not every Python has one."""
+    chunks = event_module._json_writer(None)
+
+    assert "".join(chunks({"é": [1, SOME_UUID]}, 0)) == f'{{"é":[1,"{SOME_UUID}"]}}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        list(chunks(math.nan, 0))
+
+
+# What can be yielded
+
+
+@pytest.mark.parametrize(
+    ("value", "frame"),
+    [
+        (b": raw\n\n", b": raw\n\n"),
+        (b"", b""),
+        (bytearray(b"raw"), b"raw"),
+        (memoryview(b"raw"), b"raw"),
+        (memoryview(b"r_a_w")[::2], b"raw"),
+        ("a", b"data: a\n\n"),
+        ("", b"data: \n\n"),
+        ("a\nb\r\n", b"data: a\ndata: b\ndata: \n\n"),
+        ("a\rid: 1", b"data: a\ndata: id: 1\n\n"),
+        ("é", b"data: \xc3\xa9\n\n"),
+        ("\ud83d", b"data: \xef\xbf\xbd\n\n"),
+        (None, b"data: None\n\n"),
+        (5, b"data: 5\n\n"),
+        (True, b"data: True\n\n"),
+        (Told(), b"data: told\n\n"),
+        (Color.RED, b"data: red\n\n"),
+        ([1, None], b"data: [1,null]\n\n"),
+        ((1, "a"), b'data: [1,"a"]\n\n'),
+        (Point(1, "a"), b'data: {"x":1,"label":"a","_hidden":0}\n\n'),
+        (Names(["a"]), b'data: ["a"]\n\n'),
+        (ServerSentEvent("a", id="1"), b"id: 1\ndata: a\n\n"),
+        (ServerSentEvent("a", id="1", sep="\r"), b"id: 1\rdata: a\r\r"),
+        ({}, b"\n"),
+        ({"data": "a", "sep": "\r"}, b"data: a\r\r"),
+    ],
+)
+def test_a_yielded_value_becomes_this_frame(value: object, frame: bytes) -> None:
+    assert encode(value, "\n") == frame
+    assert encoder("\n")(value) == frame
+    assert ensure_bytes(value, "\n") == frame
+    assert type(encode(value, "\n")) is bytes
+
+
+def test_a_subclass_of_bytes_is_sent_as_it_is() -> None:
+    class Raw(bytes):
+        __slots__ = ()
+
+    assert encode(Raw(b"raw"), "\n") == b"raw"
+
+
+def test_an_event_that_encodes_itself_is_asked() -> None:
+    class Own(ServerSentEvent):
+        def encode(self) -> bytes:
+            return b": own\n\n"
+
+    assert encode(Own("a"), "\r\n") == b": own\n\n"
+
+
+def test_an_event_of_a_subclass_takes_the_separator_of_the_response() -> None:
+    class Tick(ServerSentEvent):
+        def __init__(self, symbol: str) -> None:
+            super().__init__(symbol, event="tick")
+            self.symbol = symbol
+
+    assert encode(Tick("ACME"), "\n") == b"event: tick\ndata: ACME\n\n"
+
+
+@pytest.mark.parametrize("key", ["dta", "Data", 1, ("data",)])
+def test_an_unknown_key_is_refused_with_advice(key: object) -> None:
+    for fields in ({"data": "a", key: "b"}, {key: "b"}):
+        with pytest.raises(TypeError) as caught:
+            encode(fields, "\n")
+
+        message = str(caught.value)
+        assert f"unknown key in a dict that was to be sent as an event: {key!r}." in message
+        assert "The keys of an event are data, event, id, retry, comment, sep." in message
+        assert "{'data': your_dict} or JSONServerSentEvent(your_dict)" in message
+
+
+@pytest.mark.parametrize("fields", [fields for fields, _ in FRAMES])
+def test_nothing_a_caller_passes_in_is_written_to(fields: dict[str, Any]) -> None:
+    given = dict(fields)
+    event = ServerSentEvent(**fields)
+    before = dict(vars(event))
+
+    for sep in SEPARATORS:
+        encode(given, sep)
+        encode(event, sep)
+
+    assert given == fields
+    assert list(given) == list(fields)
+    assert vars(event) == before
+
+
+# What is refused
+
+
+def made_by_the_constructor(field: str, value: Any) -> object:
+    return ServerSentEvent(**{"data": "a", field: value})
+
+
+def made_by_the_json_constructor(field: str, value: Any) -> object:
+    return JSONServerSentEvent(**{"data": "a", field: value})
+
+
+def encoded_after_assignment(field: str, value: Any) -> object:
+    event = ServerSentEvent("a")
+    setattr(event, field, value)
+    return event.encode()
+
+
+def encoded_from_a_dict(field: str, value: Any) -> object:
+    return encode({"data": "a", field: value}, "\n")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        made_by_the_constructor,
+        made_by_the_json_constructor,
+        encoded_after_assignment,
+        encoded_from_a_dict,
+    ],
+)
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("retry", "5", TypeError("retry argument must be int")),
+        ("retry", 1.5, TypeError("retry argument must be int")),
+        ("retry", True, TypeError("retry argument must be int")),
+        ("retry", "1\ndata: x", TypeError("retry argument must be int")),
+        ("retry", -1, ValueError("retry argument must be >= 0 (milliseconds), got: -1")),
+        ("id", b"1", TypeError("id is bytes, not text: decode it first, id=value.decode().")),
+        (
+            "event",
+            bytearray(b"1"),
+            TypeError("event is bytearray, not text: decode it first, event=value.decode()."),
+        ),
+        (
+            "id",
+            False,
+            TypeError("id is False: give the text that the client is to see, or None."),
+        ),
+        (
+            "event",
+            Flag.YES,
+            TypeError("event is True: give the text that the client is to see, or None."),
+        ),
+        ("sep", "x", ValueError("sep must be one of: \\r\\n, \\r, \\n, got: 'x'")),
+    ],
+)
+def test_a_wrong_field_is_refused(
+    act: Callable[[str, Any], object], field: str, value: object, error: Exception
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        act(field, value)
+
+    assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("sep", ["", "x", "\n\n", "\t\n", "\\n", "\u2028", 5, b"\n"])
+def test_no_other_separator_is_taken(sep: Any) -> None:
+    message = f"sep must be one of: \\r\\n, \\r, \\n, got: {sep!r}"
+
+    for act in (
+        lambda: check_separator(sep),
+        lambda: encoder(sep),
+        lambda: encode("a", sep),
+        lambda: ensure_bytes("a", sep),
+        lambda: ServerSentEvent("a", sep=sep),
+    ):
+        with pytest.raises(ValueError) as caught:
+            act()
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("sep", SEPARATORS)
+def test_a_separator_of_the_standard_is_taken(sep: str) -> None:
+    check_separator(sep)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("ab\rc", "CR (U+000D) at position 2 of 'ab\\rc'"),
+        ("\nab\r", "LF (U+000A) at position 0 of '\\nab\\r'"),
+        ("a\0", "NUL (U+0000) at position 1 of 'a\\x00'"),
+    ],
+)
+def test_check_field_names_what_the_field_cannot_hold(text: str, what: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_field("event", text)
+
+    assert str(caught.value).startswith(f"event holds {what}: ")
+
+
+@pytest.mark.parametrize("text", ["", "tick", " é\u2028\t"])
+def test_check_field_takes_what_arrives_unchanged(text: str) -> None:
+    check_field("id", text)
+
+
+# Events as objects
+
+
+def test_the_attributes_are_those_of_the_constructor() -> None:
+    event = ServerSentEvent("a", event="e", id=1, retry=2, comment="c", sep="\n")
+
+    assert vars(event) == {
+        "data": "a",
+        "event": "e",
+        "id": 1,
+        "retry": 2,
+        "comment": "c",
+        "sep": "\n",
+    }
+
+
+def test_an_event_encodes_what_was_assigned_last() -> None:
+    event = ServerSentEvent("a")
+
+    event.data = "b"
+    event.sep = "\n"
+
+    assert event.encode() == b"data: b\n\n"
+
+
+def test_events_are_hashable_and_equal_to_themselves_only() -> None:
+    first, second = ServerSentEvent("a"), ServerSentEvent("a")
+
+    assert len({first, second}) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (ServerSentEvent(), "<ServerSentEvent>"),
+        (ServerSentEvent("a", retry=0), "<ServerSentEvent data='a' retry=0>"),
+        (
+            JSONServerSentEvent({"a": 1}, event="e", id="1", comment="c", sep="\n"),
+            "<JSONServerSentEvent data='{\"a\":1}' event='e' id='1' comment='c' sep='\\n'>",
+        ),
+    ],
+)
+def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str) -> None:
+    assert repr(event) == text
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    tree = ast.parse(Path(event_module.__file__).read_text("utf-8"))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or "."]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+    assert imported <= sys.stdlib_module_names
+
+
+def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {
+        "text": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀",
+        "numbers": [0, -1, 2**63, 0.1, -0.0, 123456789.123],
+        "nested": [Point(1, "a"), {SOME_UUID}, Kind.TICK, OldKind.TICK, Level.HIGH],
+        "flags": [True, False],
+    }
+    monkeypatch.setitem(sys.modules, "orjson", orjson)
+    with_orjson = encode([value], "\n")
+    monkeypatch.delitem(sys.modules, "orjson")
+    without = encode([value], "\n")
+
+    assert with_orjson == without
+    assert json.loads(without.removeprefix(b"data: "))[0]["text"] == value["text"]
