@@ -1,0 +1,52 @@
+"""What one client still has to be sent: the seam between producers and the one writer.
+
+The writer (sse.py) asks a feed only for what stands here; how frames come to be, and who else gets
+them, is the feed's own business. A feed never sends.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+JOINED_BYTES = 65_536
+"""Where a feed stops joining: about what one write to a socket takes without waiting."""
+
+
+class Feed(ABC):
+    """
+    Frames on their way to one client.
+
+    The writer calls `open` once, starts `run` beside itself, then takes and sends until the feed has
+    ended. Whatever happens, `stop` is called and `run` comes to its end: there a feed gives back all
+    that it holds.
+    """
+
+    ended: bool = False
+    """No frame will follow those that `take` still gives."""
+
+    error: Exception | None = None
+    """Why the feed ended, if it was not of its own accord. Set no later than `ended`."""
+
+    @abstractmethod
+    def open(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake` when there is something to take, and when the feed has ended."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Do what the feed needs a task for; return when it has ended and everything is given back."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End as soon as possible: what was not taken is not wanted any more. May be called twice."""
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """All frames that are ready, joined up to about `JOINED_BYTES`; empty when there are none."""
+
+    @abstractmethod
+    def sent(self) -> None:
+        """What `take` gave last has been sent."""

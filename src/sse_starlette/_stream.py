@@ -1,0 +1,401 @@
+"""One run of a response: a feed, the one writer that empties it, and whatever may end it.
+
+Invariants a change must keep:
+- At most one `send` is under way; only `_Writer`'s own task, the one that called `run`, sends.
+- The body is completed in every ending, unless the transport has failed or the client has gone.
+- However the stream ends, the feed is stopped and `Feed.run` has returned before `run` does, and the
+  callbacks have run, once each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import anyio
+
+from ._shutdown import stream_begins, stream_ended
+from .errors import SendTimeoutError
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Send
+
+    from ._feed import Feed
+    from ._loop import Alarm, Loop
+
+logger = logging.getLogger("sse_starlette.sse")
+
+CloseReason: TypeAlias = Literal["end", "client", "error", "timeout", "shutdown", "cancelled"]
+"""
+Why a stream ended:
+
+- `"end"`: the source had no more events.
+- `"client"`: the client went away.
+- `"error"`: the source, a callback that makes events, or the server's `send` raised.
+- `"timeout"`: one send took longer than `send_timeout`.
+- `"shutdown"`: the server is going down.
+- `"cancelled"`: the server or a surrounding cancel scope cancelled the response.
+"""
+
+_LAST_CHUNK_SECONDS = 1.0
+"""How long a cancelled response tries to complete its body."""
+
+
+class Stream:
+    """Sends what a feed has to one client, from the first header to the last chunk."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        loop: Loop,
+        receive: Receive,
+        send: Send,
+        start: Message,
+        *,
+        ping_interval: float,
+        ping_frame: Callable[[], bytes],
+        error_frame: Callable[[Exception], Awaitable[bytes]] | None,
+        send_timeout: float | None,
+        first_event_timeout: float | None,
+        beside: Callable[[], Awaitable[object]] | None,
+        on_draining: Callable[[], None],
+        grace: float,
+        farewell_frame: Callable[[], bytes],
+    ) -> None:
+        """
+        Put a stream together; nothing happens before `run`.
+
+        Args:
+            feed: what to send. The stream opens, runs and stops it.
+            loop: the loop that `run` will run on.
+            receive: ASGI's receive.
+            send: ASGI's send.
+            start: the `http.response.start` message.
+            ping_interval: seconds of silence after which a ping is sent; 0: never.
+            ping_frame: makes a ping.
+            error_frame: makes the last frame out of an exception, which is thereby dealt with; None:
+                the exception leaves `run` once the body is complete.
+            send_timeout: seconds that one send may take; None: any time.
+            first_event_timeout: seconds to wait for the first frame before `start` is sent; None: none.
+            beside: runs as long as the stream does, at the most.
+            on_draining: called when the stream is asked to end by itself.
+            grace: seconds it then has for that, unless the request names others.
+            farewell_frame: makes the last frame of a stream that was ended so; it may be empty.
+        """
+        self.feed = feed
+        self.reason: CloseReason | None = None
+        """Why the stream ends; None as long as it doesn't."""
+        self.disconnected: Message | None = None
+        """The server's message that the client has gone."""
+
+        self.loop = loop
+        """The loop the stream runs on."""
+        self._receive = receive
+        self._send = send
+        self._start = start
+        self._ping_interval = ping_interval
+        self._ping_frame = ping_frame
+        self._error_frame = error_frame
+        self._send_timeout = send_timeout
+        self._first_event_timeout = first_event_timeout
+        self._beside = beside
+        self._on_draining = on_draining
+        self._grace = grace
+        self._farewell_frame = farewell_frame
+
+        self._wake = loop.wake_up()
+        self._writing = anyio.CancelScope()
+        self._tasks = anyio.create_task_group()
+        self._alarm: Alarm | None = None
+        self._failure: Exception | None = None
+        self._feed_running = False
+        self._feed_done = False
+        self._started = False
+        self._completed = False
+        self._sending = False
+        self._sent_at = 0.0
+        self._ping_due = False
+        self._drain_alarm: Alarm | None = None
+        self._draining = False
+
+    def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
+        """
+        Let the stream end by itself.
+
+        Args:
+            delay: seconds before it's asked to.
+            grace: seconds it has from then on; None: what it was made with.
+            automatic: whether a request that came before this one counts for more.
+        """
+        if self.reason is not None:
+            self._ring_in(_LAST_CHUNK_SECONDS)
+            return
+        if automatic and self._drain_alarm is not None:
+            return
+        if grace is not None:
+            self._grace = grace
+        if delay <= 0:
+            self._begin_draining()
+        else:
+            self._ring_in(delay + self._grace if self._draining else delay)
+
+    def end(self, reason: CloseReason, failure: Exception | None = None) -> None:
+        """Let the stream end. The first reason stays."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self._failure = failure
+        self.feed.stop()
+        self._wake.set()
+
+    def _begin_draining(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._on_draining()
+        if self._grace > 0:
+            self._ring_in(self._grace)
+        else:
+            self._finish_draining()
+
+    def _finish_draining(self) -> None:
+        self.end("shutdown")
+        self._ring_in(_LAST_CHUNK_SECONDS)
+
+    def _ring_in(self, seconds: float) -> None:
+        if self._drain_alarm is None:
+            self._drain_alarm = self.loop.alarm(self._on_drain_alarm, self._tasks)
+        self._drain_alarm.set(self.loop.time() + seconds)
+
+    def _on_drain_alarm(self) -> None:
+        if self.reason is None:
+            if self._draining:
+                self._finish_draining()
+            else:
+                self._begin_draining()
+        elif self._sending:
+            # The server waits, and the client doesn't take what is being sent.
+            self._writing.cancel()
+
+    async def run(self, *, head: bool = False) -> None:
+        """
+        Send the response; with `head` only its headers, and the feed is closed without being started.
+
+        If it is cancelled, the body is completed and the feed closed before the cancellation goes on.
+
+        Raises:
+            SendTimeoutError: a send took longer than `send_timeout`.
+            Exception: what the feed, `send` or `beside` raised, as it was raised.
+        """
+        self.feed.open(self._wake.set)
+        async with self._tasks:
+            self._tasks.start_soon(self._watch_for_disconnect)
+            try:
+                stream_begins(self)
+                await self._write(head=head)
+            except anyio.get_cancelled_exc_class():
+                self.end("cancelled")
+                with anyio.CancelScope(shield=True):
+                    await self._stop_feed()
+                    with anyio.move_on_after(_LAST_CHUNK_SECONDS):
+                        await self._complete_quietly()
+                raise
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._stop_feed()
+                stream_ended(self)
+                for alarm in (self._alarm, self._drain_alarm):
+                    if alarm is not None:
+                        alarm.stop()
+                self._tasks.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _write(self, *, head: bool) -> None:
+        try:
+            with self._writing:
+                if not head and self.reason is None:
+                    await self._open()
+                    await self._write_frames()
+                if self.reason is None:
+                    self.reason = "shutdown" if self._draining else "end"
+                await self._stop_feed()
+                if self.reason == "shutdown":
+                    with anyio.move_on_after(_LAST_CHUNK_SECONDS):
+                        await self._complete()
+                else:
+                    await self._complete()
+        except SendTimeoutError as exc:
+            self.end("timeout", exc)
+        except OSError:
+            # ASGI's HTTP specification, "Disconnected Client": a server may say so in `send`.
+            self.disconnected = {"type": "http.disconnect"}
+            self.end("client")
+        except Exception as exc:
+            self._completed = True
+            self.end("error", exc)
+
+    async def _open(self) -> None:
+        """Send the headers: at once, or when the first frame is there, or when that takes too long."""
+        if self._first_event_timeout is None:
+            await self._send_start()
+            self._start_feed()
+        else:
+            self._start_feed()
+            first = b""
+            with anyio.move_on_after(self._first_event_timeout):
+                while not first and not self.feed.ended and self.reason is None:
+                    await self._wake.wait()
+                    first = self.feed.take()
+            if self.reason is not None or (not first and self.feed.error is not None):
+                return
+            await self._send_start()
+            if first:
+                await self._send_frames(first)
+                self.feed.sent()
+        if self._beside is not None:
+            self._tasks.start_soon(self._run_beside, self._beside)
+        if self._ping_interval:
+            self._alarm = self.loop.alarm(self._on_alarm, self._tasks)
+            self._alarm.set(self._sent_at + self._ping_interval)
+
+    async def _write_frames(self) -> None:
+        feed = self.feed
+        while self.reason is None:
+            if frames := feed.take():
+                await self._send_frames(frames)
+                feed.sent()
+            elif self._ping_due:
+                try:
+                    ping = self._ping_frame()
+                except Exception as exc:
+                    self.end("error", exc)
+                else:
+                    await self._send_frames(ping)
+            elif not feed.ended:
+                await self._wake.wait()
+            elif feed.error is not None:
+                self.end("error", feed.error)
+            else:
+                return
+
+    async def _complete(self) -> None:
+        """Send what belongs at the end of the body, once."""
+        if self._completed:
+            return
+        if not self._started:
+            if self.reason in ("error", "cancelled"):
+                return  # Nothing has been said yet, so the server or a handler may still say it better.
+            await self._send_start()
+        if frames := self.feed.take():
+            await self._send_frames(frames)
+        if self._failure is not None and self._error_frame is not None:
+            await self._send_failure(self._failure, self._error_frame)
+        if self.reason == "shutdown":
+            await self._say_farewell()
+        self._completed = True
+        await self._send_message({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _complete_quietly(self) -> None:
+        try:
+            await self._complete()
+        except Exception:
+            logger.debug("the body of a cancelled response could not be completed", exc_info=True)
+
+    async def _send_failure(
+        self, failure: Exception, error_frame: Callable[[Exception], Awaitable[bytes]]
+    ) -> None:
+        try:
+            frame = await error_frame(failure)
+        except Exception as exc:
+            if exc is not failure:
+                logger.exception("on_error raised")
+            return
+        self._failure = None
+        if frame:
+            await self._send_frames(frame)
+
+    async def _say_farewell(self) -> None:
+        try:
+            frame = self._farewell_frame()
+        except Exception:
+            logger.exception("the farewell event could not be made")
+            return
+        if frame:
+            await self._send_frames(frame)
+
+    async def _send_start(self) -> None:
+        self._started = True
+        await self._send_message(self._start)
+        self._sent_at = self.loop.time()
+
+    async def _send_frames(self, frames: bytes) -> None:
+        self._sending = True
+        await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
+        self._sending = False
+        self._ping_due = False
+        self._sent_at = self.loop.time()
+
+    async def _send_message(self, message: Message) -> None:
+        # No cancel scope where none is needed: it costs more than the send itself.
+        if self._send_timeout is None:
+            await self._send(message)
+            return
+        with anyio.move_on_after(self._send_timeout) as within:
+            await self._send(message)
+        if within.cancelled_caught:
+            raise SendTimeoutError(self._send_timeout)
+
+    def _on_alarm(self) -> None:
+        now = self.loop.time()
+        due = self._sent_at + self._ping_interval
+        if self._sending:
+            # The client takes nothing at the moment; a ping would only wait in the same line.
+            due = now + self._ping_interval
+        elif due <= now:
+            self._ping_due = True
+            self._wake.set()
+            due = now + self._ping_interval
+        if self._alarm is not None:
+            self._alarm.set(due)
+
+    async def _watch_for_disconnect(self) -> None:
+        try:
+            while True:
+                message = await self._receive()
+                if message["type"] in ("http.disconnect", "websocket.disconnect"):
+                    break
+                # Whatever a `receive` returns at once and again and again, the others get their turn.
+                await anyio.lowlevel.checkpoint()
+        except Exception as exc:
+            self.end("error", exc)
+        else:
+            if self.reason is None:
+                self.disconnected = message
+            self.end("client")
+            self._writing.cancel()
+
+    async def _run_beside(self, beside: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await beside()
+        except Exception as exc:
+            self.end("error", exc)
+
+    def _start_feed(self) -> None:
+        if not self._feed_running:
+            self._feed_running = True
+            self._tasks.start_soon(self._run_feed)
+
+    async def _run_feed(self) -> None:
+        try:
+            await self.feed.run()
+        finally:
+            self._feed_done = True
+            self._wake.set()
+
+    async def _stop_feed(self) -> None:
+        if not self._feed_done:
+            self.feed.stop()
+            self._start_feed()
+            while not self._feed_done:
+                await self._wake.wait()

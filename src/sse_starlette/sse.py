@@ -1,0 +1,328 @@
+"""EventSourceResponse: what a route returns to stream events.
+
+Holds what the caller asked for, checks it, and runs one `Stream` with it; how a stream goes on and
+ends is _stream.py's, how events become bytes event.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+from starlette.datastructures import MutableHeaders
+from starlette.responses import StreamingResponse
+
+from ._loop import current_loop
+from ._shutdown import AppStatus
+from ._source import SourceFeed
+from ._stream import CloseReason, Stream
+from .errors import SendTimeoutError
+from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
+
+if TYPE_CHECKING:
+    from starlette.background import BackgroundTask
+    from starlette.types import Message, Receive, Scope, Send
+
+__all__ = [
+    "AppStatus",
+    "AsyncContentStream",
+    "CloseReason",
+    "Content",
+    "ContentStream",
+    "EventSourceResponse",
+    "SendTimeoutError",
+    "ServerSentEvent",
+    "SyncContentStream",
+    "ensure_bytes",
+]
+
+_logger = logging.getLogger("sse_starlette.sse")
+
+Content: TypeAlias = Any
+"""What a source may yield: an event, a dict of an event's fields, bytes as they are, or data."""
+SyncContentStream: TypeAlias = Iterable[Content]
+AsyncContentStream: TypeAlias = AsyncIterable[Content]
+ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
+
+
+class EventSourceResponse(StreamingResponse):
+    """
+    Streams events to a browser's `EventSource`, or to any client that reads an event stream.
+
+    ```python
+    async def numbers():
+        for number in range(3):
+            yield {"event": "number", "data": number}
+
+
+    async def endpoint(request):
+        return EventSourceResponse(numbers())
+    ```
+
+    An event leaves as soon as it has been yielded. While the connection is silent, a comment is sent
+    every 15 seconds, so that proxies keep it open. When the client leaves, the source is cancelled at
+    the place where it waits; what it then does in `finally` may wait in its turn, for up to
+    `cleanup_timeout`. The source is driven from its first step to its close in one task.
+
+    Whatever ends the stream, these run once each, in this order, when the source has been closed:
+    `client_close_handler_callable` (only if the client left), `on_close`, `background`. What they
+    raise is logged.
+    """
+
+    DEFAULT_PING_INTERVAL: float = 15
+    """Seconds of silence before a ping."""
+    DEFAULT_SEPARATOR: str = "\r\n"
+    """What ends a line."""
+    DEFAULT_CLEANUP_TIMEOUT: float = 30.0
+    """Seconds that a source has to clean up."""
+
+    def __init__(
+        self,
+        content: ContentStream,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = "text/event-stream",
+        background: BackgroundTask | None = None,
+        ping: float | None = None,
+        sep: str | None = None,
+        ping_message_factory: Callable[[], Content] | None = None,
+        data_sender_callable: Callable[[], Awaitable[object]] | None = None,
+        send_timeout: float | None = None,
+        client_close_handler_callable: Callable[[Message], Awaitable[object]] | None = None,
+        shutdown_event: anyio.Event | None = None,
+        shutdown_grace_period: float = 0,
+        cleanup_timeout: float | None = DEFAULT_CLEANUP_TIMEOUT,
+        *,
+        first_event_timeout: float | None = None,
+        on_error: Callable[[Exception], Content | Awaitable[Content] | None] | None = None,
+        on_close: Callable[[CloseReason], Awaitable[object] | object] | None = None,
+        join_events: bool = True,
+        farewell: Content | Callable[[], Content] | None = None,
+        shutdown_retry_ms: tuple[int, int] | None = None,
+    ) -> None:
+        r"""
+        Prepare the response. `content` isn't touched before the response is sent.
+
+        Args:
+            content: the source of the events: an async iterable (a generator, an anyio receive
+                stream), or a sync iterable, whose steps run in a worker thread. The response owns it
+                and closes it. It may yield `ServerSentEvent`s; dicts of an event's fields (`data`,
+                `event`, `id`, `retry`, `comment`); bytes, which are sent as they are; anything else
+                is sent as the data of an event.
+            status_code: the status. A browser's `EventSource` takes nothing but 200.
+            headers: further headers. `Cache-Control` is `no-store` unless you give one. `Connection`
+                (`keep-alive`, and none at all on HTTP/2) and `X-Accel-Buffering` (`no`, which turns
+                off nginx's buffering) are the response's own.
+            media_type: the content type; `charset=utf-8` is added to it.
+            background: runs when the stream has ended, whatever ended it.
+            ping: seconds of silence before a ping is sent, and between two; None: 15; 0: no pings.
+            sep: what ends each line: `"\r\n"` (None), `"\n"` or `"\r"`.
+            ping_message_factory: makes the pings; it returns what a source may yield. None: a comment
+                with the time, which clients don't see.
+            data_sender_callable: called beside the stream, to feed a source that waits for others;
+                cancelled with it. What it raises ends the stream like an error of the source.
+            send_timeout: seconds that one send may take, because the client doesn't read; then the
+                source is closed and `SendTimeoutError` raised. None: any time.
+            client_close_handler_callable: called with the server's message when the client has left.
+            shutdown_event: set when the server goes down or `drain` is called, so that the source can
+                end by itself.
+            shutdown_grace_period: seconds that the source has for that before it's cancelled. Choose
+                less than the server waits for its connections. 0: it's cancelled at once.
+            cleanup_timeout: seconds that the source's cleanup may take before it's cut short, with a
+                warning in the log; None: any time.
+            first_event_timeout: wait this many seconds for the source's first event before the
+                response starts. If the source raises instead (an `HTTPException`, say), no stream
+                begins and the exception is handled like that of any endpoint. None: the response
+                starts at once; `math.inf`: however long it takes, which sends no ping meanwhile.
+            on_error: called with what the source raised after the response has started; what it
+                returns (None: nothing) is sent as the last event, and the exception goes no further:
+                to log it is up to you. Without it the exception goes to the server, after the body has
+                been completed.
+            on_close: called when the stream has ended, with the reason; see `CloseReason`.
+            join_events: whether events that are ready at the same time may leave in one ASGI message.
+                False: one message for each, which is slower. It makes no difference to clients.
+            farewell: the last event of a stream that ends because the server goes down; what a source
+                may yield, or a function that returns it. None: none.
+            shutdown_retry_ms: the least and the most of the milliseconds that clients are to wait
+                before they reconnect after a shutdown; each stream draws its own, so that not all
+                clients come back at once. None: they wait as long as ever.
+
+        Raises:
+            TypeError, ValueError: an argument is not what it should be.
+        """
+        if sep is not None:
+            check_separator(sep)
+        if shutdown_grace_period < 0:
+            raise ValueError("shutdown_grace_period must be >= 0")
+        if cleanup_timeout is not None and cleanup_timeout < 0:
+            raise ValueError("cleanup_timeout must be >= 0")
+        if first_event_timeout is not None and not first_event_timeout >= 0:
+            raise ValueError(
+                f"first_event_timeout must be >= 0 seconds (None starts the response at once), "
+                f"got: {first_event_timeout}"
+            )
+
+        if shutdown_retry_ms is not None:
+            least, most = shutdown_retry_ms
+            if not 0 <= least <= most:
+                raise ValueError(
+                    "shutdown_retry_ms must be the least and the most of the milliseconds, "
+                    f"got: {shutdown_retry_ms}"
+                )
+
+        self.body_iterator = content  # type: ignore[assignment]  # a sync iterable is iterated by us
+        self.status_code = status_code
+        self.media_type: str | None = self.media_type if media_type is None else media_type
+        self.background = background
+        self.init_headers(self._event_stream_headers(headers))
+
+        self.sep: str = sep or self.DEFAULT_SEPARATOR
+        self.ping_interval = self.DEFAULT_PING_INTERVAL if ping is None else ping
+        self.ping_message_factory = ping_message_factory
+        self.data_sender_callable = data_sender_callable
+        self.send_timeout = send_timeout
+        self.client_close_handler_callable = client_close_handler_callable
+        self.shutdown_event = shutdown_event
+        self.shutdown_grace_period = shutdown_grace_period
+        self.cleanup_timeout = cleanup_timeout
+        self.first_event_timeout = first_event_timeout
+        self.on_error = on_error
+        self.on_close = on_close
+        self.join_events = join_events
+        self.farewell = farewell
+        self.shutdown_retry_ms = shutdown_retry_ms
+        self.active: bool = True
+        """False once the stream has ended."""
+
+    @staticmethod
+    def _event_stream_headers(headers: Mapping[str, str] | None) -> MutableHeaders:
+        ours = MutableHeaders(headers)
+        ours.setdefault("Cache-Control", "no-store")
+        ours["Connection"] = "keep-alive"
+        ours["X-Accel-Buffering"] = "no"
+        return ours
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds of silence before a ping; 0: no pings."""
+        return self._ping_interval
+
+    @ping_interval.setter
+    def ping_interval(self, value: float) -> None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError("ping interval must be int or float")
+        if not value >= 0:
+            raise ValueError("ping interval must be >= 0 (0 disables ping)")
+        self._ping_interval = value
+
+    def enable_compression(self, force: bool = False) -> None:  # noqa: FBT001, FBT002  (as in earlier versions)
+        """
+        Not available: an event stream is sent as it is.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("Compression is not supported for SSE streams.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Send the stream.
+
+        Raises:
+            SendTimeoutError: a send took longer than `send_timeout`.
+            Exception: what the source raised, as it raised it, if there is no `on_error`; the body
+                has been completed by then. Before the first event see `first_event_timeout`.
+        """
+        if scope["type"] == "websocket":
+            send = self._wrap_websocket_denial_send(send)
+        loop = current_loop()
+        stream = Stream(
+            SourceFeed(
+                self.body_iterator,
+                encoder(self.sep),
+                loop,
+                cleanup_timeout=self.cleanup_timeout,
+                joins=self.join_events,
+            ),
+            loop,
+            receive,
+            send,
+            self._start_message(scope),
+            ping_interval=self.ping_interval,
+            ping_frame=self._ping_frame,
+            error_frame=self.on_error and partial(self._error_frame, self.on_error),
+            send_timeout=self.send_timeout,
+            first_event_timeout=self.first_event_timeout,
+            beside=self.data_sender_callable,
+            on_draining=self._on_draining,
+            grace=self.shutdown_grace_period,
+            farewell_frame=self._farewell_frame,
+        )
+        try:
+            await stream.run(head=scope.get("method") == "HEAD")
+        finally:
+            self.active = False
+            await self._after(stream)
+
+    def _start_message(self, scope: Scope) -> Message:
+        headers = self.raw_headers
+        # RFC 9113, 8.2.2: a message with connection-specific fields is malformed from HTTP/2 on.
+        if scope.get("http_version", "1.1") >= "2":
+            headers = [(name, value) for name, value in headers if name != b"connection"]
+        return {"type": "http.response.start", "status": self.status_code, "headers": headers}
+
+    def _ping_frame(self) -> bytes:
+        if self.ping_message_factory is not None:
+            return encoder(self.sep)(self.ping_message_factory())
+        return f": ping - {datetime.now(UTC)}{self.sep}{self.sep}".encode()
+
+    async def _error_frame(
+        self, on_error: Callable[[Exception], Content], failure: Exception
+    ) -> bytes:
+        event = on_error(failure)
+        if isawaitable(event):
+            event = await event
+        return b"" if event is None else encoder(self.sep)(event)
+
+    def _on_draining(self) -> None:
+        if self.shutdown_event is not None:
+            self.shutdown_event.set()
+
+    def _farewell_frame(self) -> bytes:
+        encode = encoder(self.sep)
+        frame = b""
+        if self.shutdown_retry_ms is not None:
+            # Not a secret: it only has to differ from client to client.
+            frame = encode({"retry": random.randint(*self.shutdown_retry_ms)})  # noqa: S311
+        if self.farewell is not None:
+            frame += encode(self.farewell() if callable(self.farewell) else self.farewell)
+        return frame
+
+    async def _after(self, stream: Stream) -> None:
+        """Tell everyone who asked that the stream has ended."""
+        reason = stream.reason or "error"
+        # A response that was cancelled has to leave soon; until then its callbacks may wait.
+        with anyio.CancelScope(shield=reason == "cancelled") as ours:
+            if reason == "cancelled" and self.cleanup_timeout is not None:
+                ours.deadline = anyio.current_time() + self.cleanup_timeout
+            if stream.disconnected is not None and self.client_close_handler_callable is not None:
+                await _call_back(self.client_close_handler_callable, stream.disconnected)
+            if self.on_close is not None:
+                await _call_back(self.on_close, reason)
+            if self.background is not None:
+                await _call_back(self.background)
+
+
+async def _call_back(callback: Callable[..., object], *arguments: object) -> None:
+    try:
+        result = callback(*arguments)
+        if isawaitable(result):
+            await result
+    except Exception:
+        _logger.exception("%r raised after the stream had ended", callback)

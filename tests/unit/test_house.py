@@ -1,0 +1,137 @@
+"""The rules of the house that a program can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import sse_starlette
+
+SOURCES = Path(sse_starlette.__file__).parent
+
+# From the ground up: a module may import from the lines above its own only.
+LAYERS = (
+    {"_loop", "_version", "backends", "errors", "event"},
+    {"_feed", "_shutdown", "backends.base"},
+    {"_source", "_stream", "backends.memory", "backends.redis"},
+    {"channel", "sse"},
+    {"testing"},
+    {"__init__"},
+)
+LEVELS = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCES).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(SOURCES.rglob("*.py"))}
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Our own modules that a file imports, for the type checker or not, at its top or later."""
+    package = ["sse_starlette", *path.relative_to(SOURCES).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            # `from . import sse` imports a module, `from .sse import AppStatus` a name.
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= {n for n in names if n.removeprefix("sse_starlette.") in MODULES} or {source}
+    ours = {name for name in found if name.split(".")[0] == "sse_starlette"}
+    return {
+        name.removeprefix("sse_starlette.").replace("sse_starlette", "__init__") for name in ours
+    }
+
+
+def test_every_module_has_its_place_in_the_layers() -> None:
+    assert set(MODULES) <= set(LEVELS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down_only(module: str) -> None:
+    above = {
+        imported
+        for imported in modules_imported_by(MODULES[module])
+        if LEVELS[imported] >= LEVELS[module]
+    }
+
+    assert above == set()
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
+    stems = {path.stem for path in SOURCES.rglob("*.py")}
+
+    assert stems.isdisjoint({"common", "helpers", "utils"})
+
+
+def test_all_is_sorted_and_names_what_is_public() -> None:
+    public = {
+        name
+        for name, value in vars(sse_starlette).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    }
+
+    assert sse_starlette.__all__ == sorted(public | {"__version__"})
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_import_is_silent_and_does_not_load_a_server() -> None:
+    done = run_python(
+        "import sys, sse_starlette\n"
+        "print(sorted({'uvicorn', 'hypercorn', 'granian', 'redis', 'trio'} & set(sys.modules)))"
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+# Remembers every attribute of the modules it watches, and of their classes, and compares after the
+# import. A submodule that was loaded meanwhile is no change.
+CHANGES_MADE_BY_IMPORT = """
+import asyncio, logging, signal, sys, types
+import anyio, anyio.abc, anyio.from_thread, anyio.lowlevel, anyio.to_thread
+import starlette.applications, starlette.background, starlette.concurrency, starlette.datastructures
+import starlette.requests, starlette.responses, starlette.routing, starlette.types
+import uvicorn, uvicorn.main, uvicorn.server
+
+WATCHED = {"anyio", "asyncio", "logging", "signal", "starlette", "uvicorn"}
+names = [name for name in sys.modules if name.split(".")[0] in WATCHED]
+# anyio fills in its own attributes when they are first asked for.
+for name in dir(anyio):
+    getattr(anyio, name)
+
+def snapshot():
+    seen = {}
+    for name in names:
+        for attribute, value in vars(sys.modules[name]).items():
+            if not isinstance(value, types.ModuleType):
+                seen[name, attribute] = value
+            if isinstance(value, type) and value.__module__ == name:
+                seen |= {(name, attribute, key): each for key, each in vars(value).items()}
+    seen |= {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return seen
+
+before = snapshot()
+import sse_starlette
+after = snapshot()
+print([key for key in before | after if before.get(key) is not after.get(key)])
+"""
+
+
+def test_import_changes_no_other_module() -> None:
+    done = run_python(CHANGES_MADE_BY_IMPORT)
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
