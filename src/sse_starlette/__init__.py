@@ -2,16 +2,25 @@
 
 from ._shutdown import drain
 from ._version import __version__
-from .errors import SSEError
+from .channel import Channel, Gap, Subscription, last_event_id
+from .errors import ChannelClosed, SSEError, SubscriberTooSlow
 from .event import JSONServerSentEvent, ServerSentEvent
+from .hub import Hub
 from .sse import EventSourceResponse, SendTimeoutError
 
 __all__ = [
+    "Channel",
+    "ChannelClosed",
     "EventSourceResponse",
+    "Gap",
+    "Hub",
     "JSONServerSentEvent",
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",
+    "SubscriberTooSlow",
+    "Subscription",
     "__version__",
     "drain",
+    "last_event_id",
 ]

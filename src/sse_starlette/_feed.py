@@ -7,7 +7,7 @@ them, is the feed's own business. A feed never sends.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,19 @@ class Feed(ABC):
     error: Exception | None = None
     """Why the feed ended, if it was not of its own accord. Set no later than `ended`."""
 
+    close_reason: Literal["lagging"] | None = None
+    """A better word than "end" for why the feed ended of its own accord."""
+
+    joins: bool = True
+    """Whether `take` may join frames. Set by the writer before it opens the feed."""
+
+    has_work: bool = True
+    """Whether `run` is needed at all. What has none must be done when `stop` returns."""
+
+    def is_over(self) -> bool:
+        """Whether there's nothing to send and never will be; asked before the feed is opened."""
+        return False
+
     @abstractmethod
     def open(self, wake: Callable[[], None]) -> None:
         """From now on call `wake` when there is something to take, and when the feed has ended."""
@@ -50,3 +63,7 @@ class Feed(ABC):
     @abstractmethod
     def sent(self) -> None:
         """What `take` gave last has been sent."""
+
+    def ping(self) -> bytes:
+        """Whatever should go out together with a ping."""
+        return b""

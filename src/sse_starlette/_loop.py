@@ -1,4 +1,4 @@
-"""The four things we ask of an event loop beside anyio: the time, a wake-up, an alarm, a knock.
+"""What we ask of an event loop beside anyio: the time, a wake-up, an alarm, a call later.
 
 Every stream waits, wakes and pings through these, so they are as light as the loop allows: a bare
 future and a timer handle on asyncio. Nothing here knows what a stream is, and nothing outlives the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -44,8 +45,17 @@ class Loop(Protocol):
     def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
         """A new alarm that calls `ring`; where the loop has no timers its task runs in `beside`."""
 
+    def soon(self, call: Callable[[], object], /) -> object:
+        """Have the loop call `call` after all that is ready to run now."""
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> object:
+        """Have the loop call `call` in so many seconds; a loop without timers does it soon."""
+
+    def is_current(self) -> bool:
+        """Whether the calling thread runs this loop. Any thread may ask."""
+
     def knock(self, call: Callable[[], object]) -> None:
-        """Have the loop call `call` soon. The only method that another thread may use."""
+        """Have the loop call `call` soon, from any thread; RuntimeError if it has been closed."""
 
 
 class Alarm(Protocol):
@@ -58,8 +68,14 @@ class Alarm(Protocol):
         """Don't ring. May be called twice."""
 
 
+stand_in: ContextVar[Loop | None] = ContextVar("sse_starlette_stand_in", default=None)
+"""What `current_loop` answers instead. The testing kit sets it in the context it runs an app in."""
+
+
 def current_loop() -> Loop:
     """The loop that runs the calling task."""
+    if (loop := stand_in.get()) is not None:
+        return loop
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -69,18 +85,26 @@ def current_loop() -> Loop:
 
 
 class _Asyncio:
-    __slots__ = ("_loop", "key", "time")
+    __slots__ = ("_loop", "key", "later", "soon", "time")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.key: object = loop
         self.time = loop.time
+        self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
+        self.later: Callable[[float, Callable[[], object]], object] = loop.call_later
 
     def wake_up(self) -> WakeUp:
         return _AsyncioWakeUp(self._loop)
 
     def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:  # noqa: ARG002
         return _AsyncioAlarm(self._loop, ring)
+
+    def is_current(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def knock(self, call: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(call)
@@ -140,6 +164,16 @@ class _Trio:
 
     def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
         return _TrioAlarm(ring, beside)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        self._token.run_sync_soon(call)
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002
+        self._token.run_sync_soon(call)
+
+    def is_current(self) -> bool:
+        # Not worth asking: the next step, a knock, is what trio has for itself too.
+        return False
 
     def knock(self, call: Callable[[], object]) -> None:
         self._token.run_sync_soon(call)

@@ -8,10 +8,13 @@ first, and loses it by being slow (`SourceFeed._judge`).
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
+import math
 import threading
 import types
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -21,7 +24,7 @@ import anyio.to_thread
 from ._feed import JOINED_BYTES, Feed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
     from ._loop import Loop
 
@@ -81,8 +84,9 @@ class SourceFeed(Feed):
         # Stands between the source and `_cancelling`; a shield from the moment the cancellation has
         # reached the source, so that its cleanup may wait.
         self._cleanup = anyio.CancelScope()
+        self._cut_short = False
 
-        self._joins = joins
+        self.joins = joins
         self._may_hold = 0
         self._quick = 0
         self._caution = _CAUTION
@@ -99,12 +103,15 @@ class SourceFeed(Feed):
 
     def take(self) -> bytes:
         frames = self._frames
+        if not frames:
+            return b""
         self._writer_told = False
         self._size = 0
-        if len(frames) == 1:
-            return frames.pop()
-        joined = b"".join(frames)
+        joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
+        if not joined:
+            # Frames without a byte: nobody will say that they have been sent.
+            self._room.set()
         return joined
 
     def sent(self) -> None:
@@ -115,7 +122,7 @@ class SourceFeed(Feed):
         try:
             with self._cancelling, self._cleanup:
                 await self._watch(self._drive())
-            if self._cleanup.cancel_called:
+            if self._cut_short:
                 logger.warning(
                     "cleanup of %r was cut short after %s s (cleanup_timeout)",
                     self._content,
@@ -132,21 +139,22 @@ class SourceFeed(Feed):
             if not self._stopping:
                 iterator = _iterate(self._content, self._loop)
                 await self._pump(iterator, cancelled)
-        except cancelled as exc:
+        except BaseException as exc:  # What is not ours is raised again.
+            # A cancellation that was asked for ends here: nobody outside waits for it, and one that
+            # went through other hands may not look like anyio's any more.
+            error = _error_in(exc, cancelled)
             if self._stopping:
-                raise
-            self.error = RuntimeError(
-                f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
-            )
-            self.error.__cause__ = exc
-        except Exception as exc:
-            if self._stopping:
-                logger.exception("error in the cleanup of %r", self._content)
+                self._log(error)
+            elif error is not None:
+                self.error = error
             else:
-                self.error = exc
+                self.error = RuntimeError(
+                    f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
+                )
+                self.error.__cause__ = exc
         finally:
             self._begin_cleanup()
-            await self._close(iterator)
+            await self._close(iterator, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode = self._encode
@@ -186,6 +194,10 @@ class SourceFeed(Feed):
         cancelled = anyio.get_cancelled_exc_class()
         resume: Callable[[Any], Any] = source.send
         outcome: Any = None
+        # Whether the source has had a cancellation since `stop`, and from within a scope of its own
+        # that was cancelled in the same turn of the loop. Inside of that a shield would be wrong: the
+        # scope would swallow what it takes for its own alone.
+        reached = within = False
         while True:
             self._running_since = self._loop.time()
             self._held_since_then = len(self._frames)
@@ -194,6 +206,13 @@ class SourceFeed(Feed):
             except StopIteration:
                 return
             self._judge()
+            if reached and not self._cleanup.shield:
+                within = within and self._is_within_cancelled_scope()
+                if not within:
+                    # `asyncio.timeout` has made a TimeoutError of it: ours is still to come.
+                    reached = not _is_taken_back()
+                    if reached:
+                        self._begin_cleanup()
             try:
                 outcome = yield wait
             except BaseException as exc:  # It's for the source: thrown there.
@@ -204,14 +223,17 @@ class SourceFeed(Feed):
                 # ... trio sends it in, as the outcome of the wait.
                 arrived = getattr(outcome, "error", None)
                 resume = source.send
-            if self._stopping and isinstance(arrived, cancelled):
-                self._begin_cleanup()
+            if arrived is not None and isinstance(arrived, cancelled):
+                if self._cleanup.shield:
+                    self._cut_short |= self._cleanup.cancel_called
+                elif self._stopping:
+                    reached, within = True, self._is_within_cancelled_scope()
 
     def _judge(self) -> None:
         """Decide, whenever the source's task starts to wait, how many frames may be held from now on."""
         ran = self._loop.time() - self._running_since
         pushed = len(self._frames) - self._held_since_then
-        if self._stopping or not self._joins:
+        if self._stopping or not self.joins:
             return
         if ran > _SLOW_SECONDS:
             self._quick = -self._caution
@@ -228,7 +250,19 @@ class SourceFeed(Feed):
             if self._cleanup_timeout is not None:
                 self._cleanup.deadline = anyio.current_time() + self._cleanup_timeout
 
-    async def _close(self, iterator: object | None) -> None:
+    def _is_within_cancelled_scope(self) -> bool:
+        """Whether the source stands in a cancelled scope of its own; ours are further out."""
+        self._cleanup.shield = True
+        try:
+            return anyio.current_effective_deadline() == -math.inf
+        finally:
+            self._cleanup.shield = False
+
+    def _log(self, error: Exception | None) -> None:
+        if error is not None:
+            logger.error("error in the cleanup of %r", self._content, exc_info=error)
+
+    async def _close(self, iterator: object | None, cancelled: type[BaseException]) -> None:
         content = self._content
         if iterator is None and not isinstance(content, AsyncIterable):
             iterator = _InThread(cast("Iterable[object]", content), self._loop)
@@ -237,12 +271,33 @@ class SourceFeed(Feed):
             if close is not None:
                 try:
                     await close()
-                except Exception:
-                    logger.exception("error in the cleanup of %r", content)
+                except BaseException as exc:  # What is not ours is raised again.
+                    self._log(_error_in(exc, cancelled))
 
 
 def _wake_nobody() -> None:
     """Stand in for the writer until there is one."""
+
+
+def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception | None:
+    """What's left of `exc` without the cancellation and, from a task group, the `GeneratorExit`."""
+    left: BaseException | None = exc
+    if isinstance(exc, cancelled):
+        left = None
+    elif isinstance(exc, BaseExceptionGroup) and not isinstance(exc, ExceptionGroup):
+        left = exc.split((cancelled, GeneratorExit))[1]
+    if left is None or isinstance(left, Exception):
+        return left
+    raise left
+
+
+def _is_taken_back() -> bool:
+    """Whether the calling task, which has been cancelled, isn't any more; trio knows no such thing."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and not task.cancelling()
 
 
 def _iterate(content: object, loop: Loop) -> AsyncIterator[object]:
@@ -276,7 +331,7 @@ async def _each(items: Iterable[object]) -> AsyncIterator[object]:
         yield item
 
 
-class _InThread:
+class _InThread(AsyncIterator[object]):
     """Iterates a sync iterable, each step in a worker thread that other threads' users don't miss."""
 
     _END = object()
@@ -285,13 +340,13 @@ class _InThread:
         self._iterable = iterable
         self._iterator: Iterator[object] | None = None
         self._loop = loop
+        # One for all steps and the close, so that a context variable can be set in one step and reset
+        # in another.
+        self._context = contextvars.copy_context()
         self._closed = anyio.Event()
         self._mutex = threading.Lock()
         self._stepping = False
         self._closing = False
-
-    def __aiter__(self) -> _InThread:
-        return self
 
     async def __anext__(self) -> object:
         try:
@@ -299,7 +354,9 @@ class _InThread:
         except LookupError:
             limiter = anyio.CapacityLimiter(_SYNC_STEPS)
             _sync_steps.set(limiter)
-        value = await anyio.to_thread.run_sync(self._step, abandon_on_cancel=True, limiter=limiter)
+        value = await anyio.to_thread.run_sync(
+            self._context.run, self._step, abandon_on_cancel=True, limiter=limiter
+        )
         if value is self._END:
             raise StopAsyncIteration
         return value
@@ -312,8 +369,8 @@ class _InThread:
             stepping = self._stepping
         if stepping:
             await self._closed.wait()
-        elif hasattr(self._owned(), "close"):
-            await anyio.to_thread.run_sync(self._close)
+        elif any(hasattr(owned, "close") for owned in self._owned()):
+            await anyio.to_thread.run_sync(self._context.run, self._close)
 
     def _step(self) -> object:
         with self._mutex:
@@ -331,16 +388,20 @@ class _InThread:
             if closing:
                 self._close()
 
-    def _owned(self) -> object:
-        return self._iterable if self._iterator is None else self._iterator
+    def _owned(self) -> tuple[object, ...]:
+        if self._iterator is None or self._iterator is self._iterable:
+            return (self._iterable,)
+        return (self._iterator, self._iterable)
 
     def _close(self) -> None:
         try:
-            close = getattr(self._owned(), "close", None)
-            if close is not None:
-                close()
-        except Exception:
-            logger.exception("error in the cleanup of %r", self._iterable)
+            for owned in self._owned():
+                close = getattr(owned, "close", None)
+                if close is not None:
+                    try:
+                        close()
+                    except Exception:
+                        logger.exception("error in the cleanup of %r", self._iterable)
         finally:
             try:
                 self._loop.knock(self._closed.set)

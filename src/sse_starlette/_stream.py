@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from ._shutdown import stream_begins, stream_ended
 from .errors import SendTimeoutError
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sse_starlette.sse")
 
-CloseReason: TypeAlias = Literal["end", "client", "error", "timeout", "shutdown", "cancelled"]
+CloseReason: TypeAlias = Literal[
+    "end", "client", "error", "timeout", "shutdown", "cancelled", "lagging"
+]
 """
 Why a stream ended:
 
@@ -36,6 +39,7 @@ Why a stream ended:
 - `"timeout"`: one send took longer than `send_timeout`.
 - `"shutdown"`: the server is going down.
 - `"cancelled"`: the server or a surrounding cancel scope cancelled the response.
+- `"lagging"`: the client read more slowly than its channel was published to.
 """
 
 _LAST_CHUNK_SECONDS = 1.0
@@ -109,6 +113,7 @@ class Stream:
         self._tasks = anyio.create_task_group()
         self._alarm: Alarm | None = None
         self._failure: Exception | None = None
+        self._feed_error_seen = False
         self._feed_running = False
         self._feed_done = False
         self._started = False
@@ -201,13 +206,19 @@ class Stream:
                         await self._complete_quietly()
                 raise
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self._stop_feed()
-                stream_ended(self)
-                for alarm in (self._alarm, self._drain_alarm):
-                    if alarm is not None:
-                        alarm.stop()
-                self._tasks.cancel_scope.cancel()
+                try:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop_feed()
+                finally:
+                    # No shield holds off asyncio's own cancellation, which may have come just now.
+                    stream_ended(self)
+                    for alarm in (self._alarm, self._drain_alarm):
+                        if alarm is not None:
+                            alarm.stop()
+                    self._alarm = None  # On trio it may ring after it has been stopped.
+                    self._tasks.cancel_scope.cancel()
+                if self.feed.error is not None and not self._feed_error_seen:
+                    self._log_unseen(self.feed.error)
         if self._failure is not None:
             raise self._failure
 
@@ -218,7 +229,7 @@ class Stream:
                     await self._open()
                     await self._write_frames()
                 if self.reason is None:
-                    self.reason = "shutdown" if self._draining else "end"
+                    self.reason = "shutdown" if self._draining else self.feed.close_reason or "end"
                 await self._stop_feed()
                 if self.reason == "shutdown":
                     with anyio.move_on_after(_LAST_CHUNK_SECONDS):
@@ -226,35 +237,48 @@ class Stream:
                 else:
                     await self._complete()
         except SendTimeoutError as exc:
-            self.end("timeout", exc)
+            self._fail("timeout", exc)
         except OSError:
             # ASGI's HTTP specification, "Disconnected Client": a server may say so in `send`.
             self.disconnected = {"type": "http.disconnect"}
-            self.end("client")
+            self._fail("client")
         except Exception as exc:
-            self._completed = True
-            self.end("error", exc)
+            self._fail("error", exc)
+
+    def _fail(self, reason: CloseReason, failure: Exception | None = None) -> None:
+        """Let the stream end because a send has failed, even if it was about to end well."""
+        self._completed = True
+        if self.reason == "end":
+            self.reason = None
+        self.end(reason, failure)
+
+    def _log_unseen(self, error: Exception) -> None:
+        # A source is cancelled from within too when its whole loop is: that's nobody's mistake.
+        if self.reason != "cancelled":
+            logger.error(
+                "the source had failed when its stream ended (%s)", self.reason, exc_info=error
+            )
 
     async def _open(self) -> None:
         """Send the headers: at once, or when the first frame is there, or when that takes too long."""
         if self._first_event_timeout is None:
             await self._send_start()
-            self._start_feed()
+            self._start_sources()
         else:
-            self._start_feed()
+            self._start_sources()
             first = b""
             with anyio.move_on_after(self._first_event_timeout):
-                while not first and not self.feed.ended and self.reason is None:
-                    await self._wake.wait()
+                while self.reason is None:
                     first = self.feed.take()
+                    if first or self.feed.ended:
+                        break
+                    await self._wake.wait()
             if self.reason is not None or (not first and self.feed.error is not None):
                 return
             await self._send_start()
             if first:
                 await self._send_frames(first)
                 self.feed.sent()
-        if self._beside is not None:
-            self._tasks.start_soon(self._run_beside, self._beside)
         if self._ping_interval:
             self._alarm = self.loop.alarm(self._on_alarm, self._tasks)
             self._alarm.set(self._sent_at + self._ping_interval)
@@ -267,7 +291,7 @@ class Stream:
                 feed.sent()
             elif self._ping_due:
                 try:
-                    ping = self._ping_frame()
+                    ping = self._ping_frame() + feed.ping()
                 except Exception as exc:
                     self.end("error", exc)
                 else:
@@ -275,13 +299,14 @@ class Stream:
             elif not feed.ended:
                 await self._wake.wait()
             elif feed.error is not None:
+                self._feed_error_seen = True
                 self.end("error", feed.error)
             else:
                 return
 
     async def _complete(self) -> None:
         """Send what belongs at the end of the body, once."""
-        if self._completed:
+        if self._completed or self.disconnected is not None:
             return
         if not self._started:
             if self.reason in ("error", "cancelled"):
@@ -305,6 +330,7 @@ class Stream:
     async def _send_failure(
         self, failure: Exception, error_frame: Callable[[Exception], Awaitable[bytes]]
     ) -> None:
+        self._error_frame = None  # Asked once, also if it's cancelled.
         try:
             frame = await error_frame(failure)
         except Exception as exc:
@@ -330,21 +356,21 @@ class Stream:
         self._sent_at = self.loop.time()
 
     async def _send_frames(self, frames: bytes) -> None:
-        self._sending = True
         await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
-        self._sending = False
         self._ping_due = False
         self._sent_at = self.loop.time()
 
     async def _send_message(self, message: Message) -> None:
+        self._sending = True
         # No cancel scope where none is needed: it costs more than the send itself.
         if self._send_timeout is None:
             await self._send(message)
-            return
-        with anyio.move_on_after(self._send_timeout) as within:
-            await self._send(message)
-        if within.cancelled_caught:
-            raise SendTimeoutError(self._send_timeout)
+        else:
+            with anyio.move_on_after(self._send_timeout) as within:
+                await self._send(message)
+            if within.cancelled_caught:
+                raise SendTimeoutError(self._send_timeout)
+        self._sending = False
 
     def _on_alarm(self) -> None:
         now = self.loop.time()
@@ -379,10 +405,19 @@ class Stream:
         try:
             await beside()
         except Exception as exc:
-            self.end("error", exc)
+            if self.reason is None and not self.feed.ended:
+                self.end("error", exc)
+            elif not isinstance(exc, (anyio.BrokenResourceError, anyio.ClosedResourceError)):
+                # Those two only say that the source has been closed, which is no news.
+                logger.exception("%r raised when its stream had ended", beside)
+
+    def _start_sources(self) -> None:
+        self._start_feed()
+        if self._beside is not None:
+            self._tasks.start_soon(self._run_beside, self._beside)
 
     def _start_feed(self) -> None:
-        if not self._feed_running:
+        if not self._feed_running and self.feed.has_work:
             self._feed_running = True
             self._tasks.start_soon(self._run_feed)
 
@@ -397,5 +432,5 @@ class Stream:
         if not self._feed_done:
             self.feed.stop()
             self._start_feed()
-            while not self._feed_done:
+            while self._feed_running and not self._feed_done:
                 await self._wake.wait()

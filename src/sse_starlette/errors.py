@@ -9,7 +9,7 @@ A wrong argument is not among them: it raises `TypeError` or `ValueError`, where
 
 from __future__ import annotations
 
-__all__ = ["SSEError", "SendTimeoutError"]
+__all__ = ["ChannelClosed", "SSEError", "SendTimeoutError", "SubscriberTooSlow"]
 
 
 class SSEError(Exception):
@@ -36,4 +36,44 @@ class SendTimeoutError(SSEError, TimeoutError):
         return (
             f"A send took longer than {found} allows: the client has stopped reading, "
             "or is too slow. Raise send_timeout if such clients are to be kept."
+        )
+
+
+class ChannelClosed(SSEError):  # noqa: N818  (it says what it is)
+    """
+    An event was published to a channel that has been closed.
+
+    Attributes:
+        channel: the name of the channel.
+    """
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(channel)
+        self.channel = channel
+
+    def __str__(self) -> str:
+        return (
+            f"channel {self.channel!r} has been closed for good. Publish before close(), or to a "
+            "channel of another name."
+        )
+
+
+class SubscriberTooSlow(SSEError):  # noqa: N818  (it says what it is)
+    """
+    A subscription was iterated more slowly than events were published.
+
+    Attributes:
+        channels: the names of its channels.
+        last_event_id: the id of the last event it got; subscribe with it to learn what is left.
+    """
+
+    def __init__(self, channels: list[str], last_event_id: str) -> None:
+        super().__init__(channels, last_event_id)
+        self.channels = channels
+        self.last_event_id = last_event_id
+
+    def __str__(self) -> str:
+        return (
+            f"channels {self.channels}: the event after {self.last_event_id!r} is no longer kept. "
+            'Raise history, or choose slow="reset".'
         )

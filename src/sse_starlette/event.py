@@ -34,6 +34,8 @@ __all__ = [
     "encode",
     "encoder",
     "ensure_bytes",
+    "parse_frame",
+    "split_frames",
 ]
 
 #: What may end a line of an event stream (WHATWG HTML 9.2.5, `end-of-line`).
@@ -196,6 +198,44 @@ def encode(value: object, sep: str) -> bytes:
 def ensure_bytes(data: Any, sep: str) -> bytes:
     """Do what `encode` does; the name is that of earlier versions."""
     return encode(data, sep)
+
+
+def split_frames(frames: bytes) -> list[bytes]:
+    """Return the frames, each by itself, of a run that was encoded with CR LF and joined."""
+    return [frame + b"\r\n\r\n" for frame in frames.split(b"\r\n\r\n")[:-1]]
+
+
+def parse_frame(frame: bytes) -> ServerSentEvent:
+    """
+    Return the event that a frame stands for: what `encode` does, the other way.
+
+    Data is text. Fields that no event has are left out (WHATWG HTML 9.2.6).
+
+    Raises:
+        ValueError: it isn't one frame: the empty line is missing at its end, or is in its middle.
+    """
+    text = frame.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    if (text != "\n" and not text.endswith("\n\n")) or "\n\n" in text[:-2]:
+        raise ValueError(
+            f"{frame[:80]!r} is not one event: an event ends with an empty line and has no other."
+        )
+    lines: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        name, colon, value = line.partition(":")
+        if name or colon:
+            lines.setdefault(name, []).append(value.removeprefix(" "))
+
+    def last(name: str) -> str | None:
+        return lines[name][-1] if name in lines else None
+
+    retry = last("retry")
+    return ServerSentEvent(
+        "\n".join(lines["data"]) if "data" in lines else None,
+        event=last("event"),
+        id=last("id"),
+        retry=int(retry) if retry is not None and retry.isascii() and retry.isdigit() else None,
+        comment="\n".join(lines[""]) if "" in lines else None,
+    )
 
 
 def check_separator(sep: object) -> None:

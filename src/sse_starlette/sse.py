@@ -7,6 +7,7 @@ ends is _stream.py's, how events become bytes event.py's.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.responses import StreamingResponse
 
+from ._feed import Feed
 from ._loop import current_loop
 from ._shutdown import AppStatus
 from ._source import SourceFeed
@@ -28,6 +30,8 @@ from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
     from starlette.types import Message, Receive, Scope, Send
+
+    from ._loop import Loop
 
 __all__ = [
     "AppStatus",
@@ -111,8 +115,8 @@ class EventSourceResponse(StreamingResponse):
 
         Args:
             content: the source of the events: an async iterable (a generator, an anyio receive
-                stream), or a sync iterable, whose steps run in a worker thread. The response owns it
-                and closes it. It may yield `ServerSentEvent`s; dicts of an event's fields (`data`,
+                stream), a sync iterable, whose steps run in a worker thread, or the `Subscription` of
+                a channel. The response owns it and closes it. It may yield `ServerSentEvent`s; dicts of an event's fields (`data`,
                 `event`, `id`, `retry`, `comment`); bytes, which are sent as they are; anything else
                 is sent as the data of an event.
             status_code: the status. A browser's `EventSource` takes nothing but 200.
@@ -156,8 +160,6 @@ class EventSourceResponse(StreamingResponse):
         Raises:
             TypeError, ValueError: an argument is not what it should be.
         """
-        if sep is not None:
-            check_separator(sep)
         if shutdown_grace_period < 0:
             raise ValueError("shutdown_grace_period must be >= 0")
         if cleanup_timeout is not None and cleanup_timeout < 0:
@@ -182,7 +184,7 @@ class EventSourceResponse(StreamingResponse):
         self.background = background
         self.init_headers(self._event_stream_headers(headers))
 
-        self.sep: str = sep or self.DEFAULT_SEPARATOR
+        self.sep = self.DEFAULT_SEPARATOR if sep is None else sep
         self.ping_interval = self.DEFAULT_PING_INTERVAL if ping is None else ping
         self.ping_message_factory = ping_message_factory
         self.data_sender_callable = data_sender_callable
@@ -207,6 +209,16 @@ class EventSourceResponse(StreamingResponse):
         ours["Connection"] = "keep-alive"
         ours["X-Accel-Buffering"] = "no"
         return ours
+
+    @property
+    def sep(self) -> str:
+        """What ends each line."""
+        return self._sep
+
+    @sep.setter
+    def sep(self, value: str) -> None:
+        check_separator(value)
+        self._sep = value
 
     @property
     def ping_interval(self) -> float:
@@ -242,18 +254,14 @@ class EventSourceResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = self._wrap_websocket_denial_send(send)
         loop = current_loop()
+        feed = self._feed(loop)
+        over = feed.is_over()
         stream = Stream(
-            SourceFeed(
-                self.body_iterator,
-                encoder(self.sep),
-                loop,
-                cleanup_timeout=self.cleanup_timeout,
-                joins=self.join_events,
-            ),
+            feed,
             loop,
             receive,
             send,
-            self._start_message(scope),
+            self._start_message(scope, over=over),
             ping_interval=self.ping_interval,
             ping_frame=self._ping_frame,
             error_frame=self.on_error and partial(self._error_frame, self.on_error),
@@ -265,12 +273,28 @@ class EventSourceResponse(StreamingResponse):
             farewell_frame=self._farewell_frame,
         )
         try:
-            await stream.run(head=scope.get("method") == "HEAD")
+            await stream.run(head=over or scope.get("method") == "HEAD")
         finally:
             self.active = False
             await self._after(stream)
 
-    def _start_message(self, scope: Scope) -> Message:
+    def _feed(self, loop: Loop) -> Feed:
+        content: object = self.body_iterator
+        if isinstance(content, Feed):
+            content.joins = self.join_events
+            return content
+        return SourceFeed(
+            content,
+            encoder(self.sep),
+            loop,
+            cleanup_timeout=self.cleanup_timeout,
+            joins=self.join_events,
+        )
+
+    def _start_message(self, scope: Scope, *, over: bool) -> Message:
+        if over:
+            # What tells an EventSource not to come back (WHATWG HTML 9.2.2).
+            return {"type": "http.response.start", "status": 204, "headers": []}
         headers = self.raw_headers
         # RFC 9113, 8.2.2: a message with connection-specific fields is malformed from HTTP/2 on.
         if scope.get("http_version", "1.1") >= "2":
@@ -307,21 +331,33 @@ class EventSourceResponse(StreamingResponse):
     async def _after(self, stream: Stream) -> None:
         """Tell everyone who asked that the stream has ended."""
         reason = stream.reason or "error"
-        # A response that was cancelled has to leave soon; until then its callbacks may wait.
-        with anyio.CancelScope(shield=reason == "cancelled") as ours:
-            if reason == "cancelled" and self.cleanup_timeout is not None:
-                ours.deadline = anyio.current_time() + self.cleanup_timeout
-            if stream.disconnected is not None and self.client_close_handler_callable is not None:
-                await _call_back(self.client_close_handler_callable, stream.disconnected)
-            if self.on_close is not None:
-                await _call_back(self.on_close, reason)
-            if self.background is not None:
-                await _call_back(self.background)
+        calls: list[Callable[[], object]] = []
+        if stream.disconnected is not None and self.client_close_handler_callable is not None:
+            calls.append(partial(self.client_close_handler_callable, stream.disconnected))
+        if self.on_close is not None:
+            calls.append(partial(self.on_close, reason))
+        if self.background is not None:
+            calls.append(self.background)
+        left = iter(calls)
+        try:
+            # A stream that ended otherwise may have been cancelled since.
+            if reason != "cancelled" and anyio.current_effective_deadline() > -math.inf:
+                for call in left:
+                    await _call_back(call)
+        finally:
+            # A response that was cancelled has to leave soon; until then its callbacks may wait.
+            for call in left:
+                with anyio.move_on_after(self.cleanup_timeout, shield=True) as within:
+                    await _call_back(call)
+                if within.cancelled_caught:
+                    _logger.warning(
+                        "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
+                    )
 
 
-async def _call_back(callback: Callable[..., object], *arguments: object) -> None:
+async def _call_back(callback: Callable[[], object]) -> None:
     try:
-        result = callback(*arguments)
+        result = callback()
         if isawaitable(result):
             await result
     except Exception:

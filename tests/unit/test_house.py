@@ -16,10 +16,11 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
-    {"_loop", "_version", "backends", "errors", "event"},
-    {"_feed", "_shutdown", "backends.base"},
+    {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
+    {"_audience", "_ring", "_shutdown", "backends.base"},
     {"_source", "_stream", "backends.memory", "backends.redis"},
     {"channel", "sse"},
+    {"hub"},
     {"testing"},
     {"__init__"},
 )

@@ -1,0 +1,83 @@
+"""Who is to be called when something has been published: the subscriptions on one loop."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._loop import Loop
+
+
+class Member(Protocol):
+    """What can be called: a subscription."""
+
+    def call(self) -> None:
+        """Look for something new; on the loop of the audience."""
+
+    def offset_in(self, channel: Any) -> int:
+        """Return the offset of the newest event of `channel` that was taken."""
+
+
+class Audience:
+    """
+    The open subscriptions of one channel on one loop, called together.
+
+    They are called at once, unless the last call is still at work: after that comes a pause as long
+    as it took. So a quiet channel delivers without delay, and a busy one joins what was published
+    meanwhile and leaves the loop half of its time.
+    """
+
+    def __init__(self, loop: Loop, forsake: Callable[[Audience], None]) -> None:
+        self.members: weakref.WeakSet[Member] = weakref.WeakSet()
+        self._loop = loop
+        self._forsake = forsake
+        self._knocked = False
+        self._calling = False
+        self._again = False
+        self._began = 0.0
+        self._pause_until = 0.0
+
+    def call(self) -> None:
+        """Call the members soon; from any thread."""
+        if self._loop.is_current():
+            self._call_here()
+        elif not self._knocked:
+            self._knocked = True
+            try:
+                self._loop.knock(self._answer)
+            except RuntimeError:
+                self._forsake(self)  # The loop has been closed in mid-stream.
+
+    def _answer(self) -> None:
+        # First, so that whatever is published from now on knocks again.
+        self._knocked = False
+        self._call_here()
+
+    def _call_here(self) -> None:
+        if self._calling:
+            self._again = True
+            return
+        self._calling = True
+        wait = self._pause_until - self._loop.time()
+        if wait > 0:
+            self._loop.later(wait, self._call_all)
+        else:
+            self._call_all()
+
+    def _call_all(self) -> None:
+        self._again = False
+        self._began = self._loop.time()
+        for member in list(self.members):
+            member.call()
+        # Comes after the turns of all writers that have been woken.
+        self._loop.soon(self._all_called)
+
+    def _all_called(self) -> None:
+        now = self._loop.time()
+        self._pause_until = now + (now - self._began)
+        self._calling = False
+        if self._again:
+            self._call_here()

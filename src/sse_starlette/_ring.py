@@ -1,0 +1,98 @@
+"""What a channel remembers: the frames of its newest events, in order, with no gap between them.
+
+Pure: no loop, no lock, no clock of its own. Offsets start at 1; `head` is the newest there is and
+`oldest` the first that is kept, so `oldest == head + 1` while nothing is.
+"""
+
+from __future__ import annotations
+
+from ._feed import JOINED_BYTES
+
+_MOST_JOINS = 32
+"""Joined stretches that are kept for others at the same position."""
+
+
+class Ring:
+    """The newest frames, bounded in number, bytes and age."""
+
+    def __init__(self, *, events: int, bytes_: int, seconds: float | None) -> None:
+        """
+        Remember nothing yet.
+
+        Args:
+            events: how many frames are kept at the most.
+            bytes_: how many bytes they may have together; the newest frame is kept in any case.
+            seconds: how long a frame is kept; None: that doesn't matter.
+        """
+        self.head = 0
+        self.oldest = 1
+        self.size = 0
+        self._events = events
+        self._bytes = bytes_
+        self._seconds = seconds
+        # Frames that are no longer kept are let go in stretches: to cut a list costs its length.
+        self._frames: list[bytes] = []
+        self._first = 1
+        self._times: list[float] = []
+        self._joins: dict[int, tuple[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return self.head + 1 - self.oldest
+
+    def append(self, frame: bytes, now: float) -> int:
+        """Remember `frame` as the newest and return its offset."""
+        self.head += 1
+        self.size += len(frame)
+        self._frames.append(frame)
+        self._times.append(now)
+        self._joins.clear()
+        self.expire(now)
+        return self.head
+
+    def expire(self, now: float) -> None:
+        """Forget what is too much or, at the time `now`, too old."""
+        oldest, first, head, frames = self.oldest, self._first, self.head, self._frames
+        while oldest <= head and (
+            head - oldest >= self._events
+            or (self.size > self._bytes and oldest < head)
+            or (self._seconds is not None and self._times[oldest - first] < now - self._seconds)
+        ):
+            self.size -= len(frames[oldest - first])
+            frames[oldest - first] = b""
+            oldest += 1
+        self.oldest = oldest
+        gone = oldest - first
+        if gone > 64 and gone > len(frames) // 8:
+            del frames[:gone]
+            del self._times[:gone]
+            self._first = oldest
+            self._joins.clear()
+
+    def holds(self, offset: int) -> bool:
+        """Whether all that came after `offset` is here."""
+        return self.oldest - 1 <= offset <= self.head
+
+    def read(self, after: int) -> tuple[bytes, int]:
+        """
+        Join the frames that follow `after`, up to about `JOINED_BYTES`; say which one is the last.
+
+        Everything after `after` must be here (`holds`), and something must be.
+        """
+        if after == self.head - 1:
+            return self._frames[-1], self.head
+        joined = self._joins.get(after)
+        if joined is None:
+            start = end = after + 1 - self._first
+            size = 0
+            while end < len(self._frames) and size < JOINED_BYTES:
+                size += len(self._frames[end])
+                end += 1
+            joined = b"".join(self._frames[start:end]), self._first + end - 1
+            if len(self._joins) >= _MOST_JOINS:
+                self._joins.clear()
+            self._joins[after] = joined
+        return joined
+
+    def frames(self, after: int, last: int) -> list[bytes]:
+        """The frames that follow `after` up to `last`, each by itself."""
+        return self._frames[after + 1 - self._first : last + 1 - self._first]
