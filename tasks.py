@@ -374,7 +374,10 @@ def test(options: argparse.Namespace) -> None:
     run_all(
         {
             "tests/unit": partial(run_module, DEV, "pytest", "tests/unit", "--cov"),
-            "tests/servers": partial(run_module, DEV, "pytest", "tests/servers"),
+            # They wait more than they compute; the slow ones shouldn't queue behind each other.
+            "tests/servers": partial(
+                run_module, DEV, "pytest", "tests/servers", "-n", "3", "--dist", "worksteal"
+            ),
         }
     )
 

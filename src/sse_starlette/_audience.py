@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ._loop import Loop
 
 
+_LONGEST_PAUSE_SECONDS = 0.1
+"""However long something else had the loop meanwhile, nobody waits longer than this for an event."""
+
+
 class Member(Protocol):
     """What can be called: a subscription."""
 
@@ -31,7 +35,8 @@ class Audience:
     """
 
     def __init__(self, loop: Loop, forsake: Callable[[Audience], None]) -> None:
-        self.members: weakref.WeakSet[Member] = weakref.WeakSet()
+        # Not a WeakSet: whoever goes through one may find that another thread has changed it.
+        self._members: set[weakref.ref[Member]] = set()
         self._loop = loop
         self._forsake = forsake
         self._knocked = False
@@ -39,6 +44,21 @@ class Audience:
         self._again = False
         self._began = 0.0
         self._pause_until = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def members(self) -> list[Member]:
+        """Those who are called; any thread may ask."""
+        return [one for member in list(self._members) if (one := member()) is not None]
+
+    def add(self, member: Member) -> None:
+        """Call `member` too, as long as somebody else holds on to it."""
+        self._members.add(weakref.ref(member, self._members.discard))
+
+    def discard(self, member: Member) -> None:
+        """Don't call `member` any more."""
+        self._members.discard(weakref.ref(member))
 
     def call(self) -> None:
         """Call the members soon; from any thread."""
@@ -70,14 +90,14 @@ class Audience:
     def _call_all(self) -> None:
         self._again = False
         self._began = self._loop.time()
-        for member in list(self.members):
+        for member in self.members():
             member.call()
         # Comes after the turns of all writers that have been woken.
         self._loop.soon(self._all_called)
 
     def _all_called(self) -> None:
         now = self._loop.time()
-        self._pause_until = now + (now - self._began)
+        self._pause_until = now + min(now - self._began, _LONGEST_PAUSE_SECONDS)
         self._calling = False
         if self._again:
             self._call_here()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -90,7 +91,9 @@ class _Asyncio:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.key: object = loop
-        self.time = loop.time
+        # The same clock, without a call in between.
+        own = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+        self.time: Callable[[], float] = time.monotonic if own else loop.time
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self.later: Callable[[float, Callable[[], object]], object] = loop.call_later
 

@@ -60,13 +60,14 @@ class Ring:
             self.size -= len(frames[oldest - first])
             frames[oldest - first] = b""
             oldest += 1
-        self.oldest = oldest
+        if oldest > self.oldest:
+            self.oldest = oldest
+            self._joins.clear()
         gone = oldest - first
         if gone > 64 and gone > len(frames) // 8:
             del frames[:gone]
             del self._times[:gone]
             self._first = oldest
-            self._joins.clear()
 
     def holds(self, offset: int) -> bool:
         """Whether all that came after `offset` is here."""

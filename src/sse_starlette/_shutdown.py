@@ -6,11 +6,12 @@ the first stream begins and never at import, and taken back when the last one en
 
 - uvicorn: `Server.shutdown`, looked up when it is called, whoever runs the server and why ever it
   stops (signal, `should_exit`, `--limit-max-requests`). Gunicorn's uvicorn worker passes there too.
-- hypercorn: the event that its `worker_serve` sets first when it stops.
+- hypercorn: the event that its `worker_serve` sets first when it stops; and SIGTERM in its workers,
+  which its parent sends them as soon as the first of them has gone.
 - SIGTERM and SIGINT, in front of the handler that is there: granian, daphne and others.
 
 Nothing polls, and nothing is remembered of a server that has stopped. What is known here belongs to
-an event loop; streams are held weakly, so that a loop that was closed in mid-stream leaves nothing.
+an event loop; one that was closed in mid-stream is forgotten when streams begin or end elsewhere.
 """
 
 from __future__ import annotations
@@ -127,23 +128,34 @@ class AppStatus(metaclass=_AppStatusType):
 
 def stream_begins(stream: Draining) -> None:
     """Have `stream` told when the server goes down; at once if it already does. On its loop only."""
+    loop = stream.loop
     with _State.lock:
-        if not _State.streams:
-            _State.signalled = _uvicorn_stops()
-            for hook in _HOOKS:
-                hook.put()
-        _State.streams.add(stream)
+        if loop.key not in _State.streams:
+            _forget_closed_loops()
+            _State.streams[loop.key] = (loop, weakref.WeakSet())
+            if _uvicorn_stops():
+                _State.going_down[stream] = loop.key
+        # Not only for the first stream: another server may have come, or taken ours away.
+        for hook in _HOOKS:
+            hook.put()
+        _State.streams[loop.key][1].add(stream)
     if AppStatus.should_exit:
         stream.drain(0.0, None, automatic=True)
 
 
 def stream_ended(stream: Draining) -> None:
     """Forget `stream`. The opposite of `stream_begins`; may be called twice."""
+    key = stream.loop.key
     with _State.lock:
-        _State.streams.discard(stream)
+        _State.going_down.pop(stream, None)
+        if key in _State.streams:
+            _, streams = _State.streams[key]
+            streams.discard(stream)
+            if not streams:
+                del _State.streams[key]
+                _forget_closed_loops()
         if not _State.streams:
-            _State.signalled = False
-            for hook in _HOOKS:
+            for hook in reversed(_HOOKS):
                 hook.take_back()
 
 
@@ -152,13 +164,15 @@ class _State:
 
     # Reentrant: a signal handler may run in the middle of anything the main thread does here.
     lock = threading.RLock()
-    streams: ClassVar[weakref.WeakSet[Draining]] = weakref.WeakSet()
-    servers_going_down: ClassVar[weakref.WeakKeyDictionary[object, object]] = (
-        weakref.WeakKeyDictionary()
-    )
-    """The loop of each server that goes down, for as long as the key, a witness of it, is alive."""
+    streams: ClassVar[dict[object, tuple[Loop, weakref.WeakSet[Draining]]]] = {}
+    """Each loop that has streams, and these, by the key of the loop."""
+    going_down: ClassVar[weakref.WeakKeyDictionary[object, object]] = weakref.WeakKeyDictionary()
+    """
+    The loops of servers that go down, each for as long as the key, a witness of it, is alive.
+
+    That's a part of the server where there is one to be had, and else a stream that is to end.
+    """
     by_hand = False
-    signalled = False
 
 
 class _GoingDown:
@@ -166,19 +180,15 @@ class _GoingDown:
 
 
 def _goes_down() -> bool:
-    """Whether the process, or the server on the calling task's loop, goes down."""
-    if not AppStatus.enable_automatic_graceful_drain:
-        return False
-    if _State.signalled:
-        return True
-    if not _State.servers_going_down:
+    """Whether the server on the calling task's loop goes down; outside of any task: any server."""
+    if not AppStatus.enable_automatic_graceful_drain or not _State.going_down:
         return False
     try:
         here = current_loop().key
     except (RuntimeError, ImportError):
-        return True  # Not in a task of any loop: then it's about the process.
+        return True
     with _State.lock:
-        return any(loop is here for loop in _State.servers_going_down.values())
+        return any(loop is here for loop in _State.going_down.values())
 
 
 def _uvicorn_stops() -> bool:
@@ -189,9 +199,25 @@ def _uvicorn_stops() -> bool:
     return uvicorn is not None and isinstance(server, uvicorn.Server) and server.should_exit
 
 
-def _current_streams(loop: object = None) -> list[Draining]:
+def _forget_closed_loops() -> None:
+    # Nobody has ended their streams, and anyio may keep their tasks for ever.
+    for key, (loop, _) in list(_State.streams.items()):
+        try:
+            loop.knock(_do_nothing)
+        except RuntimeError:
+            del _State.streams[key]
+            for witness, its_loop in list(_State.going_down.items()):
+                if its_loop is key:
+                    del _State.going_down[witness]
+
+
+def _do_nothing() -> None:
+    """Show that the loop can be reached."""
+
+
+def _current_streams() -> list[Draining]:
     with _State.lock:
-        return [one for one in _State.streams if loop is None or one.loop.key is loop]
+        return [stream for _, streams in _State.streams.values() for stream in streams]
 
 
 def _drain(
@@ -231,11 +257,13 @@ class _MethodHook:
     def put(self) -> None:
         # A server that runs has been imported; no other is looked for.
         owner = getattr(sys.modules.get(self._module), self._owner, None)
-        if owner is not None and self._put is None:
-            original = getattr(owner, self._name)
-            ours = self._around(original)
+        if owner is None:
+            return
+        found = getattr(owner, self._name)
+        if self._put is None or found is not self._put[2]:
+            ours = self._around(found)
             setattr(owner, self._name, ours)
-            self._put = (owner, original, ours)
+            self._put = (owner, found, ours)
 
     def take_back(self) -> None:
         if self._put is not None:
@@ -243,7 +271,7 @@ class _MethodHook:
             # Where somebody has put theirs on top of ours, it stays; without streams it does nothing.
             if getattr(owner, self._name) is ours:
                 setattr(owner, self._name, original)
-                self._put = None
+            self._put = None
 
 
 class _SignalHook:
@@ -255,11 +283,13 @@ class _SignalHook:
 
     def put(self) -> None:
         # What isn't handled in Python isn't anybody's way to stop streams in order: it stays.
-        handler = signal.getsignal(self._signum)
-        if self._put is None and callable(handler) and _in_main_thread():
-            ours = partial(self._handle, handler)
+        found = signal.getsignal(self._signum)
+        if not callable(found) or not _in_main_thread():
+            return
+        if self._put is None or found is not self._put[1]:
+            ours = partial(self._handle, found)
             signal.signal(self._signum, ours)
-            self._put = (handler, ours)
+            self._put = (found, ours)
 
     def take_back(self) -> None:
         if self._put is not None and _in_main_thread():
@@ -271,10 +301,71 @@ class _SignalHook:
     @staticmethod
     def _handle(handler: Callable[..., Any], signum: int, frame: FrameType | None) -> Any:
         if AppStatus.enable_automatic_graceful_drain:
+            streams = _current_streams()
             with _State.lock:
-                _State.signalled = bool(_State.streams)
-            _drain(_current_streams(), automatic=True)
+                _State.going_down.update((stream, stream.loop.key) for stream in streams)
+            _drain(streams, automatic=True)
         return handler(signum, frame)
+
+
+class _HypercornWorkerHook:
+    """
+    Keeps a worker of hypercorn alive while it goes down.
+
+    When the first of several workers has gone, their parent sends SIGTERM to the others, which don't
+    handle it: it would end them in mid-stream, even before they have noticed that they are to stop.
+    """
+
+    def __init__(self) -> None:
+        self._put: tuple[Any, Any] | None = None
+
+    def put(self) -> None:
+        stop = self._stop_event()
+        if (
+            stop is not None
+            and self._put is None
+            and _in_main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):
+            # Asked on the loop and not in the handler, which may have come in the middle of such a
+            # question; the event has a lock.
+            ours = partial(
+                self._handle, current_loop().knock, partial(self._die_unless, stop.is_set)
+            )
+            signal.signal(signal.SIGTERM, ours)
+            self._put = (stop, ours)
+
+    def take_back(self) -> None:
+        if self._put is not None and _in_main_thread():
+            stop, ours = self._put
+            # On its way down it's needed to the end.
+            if not stop.is_set():
+                if signal.getsignal(signal.SIGTERM) is ours:
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._put = None
+
+    @staticmethod
+    def _stop_event() -> Any:
+        """Find what the parent tells this worker with that it's to stop."""
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is None:
+            return None
+        worker = processes.current_process()
+        if not getattr(getattr(worker, "_target", None), "__module__", "").startswith("hypercorn."):
+            return None
+        return worker._kwargs.get("shutdown_event")  # noqa: SLF001  (there's no other way to it)
+
+    @staticmethod
+    def _handle(
+        knock: Callable[[Callable[[], None]], None], die_unless: Callable[[], None], *_: object
+    ) -> None:
+        knock(die_unless)
+
+    @staticmethod
+    def _die_unless(stopping: Callable[[], bool]) -> None:
+        if not stopping():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _in_main_thread() -> bool:
@@ -285,8 +376,8 @@ def _drain_loop_of_server(witness: object) -> None:
     if AppStatus.enable_automatic_graceful_drain:
         loop = current_loop().key
         with _State.lock:
-            _State.servers_going_down[witness] = loop
-        _drain(_current_streams(loop), automatic=True)
+            _State.going_down[witness] = loop
+        _drain([one for one in _current_streams() if one.loop.key is loop], automatic=True)
 
 
 def _around_uvicorn_shutdown(
@@ -301,7 +392,7 @@ def _around_uvicorn_shutdown(
         finally:
             # The next server on this loop has nothing to do with it.
             with _State.lock:
-                _State.servers_going_down.pop(going_down, None)
+                _State.going_down.pop(going_down, None)
 
     return shutdown
 
@@ -320,10 +411,11 @@ def _around_hypercorn_event(
     return set_
 
 
-_HOOKS: list[_MethodHook | _SignalHook] = [
+_HOOKS: list[_MethodHook | _SignalHook | _HypercornWorkerHook] = [
     _MethodHook("uvicorn.server", "Server", "shutdown", _around_uvicorn_shutdown),
     _MethodHook("hypercorn.asyncio.worker_context", "EventWrapper", "set", _around_hypercorn_event),
     _MethodHook("hypercorn.trio.worker_context", "EventWrapper", "set", _around_hypercorn_event),
+    _HypercornWorkerHook(),
     _SignalHook(signal.SIGTERM),
     _SignalHook(signal.SIGINT),
 ]

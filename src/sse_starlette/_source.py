@@ -34,10 +34,14 @@ _HELD_SECONDS = 0.001
 """About how long a frame may wait for further ones that the source is busy making."""
 _SLOW_SECONDS = 0.01
 """A source that keeps the loop for longer than this computes: for now none of its frames waits."""
-_CAUTION = 8
-"""Quick events after which the first frame may wait, and for each further frame that may wait."""
+_TRUSTED_AFTER = 100
+"""Quick events that a source has to deliver before a frame of its own may wait at all."""
+_SHARE = 8
+"""Further quick events for each frame that may wait."""
 _MOST_CAUTION = 4096
 """Each slow stretch makes us four times as cautious as the one before, up to this."""
+_FORGIVEN_AFTER = 8192
+"""Quick events after which a slow stretch counts as the machine's, not the source's."""
 
 _SYNC_STEPS = 40
 """Worker threads of one event loop that may be inside sync iterables at once, whoever else needs threads."""
@@ -89,8 +93,9 @@ class SourceFeed(Feed):
         self.joins = joins
         self._may_hold = 0
         self._quick = 0
-        self._caution = _CAUTION
+        self._caution = _TRUSTED_AFTER
         self._running_since = 0.0
+        self._hold_until = 0.0
         self._held_since_then = 0
 
     def open(self, wake: Callable[[], None]) -> None:
@@ -159,6 +164,7 @@ class SourceFeed(Feed):
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode = self._encode
         frames = self._frames
+        now = self._loop.time
         step: Awaitable[object] = iterator.__anext__()
         while True:
             try:
@@ -171,7 +177,11 @@ class SourceFeed(Feed):
             if not self._writer_told:
                 self._writer_told = True
                 self._wake()
-            if len(frames) > self._may_hold or self._size >= JOINED_BYTES:
+            if (
+                len(frames) > self._may_hold
+                or self._size >= JOINED_BYTES
+                or now() > self._hold_until
+            ):
                 if self._stopping:
                     return
                 try:
@@ -200,6 +210,7 @@ class SourceFeed(Feed):
         reached = within = False
         while True:
             self._running_since = self._loop.time()
+            self._hold_until = self._running_since + _HELD_SECONDS
             self._held_since_then = len(self._frames)
             try:
                 wait = resume(outcome)
@@ -241,8 +252,10 @@ class SourceFeed(Feed):
             self._may_hold = 0
         elif pushed > 0:
             self._quick += pushed
+            if self._quick > _FORGIVEN_AFTER:
+                self._caution = _TRUSTED_AFTER
             affordable = int(_HELD_SECONDS * pushed / ran) if ran > 0 else pushed
-            self._may_hold = max(0, min(self._quick // _CAUTION, affordable))
+            self._may_hold = max(0, min((self._quick - _TRUSTED_AFTER) // _SHARE, affordable))
 
     def _begin_cleanup(self) -> None:
         if not self._cleanup.shield:

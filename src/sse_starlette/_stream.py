@@ -57,6 +57,7 @@ class Stream:
         send: Send,
         start: Message,
         *,
+        start_alone: bool = True,
         ping_interval: float,
         ping_frame: Callable[[], bytes],
         error_frame: Callable[[Exception], Awaitable[bytes]] | None,
@@ -76,6 +77,7 @@ class Stream:
             receive: ASGI's receive.
             send: ASGI's send.
             start: the `http.response.start` message.
+            start_alone: whether `start` leaves by itself; if not, an empty chunk is sent after it.
             ping_interval: seconds of silence after which a ping is sent; 0: never.
             ping_frame: makes a ping.
             error_frame: makes the last frame out of an exception, which is thereby dealt with; None:
@@ -98,6 +100,7 @@ class Stream:
         self._receive = receive
         self._send = send
         self._start = start
+        self._start_alone = start_alone
         self._ping_interval = ping_interval
         self._ping_frame = ping_frame
         self._error_frame = error_frame
@@ -115,6 +118,7 @@ class Stream:
         self._failure: Exception | None = None
         self._feed_error_seen = False
         self._feed_running = False
+        self._feed_begun = False
         self._feed_done = False
         self._started = False
         self._completed = False
@@ -123,6 +127,7 @@ class Stream:
         self._ping_due = False
         self._drain_alarm: Alarm | None = None
         self._draining = False
+        self._over = False
 
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """
@@ -133,6 +138,8 @@ class Stream:
             grace: seconds it has from then on; None: what it was made with.
             automatic: whether a request that came before this one counts for more.
         """
+        if self._over:
+            return  # It ended while the request was on its way.
         if self.reason is not None:
             self._ring_in(_LAST_CHUNK_SECONDS)
             return
@@ -201,16 +208,19 @@ class Stream:
             except anyio.get_cancelled_exc_class():
                 self.end("cancelled")
                 with anyio.CancelScope(shield=True):
-                    await self._stop_feed()
-                    with anyio.move_on_after(_LAST_CHUNK_SECONDS):
-                        await self._complete_quietly()
+                    try:
+                        await self._stop_feed()
+                    finally:
+                        with anyio.move_on_after(_LAST_CHUNK_SECONDS):
+                            await self._complete_quietly()
                 raise
             finally:
                 try:
                     with anyio.CancelScope(shield=True):
                         await self._stop_feed()
                 finally:
-                    # No shield holds off asyncio's own cancellation, which may have come just now.
+                    # No shield holds off asyncio's own cancellation, which may come here and above.
+                    self._over = True
                     stream_ended(self)
                     for alarm in (self._alarm, self._drain_alarm):
                         if alarm is not None:
@@ -251,6 +261,8 @@ class Stream:
         if self.reason == "end":
             self.reason = None
         self.end(reason, failure)
+        if self._failure is None and self.disconnected is None:
+            self._failure = failure
 
     def _log_unseen(self, error: Exception) -> None:
         # A source is cancelled from within too when its whole loop is: that's nobody's mistake.
@@ -353,6 +365,8 @@ class Stream:
     async def _send_start(self) -> None:
         self._started = True
         await self._send_message(self._start)
+        if not self._start_alone:
+            await self._send_message({"type": "http.response.body", "body": b"", "more_body": True})
         self._sent_at = self.loop.time()
 
     async def _send_frames(self, frames: bytes) -> None:
@@ -422,6 +436,7 @@ class Stream:
             self._tasks.start_soon(self._run_feed)
 
     async def _run_feed(self) -> None:
+        self._feed_begun = True
         try:
             await self.feed.run()
         finally:
@@ -432,5 +447,12 @@ class Stream:
         if not self._feed_done:
             self.feed.stop()
             self._start_feed()
+            if self._feed_running and not self._feed_begun:
+                # Its task begins in the next turn, unless it was cancelled before that, as by the
+                # end of `asyncio.run`. Then the feed is closed here.
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+                if not self._feed_begun:
+                    await self._run_feed()
             while self._feed_running and not self._feed_done:
                 await self._wake.wait()

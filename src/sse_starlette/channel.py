@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -76,6 +76,8 @@ Snapshot: TypeAlias = Callable[[], Events | Awaitable[Events]]
 
 _KEYS_KEPT_SECONDS = 120.0
 """How long an idempotency key is remembered."""
+_MOST_PARSED = 256
+_MOST_PARSED_BYTES = 1024 * 1024
 _ENCODE = encoder("\r\n")
 
 
@@ -172,12 +174,15 @@ class Channel:
         self._latest_by = latest_by
         self._linger = linger
         self._history = history
+        self._history_bytes = history_bytes
         # Held for moments and never across an await; whoever holds it holds no other.
         self._lock = threading.Lock()
         self._ring = Ring(events=history, bytes_=history_bytes, seconds=history_seconds)
         self._latest: dict[object, tuple[int, bytes]] = {}
+        self._latest_bytes = 0
         self._ids_by_key: dict[str, tuple[str, float]] = {}
         self._parsed: dict[int, ServerSentEvent] = {}
+        self._parsed_bytes = 0
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._audiences: dict[int, Audience] = {}
         self._used = time.monotonic()
@@ -236,6 +241,7 @@ class Channel:
         """
         body = _encode_body(event)
         latest_key = None if self._latest_by is None else self._latest_by(parse_frame(body))
+        hash(latest_key)  # If it has none, nothing has been published yet.
         now = time.monotonic()
         with self._lock:
             if self.closed:
@@ -248,10 +254,7 @@ class Channel:
             frame = b"id: %b\r\n%b" % (event_id.encode(), body)
             offset = self._ring.append(frame, now)
             if self._latest_by is not None:
-                self._latest.pop(latest_key, None)
-                self._latest[latest_key] = (offset, frame)
-                if len(self._latest) > self._history:
-                    del self._latest[next(iter(self._latest))]
+                self._remember_latest(latest_key, offset, frame)
             if key is not None:
                 self._ids_by_key[key] = (event_id, now)
             self._used = now
@@ -312,7 +315,7 @@ class Channel:
         with self._lock:
             ring = self._ring
             ring.expire(time.monotonic())
-            open_ = [one for audience in self._audiences.values() for one in audience.members]
+            open_ = [one for audience in self._audiences.values() for one in audience.members()]
             behind = [ring.head - one.offset_in(self) for one in open_]
             return ChannelStats(
                 subscribers=len(open_),
@@ -366,7 +369,7 @@ class Channel:
             audience = self._audiences.get(id(loop.key))
             if audience is None:
                 audience = self._audiences[id(loop.key)] = Audience(loop, self.forsake)
-            audience.members.add(subscription)
+            audience.add(subscription)
 
     def leave(self, subscription: Subscription) -> None:
         """Don't call `subscription` any more."""
@@ -374,8 +377,8 @@ class Channel:
             self._used = time.monotonic()
             self._subscriptions.discard(subscription)
             for key, audience in list(self._audiences.items()):
-                audience.members.discard(subscription)
-                if not audience.members:
+                audience.discard(subscription)
+                if not audience:
                     del self._audiences[key]
 
     def forsake(self, audience: Audience) -> None:
@@ -413,25 +416,37 @@ class Channel:
         event = self._parsed.get(offset)
         if event is None:
             event = parse_frame(frame)
-            if len(self._parsed) >= 256:
+            if len(self._parsed) >= _MOST_PARSED or self._parsed_bytes > _MOST_PARSED_BYTES:
                 self._parsed.clear()
+                self._parsed_bytes = 0
             self._parsed[offset] = event
+            self._parsed_bytes += len(frame)
         return event
 
-    def overtook(self, after: int) -> tuple[Slow, int, list[bytes]]:
+    def overtook(self, after: int) -> tuple[Slow, int, list[tuple[int, bytes]]]:
         """Deal with a subscription that is behind the ring: what to do, where to go on, what to send."""
         with self._lock:
             head = self._ring.head
-            latest: list[bytes] = []
+            latest: list[tuple[int, bytes]] = []
             if self._slow == "disconnect":
                 self._disconnected += 1
             else:
                 self._resets["lagging"] += 1
                 if self._slow == "latest":
-                    latest = [frame for offset, frame in self._latest.values() if offset > after]
-                self._delivered += len(latest)
+                    latest = [one for one in self._latest.values() if one[0] > after]
                 self._dropped += head - after - len(latest)
             return self._slow, head, latest
+
+    def _remember_latest(self, key: object, offset: int, frame: bytes) -> None:
+        latest = self._latest
+        if key in latest:
+            self._latest_bytes -= len(latest.pop(key)[1])
+        latest[key] = (offset, frame)
+        self._latest_bytes += len(frame)
+        while len(latest) > self._history or (
+            self._latest_bytes > self._history_bytes and len(latest) > 1
+        ):
+            self._latest_bytes -= len(latest.pop(next(iter(latest)))[1])
 
     def _forget_keys(self, now: float) -> None:
         keys = self._ids_by_key
@@ -471,11 +486,12 @@ class Subscription(Feed):
         self._on_gap = on_gap
         self._snapshot = snapshot
         # The application's functions may wait, so they need a task, and it an end.
-        self._preparing = anyio.CancelScope(shield=True) if on_gap or snapshot else None
-        self.has_work = self._preparing is not None
+        self.has_work = on_gap is not None or snapshot is not None
+        self._preparing: anyio.CancelScope | None = None
         self._wake: Callable[[], None] = _wake_nobody
         self._own_wake_up: WakeUp | None = None
         self._work: WakeUp | None = None
+        self._taken_from = False
         self._stopped = False
         self._to_prepare = True
         self._begins_anew = not came_with
@@ -519,14 +535,14 @@ class Subscription(Feed):
         self._wake = wake
         for channel in self._channels:
             channel.join(self, loop)
-        if self._preparing is None:
+        if not self.has_work:
             self._prepare_at_once()
 
     async def run(self) -> None:
-        if self._preparing is None or self._work is None:
+        if not self.has_work or self._work is None:
             return
-        with self._preparing:
-            while not self.ended:
+        with anyio.CancelScope(shield=True) as self._preparing:
+            while not self.ended and not self._stopped:
                 if self._to_prepare:
                     await self._prepare()
                     self._wake()
@@ -536,6 +552,8 @@ class Subscription(Feed):
     def stop(self) -> None:
         if not self._stopped:
             self._stopped = True
+            # Nothing has been asked for: the answer is a HEAD's, or 204.
+            self.ended = self.ended or not self._taken_from
             for channel in self._channels:
                 channel.leave(self)
             if self._preparing is not None:
@@ -549,20 +567,26 @@ class Subscription(Feed):
         pass
 
     def take(self) -> bytes:
+        if self._stopped and not self._taken_from:
+            return b""
+        self._taken_from = True
         if self._before:
-            before = b"".join(self._before)
-            self._before.clear()
+            count = len(self._before) if self.joins else 1
+            before = b"".join(self._before[:count])
+            del self._before[:count]
             return before
         if self._to_prepare or self.ended:
             return b""
         if len(self._channels) > 1 or self._filter is not None or not self.joins:
             return self._take_each()
         channel = self._channels[0]
+        # Asked first: another thread may publish, and close the channel, in between.
+        closed = channel.closed
         found = channel.read(self._offsets[0])
         if found is None:
             return self._fall_behind(0)
         frames, self._offsets[0] = found
-        if not frames and channel.closed:
+        if not frames and closed:
             self._end()
         return frames
 
@@ -586,9 +610,10 @@ class Subscription(Feed):
             SubscriberTooSlow: the channel has forgotten the next event (`slow="disconnect"`).
             StopAsyncIteration: the channels have been closed, or the subscription has.
         """
-        if self._own_wake_up is None:
-            self._own_wake_up = current_loop().wake_up()
-            self.open(self._own_wake_up.set)
+        if self._own_wake_up is None and not self._stopped:
+            own_wake_up = current_loop().wake_up()
+            self.open(own_wake_up.set)
+            self._own_wake_up = own_wake_up
         while not self._events:
             if self._stopped:
                 raise StopAsyncIteration
@@ -611,9 +636,11 @@ class Subscription(Feed):
         return self._events.popleft()
 
     async def aclose(self) -> None:
-        """Give up the subscription; may be called twice."""
+        """Give up the subscription; may be called twice. Who waits for its next event need not any more."""
         self.ended = True
         self.stop()
+        self._events.clear()
+        self._wake()
 
     async def __aenter__(self) -> Self:
         return self
@@ -638,11 +665,13 @@ class Subscription(Feed):
                 else:
                     gap = Gap(hole.channel.name, hole.reason, self.last_event_id)
                     frames += await _frames_of(self._on_gap(gap))
-                frames += hole.latest
             if self._snapshot is not None and (
                 self._begins_anew or (self._gaps and self._on_gap is None)
             ):
                 frames += await _frames_of(self._snapshot())
+            # These have ids, so they come after what the client has to have before it moves on.
+            for hole in self._gaps:
+                frames += hole.latest
         except Exception as exc:
             self.error = exc
             self._end()
@@ -650,12 +679,12 @@ class Subscription(Feed):
 
     def _begin_with(self, frames: list[bytes]) -> None:
         # The cursor comes last: who is cut off before it comes back with the one it had.
-        if self._gaps or self._begins_anew:
+        if (self._gaps or self._begins_anew) and self.error is None:
             if frames and frames[-1].startswith(b"event: reset"):
                 frames[-1] = self._cursor_line() + frames[-1]
-            elif self.error is None:
+            else:
                 frames.append(self._cursor_line() + b"\r\n")
-            self._before = frames
+        self._before = frames
         self._gaps = []
         self._begins_anew = False
         self._to_prepare = False
@@ -684,10 +713,16 @@ class Subscription(Feed):
             self.close_reason = "lagging"
             self._end()
             return b""
+        frames: list[bytes] = []
+        for offset, frame in latest:
+            self._offsets[place] = offset
+            if self._wants(channel, offset, frame):
+                frames.append(self._with_cursor(frame))
         self._offsets[place] = head
-        self._gaps.append(_Hole(channel, "lagging", latest))
+        channel.count_delivered(len(frames))
+        self._gaps.append(_Hole(channel, "lagging", frames))
         self._to_prepare = True
-        if self._preparing is None:
+        if not self.has_work:
             self._prepare_at_once()
         elif self._work is not None:
             self._work.set()
@@ -702,30 +737,37 @@ class Subscription(Feed):
                 if frames is None:
                     # What has been taken so far goes out with the cursor of before the gap.
                     return b"".join(taken) or self._fall_behind(place)
-                delivered = 0
-                for frame in frames:
-                    if size >= JOINED_BYTES or (taken and not self.joins):
-                        break
-                    offset = self._offsets[place] + 1
-                    wanted = self._filter is None or self._filter(channel.parsed(offset, frame))
-                    self._offsets[place] = offset
-                    self._cursor_told = bool(wanted)
-                    if wanted:
-                        taken.append(
-                            frame if len(self._channels) == 1 else self._with_cursor(frame)
-                        )
-                        size += len(frame)
-                        delivered += 1
-                channel.count_delivered(delivered)
+                taken_before = len(taken)
+                try:
+                    for frame in frames:
+                        if size >= JOINED_BYTES or (taken and not self.joins):
+                            break
+                        offset = self._offsets[place] + 1
+                        wanted = self._wants(channel, offset, frame)
+                        self._offsets[place] = offset
+                        self._cursor_told = wanted
+                        if wanted:
+                            taken.append(self._with_cursor(frame))
+                            size += len(frame)
+                finally:
+                    channel.count_delivered(len(taken) - taken_before)
         except Exception as exc:
             self.error = exc
             self._end()
-        if not taken and self.is_over():
+        if not taken and not self.ended and self.is_over():
+            # Who doesn't know that what was left out is behind it would come back for ever.
+            if cursor := self.ping():
+                return cursor
             self._end()
         return b"".join(taken)
 
+    def _wants(self, channel: Channel, offset: int, frame: bytes) -> bool:
+        return self._filter is None or bool(self._filter(channel.parsed(offset, frame)))
+
     def _with_cursor(self, frame: bytes) -> bytes:
         """Return the frame of a channel with the positions in all channels as its id."""
+        if len(self._channels) == 1:
+            return frame
         return self._cursor_line() + frame[frame.index(b"\n") + 1 :]
 
     def _end(self) -> None:
@@ -750,7 +792,12 @@ def _wake_nobody() -> None:
 async def _frames_of(result: Events | Awaitable[Events]) -> list[bytes]:
     events = await result if isawaitable(result) else result
     if isinstance(events, AsyncIterable):
-        return [_encode_body(event) async for event in events]
+        try:
+            return [_encode_body(event) async for event in events]
+        finally:
+            # Not all of it has been read when an event can't be encoded.
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
     if isinstance(events, (dict, str, bytes, ServerSentEvent)):
         return [_encode_body(events)]
     return [_encode_body(event) for event in events]
@@ -761,14 +808,16 @@ def _encode_body(event: Event) -> bytes:
     if isinstance(event, (bytes, bytearray, memoryview)):
         event = parse_frame(bytes(event))
     elif isinstance(event, dict):
-        if type(name := event.get("event")) is not str or not name.isprintable():
-            event = dict(event)
-        elif "id" not in event and "sep" not in event:
-            return _ENCODE(event)  # The usual event.
-        _ENCODE(event)  # Says what is wrong with its keys.
+        name = event.get("event")
+        if name is None or (type(name) is str and name.isprintable()):
+            if "id" not in event and "sep" not in event:
+                return _ENCODE(event)  # The usual event.
+        _ENCODE(dict.fromkeys(event))  # Says what is wrong with its keys.
         event = ServerSentEvent(**event)
     elif not isinstance(event, ServerSentEvent):
         return _ENCODE(event)
+    elif type(event).encode is not ServerSentEvent.encode:
+        event = parse_frame(event.encode())  # It has a way of its own.
     if event.id is not None:
         raise ValueError(
             f"the event has the id {event.id!r}: a channel numbers its events itself. Leave it out, "

@@ -175,8 +175,11 @@ class Hub:
             replay: see there; of each channel.
 
         Raises:
+            TypeError: `channels` is one name.
             ValueError: there's no channel, or one is named twice.
         """
+        if isinstance(channels, str):
+            raise TypeError(f"channels is one name, {channels!r}: give a list, [{channels!r}]")
         found = [self.channel(one) if isinstance(one, str) else one for one in channels]
         if not found or len({id(one) for one in found}) < len(found):
             raise ValueError(
@@ -188,7 +191,7 @@ class Hub:
         """The figures of each channel that has not been forgotten."""
         with self._lock:
             self._sweep()
-            channels = dict(self._channels)
+            channels = dict(self._channels.items())
         return HubStats({name: channel.stats() for name, channel in sorted(channels.items())})
 
     @asynccontextmanager

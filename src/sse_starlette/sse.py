@@ -10,12 +10,14 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
+import starlette
 from starlette.datastructures import MutableHeaders
 from starlette.responses import StreamingResponse
 
@@ -45,6 +47,9 @@ __all__ = [
     "SyncContentStream",
     "ensure_bytes",
 ]
+
+# Until then GZipMiddleware withheld the headers of an event stream until something followed them.
+_START_LEAVES_ALONE = tuple(map(int, starlette.__version__.split(".")[:2])) >= (1, 8)
 
 _logger = logging.getLogger("sse_starlette.sse")
 
@@ -262,6 +267,7 @@ class EventSourceResponse(StreamingResponse):
             receive,
             send,
             self._start_message(scope, over=over),
+            start_alone=_START_LEAVES_ALONE,
             ping_interval=self.ping_interval,
             ping_frame=self._ping_frame,
             error_frame=self.on_error and partial(self._error_frame, self.on_error),
@@ -338,27 +344,34 @@ class EventSourceResponse(StreamingResponse):
             calls.append(partial(self.on_close, reason))
         if self.background is not None:
             calls.append(self.background)
-        left = iter(calls)
-        try:
-            # A stream that ended otherwise may have been cancelled since.
-            if reason != "cancelled" and anyio.current_effective_deadline() > -math.inf:
-                for call in left:
-                    await _call_back(call)
-        finally:
-            # A response that was cancelled has to leave soon; until then its callbacks may wait.
-            for call in left:
-                with anyio.move_on_after(self.cleanup_timeout, shield=True) as within:
-                    await _call_back(call)
-                if within.cancelled_caught:
-                    _logger.warning(
-                        "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
-                    )
+        async with AsyncExitStack() as stack:  # Also runs those that come after a cancelled one.
+            for call in reversed(calls):
+                stack.push_async_exit(partial(self._call_back, reason, call))
 
-
-async def _call_back(callback: Callable[[], object]) -> None:
-    try:
-        result = callback()
-        if isawaitable(result):
-            await result
-    except Exception:
-        _logger.exception("%r raised after the stream had ended", callback)
+    async def _call_back(
+        self,
+        reason: CloseReason,
+        call: Callable[[], object],
+        interrupted: type[BaseException] | None,
+        *_: object,
+    ) -> None:
+        # A response that was cancelled, be it since it ended, has to leave soon; until then its
+        # callbacks may wait.
+        cancelled = (
+            reason == "cancelled"
+            or interrupted is not None
+            or anyio.current_effective_deadline() == -math.inf
+        )
+        with anyio.move_on_after(
+            self.cleanup_timeout if cancelled else None, shield=cancelled
+        ) as within:
+            try:
+                result = call()
+                if isawaitable(result):
+                    await result
+            except Exception:
+                _logger.exception("%r raised after the stream had ended", call)
+        if within.cancelled_caught:
+            _logger.warning(
+                "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
+            )

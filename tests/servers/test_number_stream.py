@@ -1,0 +1,129 @@
+"""The example of the README, as curl and a browser see it."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from playwright.sync_api import Page, expect
+from tests.servers.conftest import Serve
+from tests.servers.serving import ROOT, Server, curl, program
+
+Example = Callable[[str], Server]
+
+
+def test_curl_shows_five_numbers_one_after_the_other(example: Example) -> None:
+    server = example("number_stream.py")
+    command = [program("curl"), "-sN", "--noproxy", "*", "-D", "-", server.url]
+    came: dict[str, float] = {}
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        lines = []
+        for line in running.stdout:
+            lines.append(line.rstrip())
+            came[lines[-1]] = time.monotonic()
+    numbers = [line for line in lines if line.startswith("data:")]
+    gaps = [came[after] - came[before] for before, after in itertools.pairwise(numbers)]
+
+    assert running.returncode == 0
+    assert numbers == [f"data: {number}" for number in range(1, 6)]
+    assert all(0.5 < gap < 3 for gap in gaps), gaps
+    assert "content-type: text/event-stream; charset=utf-8" in [line.lower() for line in lines]
+
+
+def test_example_listens_where_the_article_says() -> None:
+    text = (ROOT / "examples" / "number_stream.py").read_text("utf-8")
+
+    assert 'uvicorn.run(app, host="0.0.0.0", port=8000, log_level="info")' in text
+    assert 'Route("/", endpoint=sse)' in text
+    assert "from sse_starlette.sse import EventSourceResponse" in text
+    assert "yield dict(data=i)" in text
+
+
+@pytest.mark.slow
+def test_page_shows_numbers_pings_and_reconnects(example: Example, page: Page) -> None:
+    server = example("number_stream.py")
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+    page.goto(f"{server.url}/page")
+    expect(page.locator("#state")).to_have_text("open")
+    expect(page.locator("#number")).to_have_text("1", timeout=10_000)
+    expect(page.locator("#number")).to_have_text("5", timeout=10_000)
+    expect(page.locator("#last-event-id")).to_have_text("none")
+    expect(page.locator("#state")).to_have_text("waiting to come back")
+
+    # It comes back by itself and says what it had last; the next numbers follow on.
+    expect(page.locator("#reconnects")).to_have_text("1", timeout=10_000)
+    expect(page.locator("#last-event-id")).to_have_text("5")
+    expect(page.locator("#number")).to_have_text("6", timeout=10_000)
+    gaps = page.locator("#numbers small").all_text_contents()[1:5]
+    assert all(0.3 < float(gap.strip("+ s")) < 3 for gap in gaps), gaps
+
+    # The silent stream beside it gets its first ping after 15 seconds.
+    expect(page.locator("#last-ping")).to_have_text("none yet")
+    expect(page.locator("#pings")).to_have_text("1", timeout=20_000)
+    assert re.search(r"^: ping - \d{4}-", page.locator("#wire").text_content() or "")
+    assert re.search(r"\d", page.locator("#last-ping").text_content() or "")
+    assert float(page.locator("#since").text_content() or "") < 10
+    assert problems == []
+
+
+def test_numbers_come_over_tls(serve: Serve, page: Page, tmp_path: Path) -> None:
+    certificate, key = throw_away_certificate(tmp_path)
+    server = serve(
+        "number_stream:app",
+        *("--app-dir", ROOT / "examples"),
+        *("--ssl-certfile", certificate, "--ssl-keyfile", key),
+    )
+    assert server.url.startswith("https://")
+
+    done = curl("--insecure", server.url)
+    page.goto(f"{server.url}/page")
+
+    assert done.returncode == 0
+    frames = [f"data: {number}\r\n\r\n" for number in range(1, 6)]
+    assert done.stdout.decode() == "".join(frames)
+    expect(page.locator("#number")).to_have_text("2", timeout=10_000)
+
+
+def throw_away_certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    alternative = x509.SubjectAlternativeName(
+        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate_file, key_file

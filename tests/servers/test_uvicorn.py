@@ -1,0 +1,197 @@
+"""Streams on uvicorn, on each of its protocols and loops."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import time
+from contextlib import closing
+
+import httpx2
+import pytest
+from tests.servers.conftest import Serve
+from tests.servers.reading import (
+    ASSORTED,
+    VARIANTS,
+    arrivals,
+    assert_each_came_before_the_next_was_made,
+    connect,
+    sse,
+)
+from tests.servers.serving import curl, program
+
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+MIDDLEWARES = ["nothing", "base_http", "gzip", "cors", "session"]
+
+
+@LOOPS
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_httpx_reads_events_as_they_are_made(serve: Serve, http: str, loop: str) -> None:
+    server = serve("streams:app", "--http", http, "--loop", loop)
+
+    with sse(f"{server.url}/paced") as source:
+        events = arrivals(source)
+        version = source.response.http_version
+        content_type = source.response.headers["content-type"]
+
+    assert version == "HTTP/1.1"
+    assert content_type == "text/event-stream; charset=utf-8"
+    assert len(events) == 4
+    assert [event.id for event in events] == ["0", "1", "2", "3"]
+    assert_each_came_before_the_next_was_made(events)
+    server.stop()
+    assert server.complaints() == []
+
+
+@VARIANTS
+def test_httpx_reads_events_of_every_kind(serve: Serve, variant: str) -> None:
+    with sse(f"{serve().url}/assorted?{variant}") as source:
+        events = list(itertools.islice(source, len(ASSORTED)))
+
+    assert [(event.event, event.data, event.id) for event in events] == ASSORTED
+
+
+@pytest.mark.parametrize("application", MIDDLEWARES)
+def test_headers_come_at_once_however_long_the_first_event_takes(
+    serve: Serve, application: str
+) -> None:
+    server = serve(f"behind:{application}")
+
+    asked = time.monotonic()
+    with closing(connect(f"{server.url}/silent")):
+        took = time.monotonic() - asked
+
+    assert took < 2
+
+
+@LOOPS
+@pytest.mark.parametrize("application", ["nothing", "base_http", "gzip"])
+@pytest.mark.parametrize("quick", [1, 20])
+def test_event_is_with_the_client_before_the_next_is_computed(
+    serve: Serve, loop: str, application: str, quick: int
+) -> None:
+    """Even if the generator computes for half a second without letting go of the event loop."""
+    server = serve(f"behind:{application}", "--loop", loop)
+
+    with sse(f"{server.url}/computing?quick={quick}") as source:
+        events = arrivals(source)
+
+    assert len(events) == 4 * quick
+    assert_each_came_before_the_next_was_made(events, bursts_of=quick)
+
+
+@LOOPS
+def test_event_of_a_generator_that_awaits_is_with_the_client_before_the_next_is_computed(
+    serve: Serve, loop: str
+) -> None:
+    server = serve("streams:app", "--loop", loop)
+
+    with sse(f"{server.url}/computing?quick=20&awaits=1") as source:
+        events = arrivals(source)
+
+    assert len(events) == 80
+    assert_each_came_before_the_next_was_made(events, bursts_of=20)
+
+
+def test_event_of_a_sync_generator_is_with_the_client_before_the_next_is_computed(
+    serve: Serve,
+) -> None:
+    server = serve()
+
+    with sse(f"{server.url}/computing-in-thread") as source:
+        events = arrivals(source)
+
+    assert len(events) == 4
+    assert_each_came_before_the_next_was_made(events)
+
+
+@LOOPS
+def test_generator_that_never_waits_lets_another_stream_flow(serve: Serve, loop: str) -> None:
+    server = serve("streams:app", "--loop", loop)
+    greedy = [program("curl"), "-sN", "--noproxy", "*", f"{server.url}/greedy"]
+
+    # curl reads as fast as it can, so that the generator always finds room for the next event.
+    with subprocess.Popen(greedy, stdout=subprocess.DEVNULL) as reader:
+        server.journal("greedy started")
+        with sse(f"{server.url}/paced?count=10&seconds=0.1") as source:
+            events = arrivals(source)
+        reader.terminate()
+
+    delays = [event.came - event.made for event in events]
+    assert len(events) == 10
+    assert max(delays) < 1, delays
+    (closed,) = server.journal("greedy closed")
+    assert closed["count"] > 10_000
+
+
+@pytest.mark.parametrize("told", ["", "?told"], ids=["nobody is told", "on_error"])
+def test_body_is_complete_after_an_error_in_mid_stream(serve: Serve, told: str) -> None:
+    """curl would end with 18 if the last chunk were missing."""
+    server = serve()
+
+    done = curl(f"{server.url}/failing{told}")
+
+    assert done.returncode == 0
+    text = done.stdout.decode()
+    assert text.count("data: {") == 3
+    assert text.endswith("event: failed\r\ndata: sorry\r\n\r\n") == bool(told)
+    server.stop()
+    said = "\n".join(server.lines)
+    assert "without completing response" not in said
+    # Whoever handles the error decides what to log; if nobody does, the server says it.
+    assert ("RuntimeError: the disk is full" in said) == (not told)
+    assert "ExceptionGroup" not in said
+
+
+def said_by_us(response: httpx2.Response) -> dict[str, str]:
+    """The headers without those that uvicorn adds for each message."""
+    added = ("date", "server", "transfer-encoding")
+    return {name: value for name, value in response.headers.items() if name not in added}
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_head_has_the_headers_of_get_and_leaves_the_source_alone(serve: Serve, http: str) -> None:
+    server = serve("streams:app", "--http", http)
+    url = f"{server.url}/asleep"
+
+    started = time.monotonic()
+    head = httpx2.head(url, trust_env=False, timeout=10)
+    took = time.monotonic() - started
+    # curl reads on until the connection is closed or the answer is known to be complete.
+    done = curl("--head", "--max-time", "5", url)
+    unstarted = server.journal("asleep started", seconds=0)
+    with httpx2.stream("GET", url, trust_env=False, timeout=10) as get:
+        assert head.status_code == get.status_code == 200
+        assert said_by_us(head) == said_by_us(get)
+    assert head.content == b""
+    assert took < 2
+    assert done.returncode == 0
+    assert unstarted == []
+    ends = server.journal("asleep ended", count=3)
+    assert sorted(end["reason"] for end in ends) == ["client", "end", "end"]
+    server.stop()
+    assert server.complaints() == []
+
+
+@pytest.mark.parametrize("application", MIDDLEWARES)
+def test_stream_flows_and_ends_behind_middleware(serve: Serve, application: str) -> None:
+    server = serve(f"behind:{application}")
+
+    with sse(f"{server.url}/paced", headers={"Origin": "http://elsewhere.example"}) as source:
+        events = arrivals(source)
+        headers = source.response.headers
+    with sse(f"{server.url}/asleep") as source:
+        next(iter(source))
+        left = time.monotonic()
+    (cleanup,) = server.journal("cleanup completed")
+    (end,) = server.journal("asleep ended")
+
+    assert len(events) == 4
+    assert_each_came_before_the_next_was_made(events)
+    assert cleanup["at"] - left < 1
+    assert end["reason"] == "client"
+    assert ("access-control-allow-origin" in headers) == (application == "cors")
+    assert ("set-cookie" in headers) == (application == "session")
+    assert "content-encoding" not in headers
+    server.stop()
+    assert server.complaints() == []

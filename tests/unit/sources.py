@@ -1,0 +1,145 @@
+"""What the tests of feeds share: a clock that the test moves, and a writer that it can block."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+
+from sse_starlette._feed import Feed
+from sse_starlette._loop import Loop, current_loop
+from sse_starlette._source import SourceFeed
+
+SEAT_BELT = 5
+"""Seconds after which a test that hangs is broken off."""
+
+
+class Clockwork:
+    """The loop that runs the test, with a clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self._loop = current_loop()
+
+    def time(self) -> float:
+        return self.now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+def encode(value: object) -> bytes:
+    """Bytes as they are, numbers with a semicolon; anything else can't be encoded."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, int):
+        return b"%d;" % value
+    raise TypeError(f"no event: {value!r}")
+
+
+def numbered(count: int) -> bytes:
+    """The frames of 0, 1, ... up to `count`."""
+    return b"".join(encode(number) for number in range(count))
+
+
+def feed_of(
+    content: object,
+    loop: Clockwork | None = None,
+    *,
+    cleanup_timeout: float | None = SEAT_BELT,
+    joins: bool = True,
+) -> SourceFeed:
+    return SourceFeed(
+        content,
+        encode,
+        current_loop() if loop is None else cast("Loop", loop),
+        cleanup_timeout=cleanup_timeout,
+        joins=joins,
+    )
+
+
+class Writer:
+    """Takes from a feed and "sends", like the one of a stream; the test may block its sends."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.taken: list[bytes] = []
+        """What was taken, at each time."""
+        self.sent = 0
+        """How many frames of `encode` have been sent."""
+        self.blocked = False
+        self._unblocked = anyio.Event()
+        self._wake = current_loop().wake_up()
+        feed.open(self._wake.set)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.taken)
+
+    def unblock(self) -> None:
+        self.blocked = False
+        self._unblocked.set()
+
+    async def run(self) -> None:
+        while True:
+            if frames := self.feed.take():
+                self.taken.append(frames)
+                await self._send(frames)
+                self.feed.sent()
+            elif self.feed.ended:
+                return
+            else:
+                await self._wake.wait()
+
+    async def _send(self, frames: bytes) -> None:
+        while self.blocked:
+            self._unblocked = anyio.Event()
+            await self._unblocked.wait()
+        self.sent += frames.count(b";")
+
+
+@asynccontextmanager
+async def running(feed: Feed, *, blocked: bool = False) -> AsyncGenerator[Writer, Any]:
+    """Run `feed` and a writer; leaving waits until both have returned, as they must."""
+    writer = Writer(feed)
+    writer.blocked = blocked
+    done = anyio.Event()
+
+    returned = False
+
+    async def run() -> None:
+        nonlocal returned
+        try:
+            await feed.run()
+            returned = True
+        finally:
+            done.set()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            try:
+                tasks.start_soon(run)
+                tasks.start_soon(writer.run)
+                yield writer
+                writer.unblock()
+                await done.wait()
+            except BaseException:
+                feed.stop()
+                raise
+    assert returned
+
+
+async def settle() -> None:
+    """Let every task run until it waits: anyio's `wait_all_tasks_blocked` sleeps 0.1 s on asyncio."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+
+
+async def sent_by(feed: Feed) -> Writer:
+    """Run `feed` to its end and give back the writer that sent everything."""
+    async with running(feed) as writer:
+        pass
+    return writer

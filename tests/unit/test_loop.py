@@ -1,0 +1,355 @@
+"""Time, wake-ups, alarms and knocks, on every event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+import trio
+import trio.lowlevel
+from anyio import wait_all_tasks_blocked
+
+from sse_starlette._loop import Loop, WakeUp, current_loop, stand_in
+
+pytestmark = pytest.mark.anyio
+
+on_asyncio = pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
+)
+
+PAST = -1_000.0
+FAR_AWAY = 1_000.0
+SEAT_BELT = 5
+"""Seconds after which a test that hangs is broken off."""
+
+
+class Sleeper:
+    """A task that waits for a wake-up, again and again, and counts how often it has been woken."""
+
+    def __init__(self, wake_up: WakeUp) -> None:
+        self.woken = 0
+        self._wake_up = wake_up
+
+    async def run(self) -> None:
+        while True:
+            await self._wake_up.wait()
+            self.woken += 1
+
+
+async def test_the_clock_is_that_of_the_loop() -> None:
+    before = anyio.current_time()
+    now = current_loop().time()
+    after = anyio.current_time()
+
+    assert before <= now <= after
+
+
+async def test_a_wake_up_wakes_the_task_that_waits() -> None:
+    wake_up = current_loop().wake_up()
+    sleeper = Sleeper(wake_up)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        for turn in range(3):
+            await wait_all_tasks_blocked()
+            assert sleeper.woken == turn
+            wake_up.set()
+        await wait_all_tasks_blocked()
+        assert sleeper.woken == 3
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_task_that_is_woken_twice_before_it_runs_wakes_once() -> None:
+    wake_up = current_loop().wake_up()
+    sleeper = Sleeper(wake_up)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        await wait_all_tasks_blocked()
+        wake_up.set()
+        wake_up.set()
+        await wait_all_tasks_blocked()
+        assert sleeper.woken == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_wake_up_that_nobody_waits_for_is_lost() -> None:
+    wake_up = current_loop().wake_up()
+    sleeper = Sleeper(wake_up)
+    wake_up.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        await wait_all_tasks_blocked()
+        assert sleeper.woken == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_wait_that_was_cancelled_leaves_the_wake_up_as_good_as_new() -> None:
+    wake_up = current_loop().wake_up()
+    given_up = Sleeper(wake_up)
+    sleeper = Sleeper(wake_up)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(given_up.run)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    wake_up.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        await wait_all_tasks_blocked()
+        assert sleeper.woken == 0
+        wake_up.set()
+        await wait_all_tasks_blocked()
+        assert sleeper.woken == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_alarm_rings_once_at_its_time() -> None:
+    loop = current_loop()
+    rung: list[float] = []
+    heard = anyio.Event()
+
+    def ring() -> None:
+        rung.append(loop.time())
+        heard.set()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            alarm = loop.alarm(ring, tasks)
+            when = loop.time() + 0.001
+            alarm.set(when)
+            await heard.wait()
+            await wait_all_tasks_blocked()
+
+    assert len(rung) == 1
+    # asyncio rings up to one tick of its clock early.
+    assert rung[0] >= when - 0.001
+
+
+async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set() -> None:
+    loop = current_loop()
+    heard = anyio.Event()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            loop.alarm(heard.set, tasks).set(loop.time() + PAST)
+            assert not heard.is_set()
+            await heard.wait()
+
+
+async def test_setting_an_alarm_again_moves_it() -> None:
+    loop = current_loop()
+    rung: list[str] = []
+    heard = anyio.Event()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            moved = loop.alarm(lambda: rung.append("moved"), tasks)
+            moved.set(loop.time() + PAST)
+            moved.set(loop.time() + FAR_AWAY)
+            loop.alarm(heard.set, tasks).set(loop.time() + PAST)
+            await heard.wait()
+            await wait_all_tasks_blocked()
+            assert rung == []
+            moved.set(loop.time() + PAST)
+            while not rung:
+                await anyio.lowlevel.checkpoint()
+            moved.stop()
+
+    assert rung == ["moved"]
+
+
+async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
+    loop = current_loop()
+    rung: list[int] = []
+    heard = anyio.Event()
+
+    def ring() -> None:
+        rung.append(len(rung))
+        if len(rung) == 3:
+            heard.set()
+        else:
+            alarm.set(loop.time() + PAST)
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            alarm = loop.alarm(ring, tasks)
+            alarm.set(loop.time() + PAST)
+            await heard.wait()
+
+    assert rung == [0, 1, 2]
+
+
+async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
+    loop = current_loop()
+    rung: list[str] = []
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            alarm = loop.alarm(lambda: rung.append("late"), tasks)
+            alarm.stop()
+            alarm.set(loop.time() + FAR_AWAY)
+            await wait_all_tasks_blocked()
+            alarm.stop()
+            alarm.stop()
+            alarm.set(loop.time() + PAST)
+            alarm.stop()
+
+    assert rung == []
+
+
+async def test_an_alarm_set_for_never_does_not_ring() -> None:
+    loop = current_loop()
+    rung: list[str] = []
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            alarm = loop.alarm(lambda: rung.append("never"), tasks)
+            alarm.set(loop.time() + PAST)
+            alarm.set(math.inf)
+            await wait_all_tasks_blocked()
+            alarm.stop()
+
+    assert rung == []
+
+
+async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> None:
+    loop = current_loop()
+    seen: list[str] = []
+    done = anyio.Event()
+
+    async def ready() -> None:
+        seen.append("ready")
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ready)
+            loop.soon(lambda: seen.append("soon"))
+            loop.soon(done.set)
+            assert seen == []
+            await done.wait()
+
+    assert sorted(seen) == ["ready", "soon"]
+
+
+async def test_what_is_called_later_is_called_once_but_not_at_once() -> None:
+    loop = current_loop()
+    seen: list[str] = []
+    done = anyio.Event()
+
+    loop.later(0.0001, lambda: seen.append("later"))
+    loop.later(0.001, done.set)
+    assert seen == []
+    with anyio.fail_after(SEAT_BELT):
+        await done.wait()
+        await wait_all_tasks_blocked()
+
+    assert seen == ["later"]
+
+
+async def test_a_loop_is_current_in_no_other_thread() -> None:
+    assert not await anyio.to_thread.run_sync(current_loop().is_current)
+
+
+@on_asyncio
+async def test_a_loop_of_asyncio_knows_that_it_is_current() -> None:
+    assert current_loop().is_current()
+
+
+async def test_a_loop_has_one_key_for_all_its_tasks() -> None:
+    keys: list[object] = []
+
+    async def note() -> None:
+        keys.append(current_loop().key)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(note)
+        tasks.start_soon(note)
+
+    assert keys[0] is keys[1]
+    assert await anyio.to_thread.run_sync(_key_of_another_loop) is not keys[0]
+
+
+def _key_of_another_loop() -> object:
+    async def main() -> object:
+        return current_loop().key
+
+    return anyio.run(main)
+
+
+async def test_another_loop_can_stand_in_for_one_context() -> None:
+    other = current_loop()
+
+    token = stand_in.set(other)
+    try:
+        assert current_loop() is other
+    finally:
+        stand_in.reset(token)
+    assert current_loop() is not other
+
+
+async def test_a_knock_from_another_thread_is_heard_on_the_loop() -> None:
+    loop = current_loop()
+    heard = anyio.Event()
+
+    with anyio.fail_after(SEAT_BELT):
+        await anyio.to_thread.run_sync(loop.knock, heard.set)
+        await heard.wait()
+
+
+async def test_a_knock_on_the_loop_itself_is_answered_later() -> None:
+    loop = current_loop()
+    heard = anyio.Event()
+
+    loop.knock(heard.set)
+    assert not heard.is_set()
+    with anyio.fail_after(SEAT_BELT):
+        await heard.wait()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+def test_a_knock_on_a_loop_that_is_gone_is_a_runtime_error(anyio_backend: str) -> None:
+    async def main() -> Loop:
+        return current_loop()
+
+    loop = anyio.run(main, backend=anyio_backend)
+
+    with pytest.raises(RuntimeError):
+        loop.knock(lambda: None)
+
+
+def test_a_trio_program_that_is_a_guest_of_asyncio_gets_trio() -> None:
+    async def guest() -> float:
+        loop = current_loop()
+        heard = trio.Event()
+        loop.knock(heard.set)
+        await heard.wait()
+        return loop.time() - trio.current_time()
+
+    async def host() -> Any:
+        loop = asyncio.get_running_loop()
+        outcome = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=outcome.set_result,
+        )
+        async with asyncio.timeout(SEAT_BELT):
+            return (await outcome).unwrap()
+
+    assert -1 < asyncio.run(host()) <= 0
+
+
+def test_outside_of_any_loop_there_is_none() -> None:
+    with pytest.raises(RuntimeError):
+        current_loop()

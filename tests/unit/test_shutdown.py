@@ -1,0 +1,901 @@
+"""Who is told that the server goes down, by whom, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+import trio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from uvicorn.lifespan.off import LifespanOff
+
+import sse_starlette
+from sse_starlette import EventSourceResponse, _shutdown, drain
+from sse_starlette._loop import Loop, current_loop
+from sse_starlette._shutdown import AppStatus, stream_begins, stream_ended
+from tests.unit.driving import SEAT_BELT_SECONDS, Exchange, drive, http_scope, settled, until
+
+on_each_loop = pytest.mark.anyio
+on_asyncio = pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
+)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def hooked_places() -> list[object]:
+    """Everything outside of the package that a stream may change."""
+    return [uvicorn.Server.__dict__["shutdown"], *map(signal.getsignal, SIGNALS)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Whatever a test does: no hook, no stream and no server is remembered after it."""
+    before = hooked_places()
+
+    yield
+
+    assert hooked_places() == before
+    assert _shutdown._State.streams == {}
+    assert dict(_shutdown._State.going_down) == {}
+    assert not AppStatus.should_exit
+    assert AppStatus.enable_automatic_graceful_drain
+
+
+class Told:
+    """Stands for a stream: notes what it was asked for, and ends when the test says so."""
+
+    def __init__(self, loop: Loop | None = None) -> None:
+        self.loop = current_loop() if loop is None else loop
+        self.thread: threading.Thread | None = None
+        self.requests: list[tuple[float, float | None, str]] = []
+
+    def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
+        self.thread = threading.current_thread()
+        self.requests.append((delay, grace, "automatic" if automatic else "explicit"))
+
+
+AT_ONCE = (0.0, None, "explicit")
+BY_ITSELF = (0.0, None, "automatic")
+
+
+@contextmanager
+def open_streams(number: int) -> Iterator[list[Told]]:
+    streams = [Told() for _ in range(number)]
+    for stream in streams:
+        stream_begins(stream)
+    try:
+        yield streams
+    finally:
+        for stream in streams:
+            stream_ended(stream)
+
+
+@contextmanager
+def handling(signum: signal.Signals, handler: Any) -> Iterator[None]:
+    """Have a handler for a signal, as a server has that handles it."""
+    before = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+class Handler:
+    """Notes the signals that come."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+
+    def __call__(self, signum: int, frame: object) -> str:
+        self.came.append(signum)
+        return "handled"
+
+
+# drain
+
+
+@on_each_loop
+async def test_drain_tells_every_stream_once_and_on_its_loop() -> None:
+    with open_streams(3) as streams:
+        drain()
+        told_at_once = [stream.requests for stream in streams]
+        await settled()
+
+        assert told_at_once == [[], [], []] or told_at_once == [[AT_ONCE]] * 3
+        assert [stream.requests for stream in streams] == [[AT_ONCE]] * 3
+
+
+@on_each_loop
+async def test_drain_may_be_called_from_another_thread() -> None:
+    with open_streams(2) as streams:
+        await anyio.to_thread.run_sync(drain, 7.5)
+        await until(lambda: all(stream.requests for stream in streams))
+
+        assert [stream.requests for stream in streams] == [[(0.0, 7.5, "explicit")]] * 2
+        assert {stream.thread for stream in streams} == {threading.current_thread()}
+
+
+@on_each_loop
+async def test_drain_may_be_called_from_a_signal_handler() -> None:
+    with handling(signal.SIGUSR1, lambda *_: drain(grace=3)), open_streams(1) as (stream,):
+        signal.raise_signal(signal.SIGUSR1)
+        await until(lambda: stream.requests)
+
+        assert stream.requests == [(0.0, 3, "explicit")]
+
+
+@on_each_loop
+async def test_spread_gives_the_streams_even_distances_over_its_length() -> None:
+    with open_streams(500) as streams:
+        drain(grace=2, spread=5)
+        await until(lambda: all(stream.requests for stream in streams))
+        delays = sorted(delay for stream in streams for delay, _, _ in stream.requests)
+
+        assert delays == pytest.approx([(place + 0.5) / 100 for place in range(500)])
+        assert {stream.requests[0][1:] for stream in streams} == {(2, "explicit")}
+
+
+@pytest.mark.parametrize("wrong", [-1, -0.001, float("nan")])
+def test_negative_grace_or_spread_is_refused_where_it_is_written(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"^grace must be >= 0 seconds, got: "):
+        drain(grace=wrong)
+    with pytest.raises(ValueError, match=r"^spread must be >= 0 seconds, got: "):
+        drain(spread=wrong)
+
+
+def test_drain_without_any_stream_does_nothing() -> None:
+    drain(grace=1, spread=1)
+
+
+@on_each_loop
+async def test_streams_that_begin_after_drain_are_not_concerned() -> None:
+    with open_streams(1):
+        drain()
+        with open_streams(1) as (later,):
+            await settled()
+
+            assert later.requests == []
+
+
+@on_each_loop
+async def test_stream_that_has_ended_maybe_twice_is_not_told() -> None:
+    ended, again = Told(), Told()
+    stream_begins(ended)
+    stream_begins(again)
+    stream_ended(ended)
+    stream_ended(ended)
+    drain()
+    await until(lambda: again.requests)
+    stream_ended(again)
+    stream_ended(again)
+
+    assert ended.requests == []
+
+
+# AppStatus
+
+
+@on_each_loop
+async def test_should_exit_from_another_thread_ends_all_streams_and_new_ones_until_set_back() -> (
+    None
+):
+    with open_streams(2) as streams:
+        await anyio.to_thread.run_sync(setattr, AppStatus, "should_exit", True)
+        await until(lambda: all(stream.requests for stream in streams))
+        with open_streams(1) as (new,):
+            ended_new = list(new.requests)
+        AppStatus.should_exit = False
+        with open_streams(1) as (later,):
+            await settled()
+
+            assert [stream.requests for stream in streams] == [[AT_ONCE]] * 2
+            assert ended_new == [BY_ITSELF]
+            assert later.requests == []
+    assert AppStatus.should_exit is False
+
+
+@on_each_loop
+async def test_should_exit_can_be_patched_and_the_patch_be_undone() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, open_streams(1) as (first,):
+        monkeypatch.setattr(AppStatus, "should_exit", True)
+        await until(lambda: first.requests)
+        assert AppStatus.should_exit is True
+    after_monkeypatch = AppStatus.should_exit
+    with patch.object(AppStatus, "should_exit", True), open_streams(1) as (second,):
+        assert AppStatus.should_exit is True
+    after_mock = AppStatus.should_exit
+
+    assert first.requests == [AT_ONCE]
+    assert second.requests == [BY_ITSELF]
+    assert (after_monkeypatch, after_mock) == (False, False)
+
+
+@on_each_loop
+async def test_should_exit_event_can_be_assigned_and_does_nothing() -> None:
+    with patch.object(AppStatus, "should_exit_event", None), open_streams(1) as (stream,):
+        AppStatus.should_exit_event = anyio.Event()
+        AppStatus.should_exit_event.set()
+        await settled()
+
+        assert stream.requests == []
+        assert not AppStatus.should_exit
+
+
+@on_each_loop
+async def test_handle_exit_ends_the_streams_and_calls_the_original_handler() -> None:
+    called: list[Any] = []
+    original = lambda *args, **kwargs: called.append((args, kwargs))  # noqa: E731
+
+    with open_streams(1) as (stream,):
+        AppStatus.handle_exit(signal.SIGTERM, None)
+        AppStatus.should_exit = False
+        with patch.object(AppStatus, "original_handler", original):
+            AppStatus.handle_exit(signal.SIGTERM, frame=None)
+        AppStatus.should_exit = False
+        await settled()
+
+        assert stream.requests == [AT_ONCE] * 2
+        assert called == [((signal.SIGTERM,), {"frame": None})]
+
+
+@on_each_loop
+async def test_without_automatic_drain_only_an_order_ends_streams() -> None:
+    handler = Handler()
+    with handling(signal.SIGTERM, handler), open_streams(1) as (stream,):
+        AppStatus.disable_automatic_graceful_drain()
+        try:
+            AppStatus.handle_exit(signal.SIGTERM, None)
+            signal.raise_signal(signal.SIGTERM)
+            await settled()
+            after_the_signal = list(stream.requests), AppStatus.should_exit
+            drain()
+            await until(lambda: stream.requests)
+        finally:
+            AppStatus.enable_automatic_graceful_drain_mode()
+
+        assert after_the_signal == ([], False)
+        assert stream.requests == [AT_ONCE]
+        assert handler.came == [signal.SIGTERM]
+
+
+@on_each_loop
+async def test_should_exit_is_true_while_the_server_goes_down_and_on_its_loop_only() -> None:
+    seen: dict[str, bool] = {}
+
+    async def look_from_another_loop() -> bool:
+        return AppStatus.should_exit
+
+    with handling(signal.SIGTERM, Handler()):
+        with open_streams(1):
+            seen["before"] = AppStatus.should_exit
+            signal.raise_signal(signal.SIGTERM)
+            seen["here"] = AppStatus.should_exit
+            seen["in a thread of this loop"] = await anyio.to_thread.run_sync(
+                lambda: AppStatus.should_exit
+            )
+            seen["on another loop"] = await anyio.to_thread.run_sync(
+                anyio.run, look_from_another_loop
+            )
+        seen["afterwards"] = AppStatus.should_exit
+
+    assert seen == {
+        "before": False,
+        "here": True,
+        "in a thread of this loop": True,
+        "on another loop": False,
+        "afterwards": False,
+    }
+
+
+# Signals
+
+
+@on_each_loop
+@pytest.mark.parametrize("signum", SIGNALS)
+async def test_signal_ends_the_streams_and_goes_on_to_the_handler_that_was_there(
+    signum: signal.Signals,
+) -> None:
+    handler = Handler()
+    with handling(signum, handler):
+        with open_streams(2) as streams:
+            signal.raise_signal(signum)
+            await until(lambda: all(stream.requests for stream in streams))
+            with open_streams(1) as (late,):
+                pass
+            came_while_streaming = list(handler.came)
+            in_place = signal.getsignal(signum)
+        taken_back = signal.getsignal(signum)
+
+    assert [stream.requests for stream in streams] == [[BY_ITSELF]] * 2
+    assert late.requests == [BY_ITSELF]
+    assert came_while_streaming == [signum]
+    assert in_place is not handler
+    assert taken_back is handler
+
+
+@on_each_loop
+@pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
+async def test_signal_that_nobody_handles_in_python_is_left_alone(disposition: Any) -> None:
+    with handling(signal.SIGTERM, disposition), open_streams(1):
+        assert signal.getsignal(signal.SIGTERM) is disposition
+
+
+def test_signals_are_left_alone_by_streams_of_other_threads() -> None:
+    handler = Handler()
+
+    async def main() -> object:
+        with open_streams(1):
+            return signal.getsignal(signal.SIGTERM)
+
+    with handling(signal.SIGTERM, handler), anyio.from_thread.start_blocking_portal() as portal:
+        in_place = portal.call(main)
+
+    assert in_place is handler
+
+
+@on_each_loop
+async def test_hook_of_a_signal_is_taken_back_by_the_main_thread_alone() -> None:
+    handler = Handler()
+
+    with handling(signal.SIGTERM, handler):
+        stream = Told()
+        stream_begins(stream)
+        await anyio.to_thread.run_sync(stream_ended, stream)
+        left = signal.getsignal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        went_on = list(handler.came), AppStatus.should_exit
+        with open_streams(1):
+            pass
+        taken_back = signal.getsignal(signal.SIGTERM)
+
+    assert left is not handler
+    assert went_on == ([signal.SIGTERM], False)
+    assert taken_back is handler
+
+
+@on_each_loop
+async def test_handler_that_was_put_on_top_of_ours_stays() -> None:
+    below, came = Handler(), []
+    with handling(signal.SIGTERM, below):
+        with open_streams(1):
+            ours: Any = signal.getsignal(signal.SIGTERM)
+            on_top = lambda *args: (came.append("top"), ours(*args))  # noqa: E731
+            signal.signal(signal.SIGTERM, on_top)
+        left = signal.getsignal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    assert left is on_top
+    assert came == ["top"]
+    assert below.came == [signal.SIGTERM]
+
+
+@on_each_loop
+async def test_handler_that_replaced_ours_is_hooked_by_the_next_stream() -> None:
+    """Another server begins while streams of an older one are still there."""
+    newer = Handler()
+    with handling(signal.SIGTERM, Handler()), open_streams(1) as (old,):
+        with handling(signal.SIGTERM, newer):
+            with open_streams(1) as (new,):
+                signal.raise_signal(signal.SIGTERM)
+                await until(lambda: new.requests)
+
+        assert newer.came == [signal.SIGTERM]
+        assert old.requests == [BY_ITSELF]
+
+
+# uvicorn
+
+
+class StandIn(uvicorn.Server):
+    """A uvicorn server without sockets: `shutdown` is the real one, and finds nothing to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(uvicorn.Config(app="none:none", log_config=None))
+        self.servers = []
+        self.lifespan = LifespanOff(self.config)  # type: ignore[assignment]
+
+
+@on_asyncio
+@on_each_loop
+async def test_uvicorn_on_its_way_down_ends_the_streams_of_its_loop_whoever_stops_it() -> None:
+    seen = []
+    with open_streams(2) as streams:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(StandIn().shutdown)
+            await until(lambda: all(stream.requests for stream in streams))
+            seen.append(AppStatus.should_exit)
+            with open_streams(1) as (late,):
+                pass
+        seen.append(AppStatus.should_exit)
+        with open_streams(1) as (of_the_next_server,):
+            await settled()
+
+    assert [stream.requests for stream in streams] == [[BY_ITSELF]] * 2
+    assert late.requests == [BY_ITSELF]
+    assert of_the_next_server.requests == []
+    assert seen == [True, False]
+
+
+@on_asyncio
+@on_each_loop
+async def test_uvicorn_is_let_alone_when_automatic_drain_is_off() -> None:
+    with open_streams(1) as (stream,):
+        AppStatus.disable_automatic_graceful_drain()
+        try:
+            await StandIn().shutdown()
+        finally:
+            AppStatus.enable_automatic_graceful_drain_mode()
+
+        assert stream.requests == []
+
+
+@on_asyncio
+@on_each_loop
+async def test_stream_that_begins_when_uvicorn_has_been_told_to_stop_ends_at_once() -> None:
+    """Its shutdown may be under way already, and the hook on it come too late."""
+    server = StandIn()
+    with handling(signal.SIGTERM, server.handle_exit):
+        with open_streams(1) as (in_time,):
+            pass
+        server.handle_exit(signal.SIGTERM, None)
+        with open_streams(1) as (late,):
+            assert AppStatus.should_exit
+
+    assert in_time.requests == []
+    assert late.requests == [BY_ITSELF]
+
+
+@on_asyncio
+@on_each_loop
+async def test_hook_on_uvicorn_is_there_while_there_are_streams_and_shows_what_it_wraps() -> None:
+    original = uvicorn.Server.shutdown
+
+    with open_streams(1), open_streams(1):
+        in_place: Any = uvicorn.Server.shutdown
+    taken_back = uvicorn.Server.shutdown
+
+    assert in_place is not original
+    assert in_place.__wrapped__ is original
+    assert taken_back is original
+
+
+@on_asyncio
+@on_each_loop
+async def test_what_was_put_on_top_of_our_hook_on_uvicorn_stays_and_works() -> None:
+    called = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        with open_streams(1):
+            ours = uvicorn.Server.shutdown
+
+            async def on_top(self: uvicorn.Server, sockets: Any = None) -> None:
+                called.append("top")
+                await ours(self, sockets)
+
+            monkeypatch.setattr(uvicorn.Server, "shutdown", on_top)
+        left = uvicorn.Server.shutdown
+        await StandIn().shutdown()
+        with open_streams(1) as (stream,):
+            await StandIn().shutdown()
+        left_again = uvicorn.Server.shutdown
+        monkeypatch.undo()
+        # What is underneath was ours, and the test has put it back, not us.
+        assert uvicorn.Server.shutdown is ours
+        monkeypatch.setattr(uvicorn.Server, "shutdown", ours.__wrapped__)  # type: ignore[attr-defined]
+        monkeypatch._setattr.clear()
+
+    assert left is left_again is on_top
+    assert called == ["top", "top"]
+    assert stream.requests == [BY_ITSELF, BY_ITSELF]
+
+
+@on_each_loop
+async def test_without_a_server_loaded_there_is_nothing_to_hook() -> None:
+    absent = {name: None for name in sys.modules if name.split(".")[0] == "uvicorn"}
+    with patch.dict(sys.modules):
+        for name in absent:
+            del sys.modules[name]
+        with open_streams(1):
+            assert uvicorn.Server.shutdown.__qualname__ == "Server.shutdown"
+            assert "__wrapped__" not in vars(uvicorn.Server.shutdown)
+
+
+# hypercorn. The older of the supported environments doesn't have it: what stands here has its shape,
+# and tests/servers has the real one.
+
+
+class FakeEvent:
+    def __init__(self) -> None:
+        self.is_set = False
+
+    async def set(self) -> None:
+        self.is_set = True
+
+
+@pytest.fixture
+def hypercorn_event(monkeypatch: pytest.MonkeyPatch) -> type[FakeEvent]:
+    """The class of hypercorn's events, wherever hypercorn runs."""
+
+    class EventWrapper(FakeEvent):
+        set = FakeEvent.set
+
+    for backend in ("asyncio", "trio"):
+        module: Any = ModuleType(f"hypercorn.{backend}.worker_context")
+        module.EventWrapper = (
+            EventWrapper if backend == "asyncio" else type("Other", (), {"set": 0})
+        )
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return EventWrapper
+
+
+async def worker_serve(event: FakeEvent) -> None:
+    await event.set()
+
+
+async def close_a_connection(event: FakeEvent) -> None:
+    await event.set()
+
+
+@on_each_loop
+async def test_hypercorn_that_stops_ends_the_streams_of_its_loop(
+    hypercorn_event: type[FakeEvent],
+) -> None:
+    other, terminated = hypercorn_event(), hypercorn_event()
+    before = hypercorn_event.set
+    with open_streams(1) as (stream,):
+        await close_a_connection(other)
+        await settled()
+        after_another_event = list(stream.requests), AppStatus.should_exit
+        await worker_serve(terminated)
+        await until(lambda: stream.requests)
+        going_down = AppStatus.should_exit
+        del terminated
+        gone = AppStatus.should_exit
+
+    assert after_another_event == ([], False)
+    assert other.is_set
+    assert stream.requests == [BY_ITSELF]
+    assert (going_down, gone) == (True, False)
+    assert hypercorn_event.set is before
+
+
+@pytest.fixture
+def told_to_stop(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Makes this process one of hypercorn's workers; its parent sets the event when it's to stop."""
+    event = threading.Event()
+
+    def asyncio_worker() -> None: ...
+
+    asyncio_worker.__module__ = "hypercorn.asyncio.run"
+    process = SimpleNamespace(_target=asyncio_worker, _kwargs={"shutdown_event": event})
+    monkeypatch.setattr("multiprocessing.process.current_process", lambda: process)
+    return event
+
+
+@on_each_loop
+async def test_worker_of_hypercorn_that_is_to_stop_outlives_the_signal_its_parent_sends_then(
+    told_to_stop: threading.Event,
+) -> None:
+    with handling(signal.SIGTERM, signal.SIG_DFL):
+        with open_streams(2) as streams:
+            told_to_stop.set()
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: all(stream.requests for stream in streams))
+            await settled()
+        # The streams have ended, the lifespan not yet.
+        signal.raise_signal(signal.SIGTERM)
+        await settled()
+        told_to_stop.clear()
+        with open_streams(1):
+            pass
+        taken_back = signal.getsignal(signal.SIGTERM)
+
+    assert taken_back is signal.SIG_DFL
+
+
+@on_each_loop
+async def test_worker_of_hypercorn_that_gets_sigterm_from_elsewhere_ends_as_ever(
+    told_to_stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[int] = []
+    really_raise = signal.raise_signal
+    with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
+        monkeypatch.setattr(signal, "raise_signal", raised.append)
+        really_raise(signal.SIGTERM)
+        await until(lambda: raised)
+
+        assert raised == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@on_each_loop
+async def test_worker_of_hypercorn_that_handles_sigterm_keeps_its_handler(
+    told_to_stop: threading.Event,
+) -> None:
+    handler = Handler()
+    with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
+        with handling(signal.SIGTERM, handler):
+            with open_streams(1):
+                signal.raise_signal(signal.SIGTERM)
+            stays = Told()
+            stream_begins(stays)
+        stream_ended(stays)
+
+    assert handler.came == [signal.SIGTERM]
+
+
+@on_each_loop
+async def test_other_child_processes_keep_what_sigterm_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = SimpleNamespace(_target=print, _kwargs={"shutdown_event": threading.Event()})
+    monkeypatch.setattr("multiprocessing.process.current_process", lambda: process)
+
+    with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@on_each_loop
+async def test_program_without_child_processes_has_no_worker_to_look_after() -> None:
+    with patch.dict(sys.modules):
+        sys.modules.pop("multiprocessing.process", None)
+        with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# Loops, one after the other and side by side
+
+
+async def sleeping() -> AsyncIterator[dict[str, str]]:
+    yield {"data": "hello"}
+    await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def sleeping_stream() -> AsyncIterator[Exchange]:
+    async with drive(EventSourceResponse(sleeping(), farewell={"event": "farewell"})) as exchange:
+        await exchange.contains("hello")
+        yield exchange
+
+
+class Abandoned:
+    """A loop that was closed in mid-stream, without its tasks having been cancelled."""
+
+    def __init__(self) -> None:
+        loop = asyncio.new_event_loop()
+        self.task = loop.run_until_complete(self._begin())
+        loop.close()
+        # The task will never end, and Python need not say so.
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    async def _begin(self) -> asyncio.Task[None]:
+        exchange = Exchange(None, None)
+        response = EventSourceResponse(sleeping())
+        streaming = response(http_scope(), exchange.receive, exchange.send)
+        task = asyncio.ensure_future(streaming)
+        await until(lambda: exchange.chunks)
+        return task
+
+
+async def drained() -> bytes:
+    async with sleeping_stream() as exchange:
+        drain()
+        await exchange.returns()
+    return exchange.body
+
+
+def in_thread(main: Callable[[], Awaitable[Any]]) -> Any:
+    """Run `main` on a new loop in another thread."""
+    with anyio.from_thread.start_blocking_portal() as portal:
+        return portal.call(main)
+
+
+@pytest.mark.parametrize("run_next", [lambda main: asyncio.run(main()), trio.run, in_thread])
+def test_loop_that_was_closed_in_mid_stream_is_forgotten_when_the_next_one_has_streams(
+    run_next: Callable[[Callable[[], Awaitable[bytes]]], bytes],
+) -> None:
+    """And each of the loops after it drains its streams."""
+    abandoned = Abandoned()
+    remembered = len(_shutdown._State.streams)
+    drain()
+
+    bodies = [run_next(drained) for _ in range(2)]
+    # What was hooked in the main thread is taken back there.
+    bodies.append(asyncio.run(drained()))
+
+    assert remembered == 1
+    assert not abandoned.task.done()
+    assert [b"event: farewell" in body for body in bodies] == [True] * 3
+
+
+def test_loop_that_was_closed_while_its_server_went_down_is_forgotten_with_it() -> None:
+    handler = Handler()
+    with handling(signal.SIGTERM, handler):
+        Abandoned()
+        signal.raise_signal(signal.SIGTERM)
+        goes_down = AppStatus.should_exit
+
+        async def next_stream() -> list[Any]:
+            with open_streams(1) as (stream,):
+                await settled()
+                return [*stream.requests, AppStatus.should_exit]
+
+        of_the_next = asyncio.run(next_stream())
+
+    assert goes_down
+    assert of_the_next == [False]
+
+
+def test_loop_that_is_closed_while_another_streams_is_forgotten_when_that_one_has_ended() -> None:
+    async def main() -> list[int]:
+        with open_streams(1):
+            await anyio.to_thread.run_sync(Abandoned)
+            signal.raise_signal(signal.SIGTERM)
+            going_down = [len(_shutdown._State.going_down)]
+            await anyio.to_thread.run_sync(asyncio.run, drained())
+            return [*going_down, len(_shutdown._State.going_down)]
+
+    with handling(signal.SIGTERM, Handler()):
+        assert asyncio.run(main()) == [2, 1]
+
+
+@on_each_loop
+async def test_signal_does_not_concern_a_loop_that_comes_later() -> None:
+    """Even while the streams that the signal ended are still there."""
+
+    async def new_stream() -> list[Any]:
+        with open_streams(1) as (stream,):
+            await settled()
+            return stream.requests
+
+    with handling(signal.SIGTERM, Handler()), open_streams(1):
+        signal.raise_signal(signal.SIGTERM)
+        requests = await anyio.to_thread.run_sync(anyio.run, new_stream)
+
+    assert requests == []
+
+
+async def stream_route(request: Request) -> EventSourceResponse:
+    return EventSourceResponse(sleeping(), farewell={"event": "farewell", "data": "bye"})
+
+
+class InThread:
+    """A uvicorn server that runs in a thread, as in a notebook, with one client."""
+
+    def __init__(self) -> None:
+        app = Starlette(routes=[Route("/", stream_route)])
+        # With a loop that isn't closed, a client that hangs would hang the suite.
+        config = uvicorn.Config(
+            app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        wait_for(lambda: self.server.started)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.client = socket.create_connection(("127.0.0.1", port), timeout=SEAT_BELT_SECONDS)
+        self.client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.received = b""
+        while b"hello" not in self.received:
+            self.received += self.client.recv(4096)
+
+    @property
+    def lives(self) -> bool:
+        """Nothing has come since, and the connection is open."""
+        self.client.setblocking(False)
+        try:
+            self.received += self.client.recv(4096)
+        except BlockingIOError:
+            return True
+        finally:
+            self.client.settimeout(SEAT_BELT_SECONDS)
+        return False
+
+    def stop(self) -> bytes:
+        """Stop the server; return what the client got after its first event."""
+        self.server.should_exit = True
+        rest = b""
+        while received := self.client.recv(4096):
+            rest += received
+        self.client.close()
+        self.thread.join(SEAT_BELT_SECONDS)
+        assert not self.thread.is_alive()
+        return rest
+
+
+def wait_for(fact: Callable[[], object]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + SEAT_BELT_SECONDS
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def said_farewell(rest: bytes) -> bool:
+    """The farewell, and the last chunk after it."""
+    return b"event: farewell" in rest and rest.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_second_uvicorn_in_a_process_is_not_concerned_by_the_end_of_the_first() -> None:
+    first = InThread()
+    farewell = first.stop()
+    second = InThread()
+    lives = second.lives, AppStatus.should_exit
+    farewell_of_second = second.stop()
+
+    assert said_farewell(farewell)
+    assert lives == (True, False)
+    assert said_farewell(farewell_of_second)
+
+
+def test_each_of_four_uvicorns_in_four_threads_drains_its_own_streams() -> None:
+    servers = [InThread() for _ in range(4)]
+
+    for stopped, server in enumerate(servers):
+        assert [other.lives for other in servers[stopped:]] == [True] * (4 - stopped)
+        assert said_farewell(server.stop())
+
+
+def test_process_drain_ends_the_streams_of_every_loop() -> None:
+    servers = [InThread() for _ in range(2)]
+
+    drain()
+
+    for server in servers:
+        assert said_farewell(server.client.recv(4096)) or not server.lives
+        server.stop()
+
+
+@on_each_loop
+async def test_thousand_streams_leave_no_task_hook_or_registry_entry() -> None:
+    async with sleeping_stream():
+        pass
+    tasks = count_tasks()
+    hooks = hooked_places()
+
+    for _ in range(10):
+        async with anyio.create_task_group() as clients:
+            for _ in range(100):
+                clients.start_soon(connect_and_leave)
+    gc.collect()
+
+    assert count_tasks() == tasks
+    assert hooked_places() == hooks
+    assert _shutdown._State.streams == {}
+
+
+async def connect_and_leave() -> None:
+    async with sleeping_stream() as exchange:
+        exchange.leave()
+        await exchange.returns()
+
+
+def count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return trio.lowlevel.current_statistics().tasks_living

@@ -1,0 +1,1694 @@
+"""A source in its feed: its frames, what holds them up, and how it's stopped and cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import inspect
+import logging
+import threading
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from tests.unit.sources import (
+    SEAT_BELT,
+    Clockwork,
+    Writer,
+    encode,
+    feed_of,
+    numbered,
+    running,
+    sent_by,
+    settle,
+)
+
+from sse_starlette._feed import JOINED_BYTES
+from sse_starlette._loop import current_loop
+from sse_starlette._source import _iterate
+
+pytestmark = pytest.mark.anyio
+
+on_asyncio = pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
+)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the test logs; whatever it is, it comes from the logger that users know."""
+    caplog.set_level(logging.DEBUG, logger="sse_starlette")
+    return caplog
+
+
+def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    return [(record.name, record.levelno) for record in log.records if record.name != "asyncio"]
+
+
+CLEANUP_ERROR = ("sse_starlette.sse", logging.ERROR)
+CLEANUP_CUT = ("sse_starlette.sse", logging.WARNING)
+
+
+async def numbers(count: int) -> AsyncGenerator[int, None]:
+    """A source that never waits."""
+    for number in range(count):
+        yield number
+
+
+class Sleeping:
+    """An async generator that yields 0, waits until it's cancelled, and tells what befell it."""
+
+    def __init__(self, *, yields_first: bool = True) -> None:
+        self.seen: list[str] = []
+        self._yields_first = yields_first
+
+    async def events(self) -> AsyncGenerator[int, None]:
+        self.seen.append("started")
+        try:
+            if self._yields_first:
+                yield 0
+            await anyio.sleep_forever()
+        except BaseException as exc:
+            cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+            self.seen.append("cancelled" if cancelled else type(exc).__name__)
+            raise
+        finally:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            self.seen.append("cleaned up")
+
+
+# Frames and endings
+
+
+async def test_frames_come_in_order_and_end_with_the_source() -> None:
+    feed = feed_of(numbers(3))
+
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;1;2;"
+    assert feed.ended
+    assert feed.error is None
+
+
+async def test_a_source_without_events_ends_without_frames() -> None:
+    feed = feed_of(numbers(0))
+
+    writer = await sent_by(feed)
+
+    assert writer.taken == []
+    assert feed.error is None
+
+
+async def test_what_was_not_taken_when_the_source_ends_can_still_be_taken() -> None:
+    feed = feed_of(numbers(1))
+    waking: list[bool] = []
+    feed.open(lambda: waking.append(feed.ended))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feed.run)
+        await settle()
+        assert not feed.ended
+        assert feed.take() == b"0;"
+        feed.sent()
+
+    assert feed.ended
+    assert feed.take() == b""
+    assert waking == [False, True]
+
+
+async def test_the_error_of_a_source_is_the_error_of_the_feed_after_its_frames() -> None:
+    mistake = ValueError("no more")
+
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        raise mistake
+
+    feed = feed_of(source())
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;"
+    assert feed.error is mistake
+
+
+async def test_an_exception_group_of_a_source_stays_what_it_was() -> None:
+    mistakes = ExceptionGroup("two", [ValueError("one"), KeyError("other")])
+
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        raise mistakes
+
+    feed = feed_of(source())
+    await sent_by(feed)
+
+    assert feed.error is mistakes
+
+
+async def test_a_value_that_cannot_be_encoded_ends_the_feed_and_closes_the_source() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield 0
+            yield object()
+            seen.append("asked for more")
+        except GeneratorExit:
+            seen.append("closed")
+            raise
+
+    feed = feed_of(source())
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;"
+    assert isinstance(feed.error, TypeError)
+    assert seen == ["closed"]
+
+
+async def test_a_frame_without_bytes_holds_nothing_up() -> None:
+    """A writer can't send nothing, so it doesn't say that it has been sent."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b""
+        yield b"0;"
+        for _ in range(100):
+            yield b""
+        yield b"1;"
+
+    writer = await sent_by(feed_of(source()))
+
+    assert writer.body == b"0;1;"
+
+
+async def test_a_feed_that_nobody_opened_ends_all_the_same() -> None:
+    feed = feed_of(numbers(0))
+
+    with anyio.fail_after(SEAT_BELT):
+        await feed.run()
+
+    assert feed.ended
+
+
+async def test_a_source_is_driven_from_its_first_step_to_its_close_in_one_task() -> None:
+    tasks_seen = set()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                tasks_seen.add(anyio.get_current_task().id)
+                yield 0
+                await anyio.lowlevel.checkpoint()
+        finally:
+            tasks_seen.add(anyio.get_current_task().id)
+
+    feed = feed_of(source())
+    async with running(feed) as writer:
+        while writer.sent < 5:
+            await anyio.lowlevel.checkpoint()
+        feed.stop()
+
+    assert len(tasks_seen) == 1
+
+
+# Held back or joined
+
+
+async def test_each_event_is_sent_before_a_source_that_never_waits_computes_the_next() -> None:
+    loop = Clockwork()
+    unsent: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(20):
+            unsent.append(number - writer.sent)
+            loop.now += 0.5
+            yield number
+
+    feed = feed_of(source(), loop)
+    async with running(feed) as writer:
+        pass
+
+    assert unsent == [0] * 20
+    assert len(writer.taken) == 20
+
+
+async def test_at_most_an_eighth_of_a_quick_run_is_held_when_the_source_begins_to_compute() -> None:
+    loop = Clockwork()
+    unsent: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(800):
+            loop.now += 0.000001
+            yield number
+        for number in range(200):
+            unsent.append(800 + number - writer.sent)
+            loop.now += 0.5
+            yield number
+
+    feed = feed_of(source(), loop)
+    async with running(feed) as writer:
+        pass
+
+    assert unsent[0] <= (800 - 100) // 8
+    # What was held when it began to compute was too much; after that nothing is.
+    assert unsent[1:] == [0] * 199
+
+
+@pytest.mark.parametrize("burst", [1, 2, 20, 100])
+async def test_the_last_event_of_a_burst_is_sent_before_the_source_computes(burst: int) -> None:
+    loop = Clockwork()
+    unsent: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for _ in range(5):
+            for number in range(burst):
+                loop.now += 0.000001
+                yield number
+            unsent.append(burst * (len(unsent) + 1) - writer.sent)
+            loop.now += 0.5
+
+    feed = feed_of(source(), loop)
+    async with running(feed) as writer:
+        pass
+
+    assert unsent == [0] * 5
+
+
+async def test_a_source_that_computes_time_and_again_has_less_and_less_held() -> None:
+    """Each slow stretch makes the feed more cautious, so that in the long run nothing waits."""
+    loop = Clockwork()
+    held_at_slow_steps: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        yielded = 0
+        for _ in range(20):
+            for _ in range(300):
+                loop.now += 0.000001
+                yield yielded
+                yielded += 1
+            held_at_slow_steps.append(yielded - writer.sent)
+            loop.now += 0.5
+            yield yielded
+            yielded += 1
+
+    feed = feed_of(source(), loop)
+    async with running(feed) as writer:
+        pass
+
+    assert 0 < max(held_at_slow_steps) <= 300 // 8
+    assert held_at_slow_steps[-10:] == [0] * 10
+
+
+async def test_no_frame_is_held_while_a_millisecond_passes() -> None:
+    """Steps that are neither quick nor slow: what they make together is sent each millisecond."""
+    loop = Clockwork()
+    sent_at: list[float] = []
+    made_at: list[float] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(2_000):
+            loop.now += 0.0003
+            made_at.append(loop.now)
+            while len(sent_at) < writer.sent:
+                sent_at.append(loop.now)
+            yield number
+
+    feed = feed_of(source(), loop)
+    async with running(feed) as writer:
+        pass
+
+    assert len(writer.taken) < 1_500
+    assert max(sent - made for sent, made in zip(sent_at, made_at, strict=False)) < 0.002
+
+
+async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
+    turns = 0
+    longest = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal longest
+        seen = since = 0
+        for _ in range(10_000):
+            since = 0 if turns > seen else since + 1
+            seen = turns
+            longest = max(longest, since)
+            yield b"x" * 100
+
+    async def other() -> None:
+        nonlocal turns
+        while not feed.ended:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    feed = feed_of(source(), Clockwork())
+    async with running(feed), anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+
+    assert 10 < longest <= JOINED_BYTES // 100 + 1
+
+
+async def test_events_that_are_ready_together_leave_together() -> None:
+    writer = await sent_by(feed_of(numbers(10_000), Clockwork()))
+
+    assert writer.body == numbered(10_000)
+    assert len(writer.taken) < 300
+
+
+async def test_without_joining_each_event_leaves_alone() -> None:
+    writer = await sent_by(feed_of(numbers(200), Clockwork(), joins=False))
+
+    assert writer.taken == [encode(number) for number in range(200)]
+
+
+async def test_paced_events_leave_one_by_one() -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(50):
+            yield number
+            tick = anyio.Event()
+            pace.append(tick)
+            await tick.wait()
+
+    pace: list[anyio.Event] = []
+    async with running(feed_of(source(), Clockwork())) as writer:
+        for number in range(50):
+            await settle()
+            assert writer.sent == number + 1
+            pace[-1].set()
+
+    assert writer.taken == [encode(number) for number in range(50)]
+
+
+async def test_events_that_are_ready_after_a_wait_leave_together() -> None:
+    async def source() -> AsyncIterator[int]:
+        for batch in range(20):
+            ready = anyio.Event()
+            batches.append(ready)
+            await ready.wait()
+            for number in range(50):
+                yield 50 * batch + number
+
+    batches: list[anyio.Event] = []
+    takes: list[int] = []
+    async with running(feed_of(source(), Clockwork())) as writer:
+        for batch in range(20):
+            while len(batches) <= batch or writer.sent < 50 * batch:
+                await anyio.lowlevel.checkpoint()
+            takes.append(len(writer.taken))
+            batches[-1].set()
+
+    assert writer.body == numbered(1_000)
+    # In the end a handful of sends for fifty events; at first, when little is known, more.
+    assert takes[1] - takes[0] > 20
+    assert takes[-1] - takes[-2] < 10
+
+
+async def test_a_source_runs_ahead_of_a_blocked_writer_by_a_bounded_number_of_bytes() -> None:
+    produced = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal produced
+        frame = b"x" * 999 + b";"
+        for number in range(8_000):
+            if number == 4_000:
+                writer.blocked = True
+            if writer.blocked:
+                produced += len(frame)
+            yield frame
+
+    feed = feed_of(source(), Clockwork())
+    async with running(feed) as writer:
+        while not writer.blocked:
+            await anyio.lowlevel.checkpoint()
+        await settle()
+        # One write is under way, and as much stands behind it.
+        assert 1 < produced // 1_000 <= 2 * (JOINED_BYTES // 1_000 + 1)
+        stood_still_at = produced
+        await settle()
+        assert produced == stood_still_at
+
+    assert writer.sent == 8_000
+
+
+async def test_the_first_event_is_not_followed_by_a_second_before_it_is_sent() -> None:
+    produced: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(3):
+            produced.append(number)
+            yield number
+
+    async with running(feed_of(source()), blocked=True) as writer:
+        await settle()
+        assert produced == [0]
+
+    assert writer.body == b"0;1;2;"
+
+
+# Stopping
+
+
+async def test_a_waiting_source_is_cancelled_once_and_its_cleanup_may_wait(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    source = Sleeping()
+    feed = feed_of(source.events())
+
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+        await settle()
+
+    assert writer.body == b"0;"
+    assert source.seen == ["started", "cancelled", "cleaned up"]
+    assert feed.error is None
+    assert logged(log) == []
+
+
+async def test_a_source_that_is_suspended_at_its_yield_is_closed() -> None:
+    source = Sleeping()
+    feed = feed_of(source.events())
+
+    async with running(feed, blocked=True):
+        await settle()
+        feed.stop()
+        await settle()
+
+    assert source.seen == ["started", "GeneratorExit", "cleaned up"]
+    assert feed.error is None
+
+
+async def test_cleanup_may_wait_for_other_tasks() -> None:
+    helped = anyio.Event()
+    asked = anyio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            asked.set()
+            await helped.wait()
+            seen.append("helped")
+
+    seen: list[str] = []
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+        await asked.wait()
+        await settle()
+        assert not feed.ended
+        helped.set()
+
+    assert seen == ["helped"]
+
+
+async def test_what_a_source_yields_when_it_is_cancelled_can_be_taken_before_it_is_closed() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            try:
+                yield b"farewell;"
+                seen.append("asked for more")
+            except GeneratorExit:
+                seen.append("closed")
+
+    feed = feed_of(source())
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+
+    assert writer.body == b"farewell;"
+    assert seen == ["closed"]
+
+
+async def test_a_source_that_is_stopped_before_it_ran_is_never_started() -> None:
+    source = Sleeping()
+    events = source.events()
+    feed = feed_of(events)
+
+    feed.stop()
+    writer = await sent_by(feed)
+
+    assert source.seen == []
+    assert writer.taken == []
+    assert feed.error is None
+    with pytest.raises(StopAsyncIteration):
+        await events.__anext__()
+
+
+async def test_a_source_that_is_stopped_as_its_task_starts_is_never_started() -> None:
+    source = Sleeping()
+    feed = feed_of(source.events())
+
+    async with running(feed):
+        feed.stop()
+
+    assert source.seen == []
+
+
+async def test_stop_may_be_called_at_any_time_and_twice() -> None:
+    """Every moment that the loop knows, from before the first step to after the end."""
+    for moment in range(40):
+        source = Sleeping()
+        feed = feed_of(source.events())
+
+        async with running(feed) as writer:
+            for _ in range(moment // 2):
+                await anyio.lowlevel.checkpoint()
+            feed.stop()
+            if moment % 2:
+                await anyio.lowlevel.checkpoint()
+            feed.stop()
+        feed.stop()
+
+        assert source.seen[-1:] in ([], ["cleaned up"])
+        assert writer.body in (b"", b"0;")
+        assert feed.error is None
+
+
+async def test_a_stop_while_the_source_cleans_up_by_itself_does_not_disturb_it() -> None:
+    """The source has failed to make an event, and is being closed, when the client goes."""
+    cleaning = anyio.Event()
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield object()
+        finally:
+            cleaning.set()
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+
+    feed = feed_of(source())
+    async with running(feed):
+        await cleaning.wait()
+        feed.stop()
+
+    assert seen == ["cleaned up"]
+    assert isinstance(feed.error, TypeError)
+
+
+async def test_a_source_may_have_its_own_feed_stopped() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            feed.stop()
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+
+    feed = feed_of(source())
+    await sent_by(feed)
+
+    assert seen == ["cleaned up"]
+
+
+async def test_a_source_that_ends_when_it_is_cancelled_ends_without_error() -> None:
+    async def source() -> AsyncIterator[int]:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            return
+        yield 0
+
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert feed.error is None
+
+
+async def test_cleanup_that_takes_too_long_is_cut_and_a_warning_says_so(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            seen.append("cleaning up")
+            await anyio.sleep_forever()
+            seen.append("cleaned up")
+
+    feed = feed_of(source(), cleanup_timeout=0)
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert seen == ["cleaning up"]
+    assert feed.error is None
+    assert logged(log) == [CLEANUP_CUT]
+    assert "cleanup" in log.text
+
+
+async def test_closing_that_takes_too_long_is_cut_and_a_warning_says_so(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield object()
+        finally:
+            await anyio.sleep_forever()
+
+    feed = feed_of(source(), cleanup_timeout=0)
+    await sent_by(feed)
+
+    assert isinstance(feed.error, TypeError)
+    assert logged(log) == [CLEANUP_CUT]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_cleanup_that_needs_no_time_is_not_cut(
+    log: pytest.LogCaptureFixture, stopped: bool
+) -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        if stopped:
+            await anyio.sleep_forever()
+
+    feed = feed_of(source(), cleanup_timeout=0)
+    async with running(feed):
+        await settle()
+        if stopped:
+            feed.stop()
+
+    assert logged(log) == []
+
+
+async def test_a_timeout_of_the_cleanup_itself_is_not_a_cut(log: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            with anyio.move_on_after(0):
+                await anyio.sleep_forever()
+            await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert seen == ["cleaned up"]
+    assert logged(log) == []
+
+
+async def test_cleanup_without_a_timeout_may_take_any_time() -> None:
+    source = Sleeping()
+    deadlines: list[float] = []
+
+    async def events() -> AsyncIterator[int]:
+        try:
+            async for event in source.events():
+                yield event
+        finally:
+            deadlines.append(anyio.current_effective_deadline())
+
+    feed = feed_of(events(), cleanup_timeout=None)
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert deadlines == [float("inf")]
+    assert source.seen[-1] == "cleaned up"
+
+
+async def test_an_error_in_cleanup_is_logged_and_replaces_nothing(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async def source() -> AsyncIterator[int]:
+        try:
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            raise KeyError("lost the key")
+
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert feed.error is None
+    assert logged(log) == [CLEANUP_ERROR]
+    assert "lost the key" in log.text
+    assert "Traceback" in log.text
+
+
+async def test_an_error_in_closing_is_logged_and_does_not_hide_the_first_one(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield object()
+        finally:
+            raise KeyError("lost the key")
+
+    feed = feed_of(source())
+    await sent_by(feed)
+
+    assert isinstance(feed.error, TypeError)
+    assert logged(log) == [CLEANUP_ERROR]
+    assert "lost the key" in log.text
+
+
+@on_asyncio
+async def test_a_source_that_answers_its_cancellation_with_a_new_one_harms_nobody() -> None:
+    """What some libraries do; anyio doesn't take the new one for its own."""
+
+    async def source() -> AsyncIterator[int]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await anyio.sleep_forever()
+            yield 0
+        raise asyncio.CancelledError
+
+    feed = feed_of(source())
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+
+    assert feed.error is None
+    assert writer.taken == []
+
+
+# Scopes, groups and contexts of the source
+
+
+@contextlib.asynccontextmanager
+async def _blocked_inside(
+    scopes: list[anyio.CancelScope], seen: list[str]
+) -> AsyncIterator[Writer]:
+    async def source() -> AsyncIterator[int]:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            yield 0
+            yield 1
+            await anyio.sleep_forever()
+        seen.append("moved on" if scope.cancelled_caught else "not cancelled")
+        yield 2
+        await anyio.lowlevel.checkpoint()
+        yield 3
+
+    feed = feed_of(source())
+    async with running(feed, blocked=True) as writer:
+        await settle()
+        yield writer
+    assert feed.error is None
+
+
+async def test_a_cancel_scope_around_a_yield_works_and_costs_no_frame() -> None:
+    """It's cancelled from another task while the writer still sends what the source has yielded."""
+    scopes: list[anyio.CancelScope] = []
+    seen: list[str] = []
+
+    async with _blocked_inside(scopes, seen) as writer:
+        scopes[0].cancel()
+        await settle()
+        writer.unblock()
+
+    assert seen == ["moved on"]
+    assert writer.body == b"0;2;3;"
+
+
+async def test_a_timeout_around_a_yield_works_and_costs_no_frame() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        with anyio.move_on_after(0.001):
+            yield 0
+            await anyio.sleep_forever()
+        seen.append("moved on")
+        yield 1
+
+    feed = feed_of(source())
+    async with running(feed, blocked=True) as writer:
+        while not seen:
+            await anyio.lowlevel.checkpoint()
+
+    assert feed.error is None
+    assert writer.body == b"0;1;"
+
+
+@on_asyncio
+async def test_a_timeout_of_asyncio_around_a_yield_works_and_costs_no_frame() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            async with asyncio.timeout(0.001):
+                yield 0
+                await anyio.sleep_forever()
+        except TimeoutError:
+            seen.append("moved on")
+        yield 1
+
+    feed = feed_of(source())
+    async with running(feed, blocked=True) as writer:
+        while not seen:
+            await anyio.lowlevel.checkpoint()
+
+    assert feed.error is None
+    assert writer.body == b"0;1;"
+
+
+async def test_a_source_may_end_when_its_scope_around_a_yield_is_cancelled() -> None:
+    async def source() -> AsyncIterator[int]:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            yield 0
+
+    scopes: list[anyio.CancelScope] = []
+    feed = feed_of(source())
+    async with running(feed, blocked=True) as writer:
+        await settle()
+        scopes[0].cancel()
+
+    assert feed.error is None
+    assert writer.body == b"0;"
+
+
+@pytest.mark.parametrize("stop_first", [False, True])
+async def test_a_stop_is_not_lost_when_a_scope_of_the_source_is_cancelled_with_it(
+    stop_first: bool,
+) -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                with anyio.CancelScope() as scope:
+                    scopes.append(scope)
+                    await anyio.sleep_forever()
+                    yield 0
+        finally:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+
+    scopes: list[anyio.CancelScope] = []
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        for cancel in (feed.stop, scopes[0].cancel)[:: 1 if stop_first else -1]:
+            cancel()
+
+    assert seen == ["cleaned up"]
+    assert len(scopes) <= 2
+
+
+@pytest.mark.parametrize("stop_first", [False, True])
+async def test_cleanup_outside_of_a_cancelled_scope_may_wait_although_that_inside_may_not(
+    stop_first: bool,
+) -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                try:
+                    await anyio.sleep_forever()
+                    yield 0
+                finally:
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        seen.append("inside")
+        finally:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            seen.append("outside")
+
+    scopes: list[anyio.CancelScope] = []
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        for cancel in (feed.stop, scopes[0].cancel)[:: 1 if stop_first else -1]:
+            cancel()
+
+    assert seen == ["inside", "outside"]
+    assert feed.error is None
+
+
+@on_asyncio
+@pytest.mark.parametrize("stop_first", [False, True])
+async def test_a_stop_is_not_lost_when_a_timeout_of_asyncio_runs_out_with_it(
+    stop_first: bool,
+) -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(None) as timeout:
+                        timeouts.append(timeout)
+                        await asyncio.get_running_loop().create_future()
+                        yield 0
+                except TimeoutError:
+                    pass
+        finally:
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            seen.append("cleaned up")
+
+    timeouts: list[asyncio.Timeout] = []
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        loop = asyncio.get_running_loop()
+        timeouts[0].reschedule(loop.time() - 1)
+        loop.call_soon(feed.stop)
+        if stop_first:
+            feed.stop()
+
+    assert seen == ["cleaned up"]
+    assert len(timeouts) <= 2
+
+
+class Counting:
+    """An async iterator that isn't a generator: nothing can be thrown into it."""
+
+    def __init__(self, *, scope: anyio.CancelScope | None = None) -> None:
+        self.count = 0
+        self.closed = False
+        self._scope = scope
+
+    def __aiter__(self) -> Counting:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._scope is not None and self.count == 0:
+            self._scope.__enter__()
+        self.count += 1
+        return self.count - 1
+
+    async def aclose(self) -> None:
+        if self._scope is not None:
+            self._scope.__exit__(None, None, None)
+        await anyio.lowlevel.checkpoint()
+        self.closed = True
+
+
+async def test_a_cancelled_scope_of_an_iterator_that_nothing_can_be_thrown_into_ends_it() -> None:
+    scope = anyio.CancelScope()
+    source = Counting(scope=scope)
+    feed = feed_of(source)
+
+    async with running(feed, blocked=True) as writer:
+        await settle()
+        scope.cancel()
+
+    assert source.closed
+    assert writer.body == b"0;"
+    assert "cancelled from within" in str(feed.error)
+
+
+@on_asyncio
+async def test_a_task_that_somebody_cancels_by_hand_ends_its_feed() -> None:
+    feed = feed_of(Counting())
+    feeding: list[asyncio.Task[None]] = []
+
+    with anyio.fail_after(SEAT_BELT):
+        feeding.append(asyncio.create_task(feed.run()))
+        await settle()
+        feeding[0].cancel()
+        await asyncio.wait(feeding)
+
+    assert feed.ended
+    assert feed.take() == b"0;"
+    assert "cancelled from within" in str(feed.error)
+
+
+@on_asyncio
+async def test_a_task_that_somebody_cancels_by_hand_and_that_is_stopped_still_cleans_up() -> None:
+    for moment in range(6):
+        for stop_first in (False, True):
+            source = Sleeping()
+            feed = feed_of(source.events())
+            wanted: list[Callable[[], object]] = []
+
+            with anyio.fail_after(SEAT_BELT):
+                task = asyncio.create_task(feed.run())
+                for _ in range(moment):
+                    await anyio.lowlevel.checkpoint()
+                wanted = [feed.stop, task.cancel]
+                for do in wanted if stop_first else reversed(wanted):
+                    do()
+                await asyncio.wait([task])
+
+            assert feed.ended or moment == 0
+            assert source.seen[-1:] in ([], ["cleaned up"])
+
+
+@on_asyncio
+async def test_a_source_whose_wait_was_cancelled_by_somebody_else_ends_with_an_error() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        await future
+        yield 1
+
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    feed = feed_of(source())
+    async with running(feed) as writer:
+        await settle()
+        future.cancel()
+
+    assert writer.body == b"0;"
+    assert isinstance(feed.error, RuntimeError)
+    assert "cancelled from within" in str(feed.error)
+    assert isinstance(feed.error.__cause__, asyncio.CancelledError)
+
+
+@on_asyncio
+async def test_the_cancellation_reaches_the_task_that_the_source_awaits() -> None:
+    seen: list[str] = []
+
+    async def helper() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("helper cancelled")
+            raise
+
+    async def source() -> AsyncIterator[int]:
+        await asyncio.create_task(helper())
+        yield 0
+
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert seen == ["helper cancelled"]
+    assert feed.error is None
+
+
+@pytest.mark.parametrize("where", ["waiting", "yielding"])
+async def test_a_task_group_may_be_held_across_yields(
+    where: str, log: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    async def helper() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("helper ended")
+
+    async def source() -> AsyncIterator[int]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(helper)
+            await anyio.lowlevel.checkpoint()
+            yield 0
+            await anyio.lowlevel.checkpoint()
+            yield 1
+            if where == "waiting":
+                await anyio.sleep_forever()
+            else:
+                writer.blocked = True
+                yield 2
+
+    feed = feed_of(source(), joins=False)
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+
+    assert feed.error is None
+    assert seen == ["helper ended"]
+    assert logged(log) == []
+
+
+async def test_an_error_of_a_helper_of_the_source_is_the_error_of_the_feed() -> None:
+    async def helper() -> None:
+        raise KeyError("lost the key")
+
+    async def source() -> AsyncIterator[int]:
+        async with anyio.create_task_group() as tasks:
+            yield 0
+            tasks.start_soon(helper)
+            await anyio.sleep_forever()
+
+    feed = feed_of(source())
+    await sent_by(feed)
+
+    assert isinstance(feed.error, ExceptionGroup)
+    assert isinstance(feed.error.exceptions[0], KeyError)
+
+
+@pytest.mark.parametrize("where", ["waiting", "yielding"])
+async def test_an_error_of_a_helper_that_is_cleaning_up_is_logged(
+    where: str, log: pytest.LogCaptureFixture
+) -> None:
+    async def helper() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise KeyError("lost the key")
+
+    async def source() -> AsyncIterator[int]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(helper)
+            await anyio.lowlevel.checkpoint()
+            yield 0
+            if where == "waiting":
+                await anyio.sleep_forever()
+            writer.blocked = True
+            yield 1
+
+    feed = feed_of(source(), joins=False)
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+
+    assert feed.error is None
+    assert logged(log) == [CLEANUP_ERROR]
+    assert "lost the key" in log.text
+
+
+async def test_an_interrupt_in_cleanup_is_nothing_that_a_feed_holds_back() -> None:
+    class Interrupt(BaseException):
+        pass
+
+    async def source() -> AsyncIterator[object]:
+        try:
+            yield object()
+        finally:
+            raise Interrupt
+
+    feed = feed_of(source())
+    with pytest.raises(Interrupt):
+        await feed.run()
+
+    assert feed.ended
+
+
+@pytest.mark.parametrize("ending", ["end", "waiting", "yielding"])
+async def test_a_context_variable_set_before_a_yield_can_be_reset_after_it(
+    ending: str, log: pytest.LogCaptureFixture
+) -> None:
+    variable = contextvars.ContextVar("variable", default="outside")
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        token = variable.set("inside")
+        try:
+            yield 0
+            await anyio.lowlevel.checkpoint()
+            seen.append(variable.get())
+            yield 1
+            if ending == "waiting":
+                await anyio.sleep_forever()
+            elif ending == "yielding":
+                writer.blocked = True
+                yield 2
+        finally:
+            await anyio.lowlevel.checkpoint()
+            variable.reset(token)
+            seen.append(variable.get())
+
+    feed = feed_of(source(), joins=False)
+    async with running(feed) as writer:
+        await settle()
+        if ending != "end":
+            feed.stop()
+
+    assert feed.error is None
+    assert seen == ["inside", "outside"]
+    assert logged(log) == []
+
+
+# Whatever can be closed is closed
+
+
+@pytest.mark.parametrize("ending", ["end", "error", "waiting", "yielding", "not started"])
+async def test_a_memory_stream_is_closed_in_every_ending(ending: str) -> None:
+    sender, receiver = anyio.create_memory_object_stream[object](10)
+    feed = feed_of(receiver)
+    if ending == "not started":
+        feed.stop()
+
+    async with running(feed, blocked=ending == "yielding") as writer:
+        sender.send_nowait(0)
+        await settle()
+        if ending == "end":
+            sender.close()
+        elif ending == "error":
+            sender.send_nowait(object())
+        else:
+            feed.stop()
+
+    assert writer.body == (b"" if ending == "not started" else b"0;")
+    with pytest.raises(anyio.ClosedResourceError if ending == "end" else anyio.BrokenResourceError):
+        sender.send_nowait(1)
+    with pytest.raises(anyio.ClosedResourceError):
+        receiver.receive_nowait()
+    sender.close()
+
+
+class Bag:
+    """An async iterable that has something to give back, and whose iterator has so too."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        try:
+            for number in range(3):
+                yield number
+            await anyio.sleep_forever()
+        finally:
+            self.closed.append("iterator")
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed.append("iterable")
+
+
+async def test_an_iterable_and_its_iterator_are_both_closed() -> None:
+    bag = Bag()
+    feed = feed_of(bag)
+
+    async with running(feed) as writer:
+        await settle()
+        feed.stop()
+
+    assert writer.body == b"0;1;2;"
+    assert bag.closed == ["iterator", "iterable"]
+
+
+async def test_an_iterable_that_was_never_iterated_is_closed() -> None:
+    bag = Bag()
+    feed = feed_of(bag)
+
+    feed.stop()
+    await sent_by(feed)
+
+    assert bag.closed == ["iterable"]
+
+
+async def test_an_iterable_that_cannot_be_closed_is_let_go() -> None:
+    class Endless:
+        def __aiter__(self) -> Endless:
+            return self
+
+        async def __anext__(self) -> int:
+            await anyio.lowlevel.checkpoint()
+            return 0
+
+    feed = feed_of(Endless())
+    async with running(feed) as writer:
+        while writer.sent < 3:
+            await anyio.lowlevel.checkpoint()
+        feed.stop()
+
+    assert feed.error is None
+
+
+@pytest.mark.parametrize("ending", ["end", "error", "waiting", "yielding", "not started"])
+async def test_nothing_of_a_source_is_kept_once_it_has_ended(ending: str) -> None:
+    async def events() -> AsyncGenerator[object, None]:
+        yield 0
+        if ending == "error":
+            yield object()
+        if ending != "end":
+            await anyio.sleep_forever()
+
+    source = events()
+    gone = weakref.ref(source)
+    feed = feed_of(source)
+    if ending == "not started":
+        feed.stop()
+    async with running(feed, blocked=ending == "yielding") as writer:
+        await settle()
+        if ending in ("waiting", "yielding"):
+            feed.stop()
+
+    del source, feed, writer
+    gc.collect()
+    assert gone() is None
+
+
+# Sync iterables
+
+
+class Blocking:
+    """A sync generator whose steps block until they are told to go on."""
+
+    def __init__(self) -> None:
+        self.entered = anyio.Event()
+        self.closed = anyio.Event()
+        self.release = threading.Event()
+        self.threads: set[int] = set()
+        self._loop = current_loop()
+
+    def events(self) -> Iterator[int]:
+        try:
+            for number in range(3):
+                self.threads.add(threading.get_ident())
+                yield number
+            self._loop.knock(self.entered.set)
+            self.release.wait(SEAT_BELT)
+            yield 3
+        finally:
+            self.threads.add(threading.get_ident())
+            self._loop.knock(self.closed.set)
+
+
+async def test_the_steps_of_a_sync_iterable_keep_off_the_loop() -> None:
+    source = Blocking()
+    source.release.set()
+    feed = feed_of(source.events())
+
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;1;2;3;"
+    assert feed.error is None
+    assert source.threads
+    assert threading.get_ident() not in source.threads
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+async def test_what_is_in_memory_already_needs_no_thread(kind: Callable[..., object]) -> None:
+    def no_thread(self: object) -> None:
+        raise AssertionError("a thread was started")
+
+    feed = feed_of(kind(range(100)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        writer = await sent_by(feed)
+
+    assert writer.body == numbered(100)
+
+
+async def test_an_error_in_a_sync_step_is_the_error_of_the_feed() -> None:
+    def events() -> Iterator[int]:
+        yield 0
+        raise KeyError("lost the key")
+
+    feed = feed_of(events())
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;"
+    assert isinstance(feed.error, KeyError)
+
+
+async def test_a_blocked_sync_step_is_waited_for_and_its_iterator_closed() -> None:
+    source = Blocking()
+    feed = feed_of(source.events(), cleanup_timeout=None)
+
+    async with running(feed) as writer:
+        await source.entered.wait()
+        feed.stop()
+        await settle()
+        assert not feed.ended
+        source.release.set()
+
+    assert source.closed.is_set()
+    assert writer.body == b"0;1;2;"
+
+
+async def test_a_blocked_sync_step_is_left_behind_and_its_worker_closes_the_iterator(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    source = Blocking()
+    feed = feed_of(source.events(), cleanup_timeout=0)
+
+    async with running(feed):
+        await source.entered.wait()
+        feed.stop()
+
+    assert not source.closed.is_set()
+    assert logged(log) == [CLEANUP_CUT]
+    source.release.set()
+    with anyio.fail_after(SEAT_BELT):
+        await source.closed.wait()
+    assert threading.get_ident() not in source.threads
+
+
+async def test_a_sync_iterator_is_closed_when_the_source_is_stopped_between_two_steps() -> None:
+    source = Blocking()
+    feed = feed_of(source.events())
+
+    async with running(feed, blocked=True) as writer:
+        while not writer.taken:
+            await anyio.lowlevel.checkpoint()
+        await settle()
+        feed.stop()
+
+    assert source.closed.is_set()
+    assert threading.get_ident() not in source.threads
+
+
+class Rows:
+    """A sync iterable that has something to give back, as a file or a database's result has."""
+
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.closed: list[str] = []
+        self._problem = problem
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            yield 0
+        finally:
+            self.closed.append("iterator")
+
+    def close(self) -> None:
+        self.closed.append("iterable")
+        if self._problem is not None:
+            raise self._problem
+
+
+async def test_a_sync_iterable_and_its_iterator_are_both_closed() -> None:
+    rows = Rows()
+
+    await sent_by(feed_of(rows))
+
+    assert rows.closed == ["iterator", "iterable"]
+
+
+@pytest.mark.parametrize("problem", [None, OSError("no such file")])
+async def test_a_sync_iterable_that_was_never_iterated_is_closed(
+    problem: Exception | None, log: pytest.LogCaptureFixture
+) -> None:
+    rows = Rows(problem)
+    feed = feed_of(rows)
+
+    feed.stop()
+    await sent_by(feed)
+
+    assert rows.closed == ["iterable"]
+    assert feed.error is None
+    assert logged(log) == ([] if problem is None else [CLEANUP_ERROR])
+    assert problem is None or "no such file" in log.text
+
+
+async def test_a_sync_generator_that_was_never_started_is_closed() -> None:
+    source = Blocking()
+    events = source.events()
+    feed = feed_of(events)
+
+    feed.stop()
+    await sent_by(feed)
+
+    assert inspect.getgeneratorstate(events) == inspect.GEN_CLOSED  # type: ignore[arg-type]
+    assert source.threads == set()
+
+
+async def test_a_sync_iterable_that_cannot_be_closed_is_let_go() -> None:
+    feed = feed_of(iter(range(3)))
+
+    writer = await sent_by(feed)
+
+    assert writer.body == b"0;1;2;"
+    assert feed.error is None
+
+
+async def test_the_iterator_of_a_sync_iterable_that_cannot_be_closed_is_closed() -> None:
+    class Numbers:
+        def __iter__(self) -> Iterator[int]:
+            try:
+                yield from range(3)
+                release.wait(SEAT_BELT)
+            finally:
+                seen.append("closed")
+
+    release = threading.Event()
+    release.set()
+    seen: list[str] = []
+    writer = await sent_by(feed_of(Numbers()))
+
+    assert writer.body == b"0;1;2;"
+    assert seen == ["closed"]
+
+
+async def test_a_step_that_comes_too_late_does_not_touch_a_closed_iterator() -> None:
+    """Its worker had been chosen, but had not begun, when the source was closed."""
+    source = Blocking()
+    steps = _iterate(source.events(), current_loop())
+
+    await steps.aclose()  # type: ignore[attr-defined]
+
+    assert [step async for step in steps] == []
+    assert source.threads == set()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_context_variable_set_in_a_sync_step_can_be_reset_in_another(
+    stopped: bool, log: pytest.LogCaptureFixture
+) -> None:
+    variable = contextvars.ContextVar("variable", default="outside")
+    seen: list[str] = []
+
+    def events() -> Iterator[int]:
+        token = variable.set("inside")
+        try:
+            yield 0
+            seen.append(variable.get())
+            yield 1
+            writer.blocked = stopped
+            yield 2
+        finally:
+            variable.reset(token)
+            seen.append(variable.get())
+
+    feed = feed_of(events(), joins=False)
+    async with running(feed) as writer:
+        while len(writer.taken) < 3:
+            await anyio.lowlevel.checkpoint()
+        if stopped:
+            feed.stop()
+
+    assert seen == ["inside", "outside"]
+    assert variable.get() == "outside"
+    assert logged(log) == []
+
+
+async def test_sync_sources_do_not_take_the_threads_of_others() -> None:
+    sources = [Blocking() for _ in range(45)]
+    feeds = [feed_of(source.events()) for source in sources]
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            try:
+                for feed in feeds:
+                    tasks.start_soon(Writer(feed).run)
+                    tasks.start_soon(feed.run)
+                while sum(source.entered.is_set() for source in sources) < 40:
+                    await anyio.lowlevel.checkpoint()
+                assert await anyio.to_thread.run_sync(threading.get_ident)
+            except BaseException:
+                for feed in feeds:
+                    feed.stop()
+                raise
+            finally:
+                for source in sources:
+                    source.release.set()
+
+    assert all(source.closed.is_set() for source in sources)
+    assert [feed.error for feed in feeds] == [None] * 45
+
+
+async def test_a_worker_that_comes_back_when_the_loop_is_gone_still_closes_its_iterator() -> None:
+    closed = threading.Event()
+    entered = threading.Event()
+    release = threading.Event()
+
+    def events() -> Generator[int, None, None]:
+        try:
+            entered.set()
+            release.wait(SEAT_BELT)
+            yield 0
+        finally:
+            closed.set()
+
+    async def main() -> None:
+        feed = feed_of(events(), cleanup_timeout=0)
+        async with running(feed):
+            while not entered.is_set():
+                await anyio.lowlevel.checkpoint()
+            feed.stop()
+
+    def in_a_loop_of_its_own() -> None:
+        anyio.run(main, backend=backend)
+
+    import sniffio
+
+    backend = sniffio.current_async_library()
+    await anyio.to_thread.run_sync(in_a_loop_of_its_own)
+    assert not closed.is_set()
+    release.set()
+    assert await anyio.to_thread.run_sync(closed.wait, SEAT_BELT)
+
+
+# Wrong content
+
+
+async def a_coroutine() -> None:
+    """What an `async def` without `yield` makes."""
+
+
+async def _async_events() -> AsyncIterator[int]:
+    yield 0
+
+
+def wrong_contents() -> list[Any]:
+    return [
+        pytest.param("text", "put it into a list", id="str"),
+        pytest.param(b"bytes", "put it into a list", id="bytes"),
+        pytest.param(bytearray(b"bytes"), "put it into a list", id="bytearray"),
+        pytest.param({"data": "x"}, "put it into a list", id="dict"),
+        pytest.param(a_coroutine, "got coroutine: an `async def` without `yield`", id="coroutine"),
+        pytest.param(_async_events, "got function: call the generator function", id="function"),
+        pytest.param(0, "got int", id="int"),
+    ]
+
+
+@pytest.mark.parametrize(("content", "advice"), wrong_contents())
+async def test_wrong_content_is_an_error_that_says_what_to_do(content: Any, advice: str) -> None:
+    if content is a_coroutine:
+        content = a_coroutine()
+    feed = feed_of(content)
+
+    writer = await sent_by(feed)
+
+    assert writer.taken == []
+    assert isinstance(feed.error, TypeError)
+    assert "needs an async or sync iterable" in str(feed.error)
+    assert f"got {type(content).__name__}" in str(feed.error)
+    assert advice in str(feed.error)
+
+
+@pytest.mark.parametrize("content", [a_coroutine, _async_events, "text", 0])
+async def test_wrong_content_that_is_stopped_before_it_ran_is_nobodys_business(
+    content: Any, log: pytest.LogCaptureFixture
+) -> None:
+    feed = feed_of(a_coroutine() if content is a_coroutine else content)
+
+    feed.stop()
+    await sent_by(feed)
+
+    assert feed.error is None
+    assert logged(log) == []

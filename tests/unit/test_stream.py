@@ -1,0 +1,1083 @@
+"""What one run of a response sends, to whom it listens, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_starlette._stream import Stream
+from sse_starlette.errors import SendTimeoutError
+from tests.unit.driving import (
+    DISCONNECT,
+    Exchange,
+    HandFeed,
+    StillLoop,
+    drive,
+    each_way_to_cancel,
+    settled,
+)
+
+pytestmark = pytest.mark.anyio
+
+PING = b": ping\n\n"
+FAREWELL = b"data: farewell\n\n"
+
+
+class Run:
+    """A stream of a hand-fed feed, on a loop whose clock stands still, as an ASGI app."""
+
+    stream: Stream
+
+    def __init__(self, *frames: bytes, head: bool = False, **options: Any) -> None:
+        self.feed = HandFeed(*frames)
+        self.loop = StillLoop()
+        self.head = head
+        self.options: dict[str, Any] = {
+            "ping_interval": 0,
+            "ping_frame": lambda: PING,
+            "error_frame": None,
+            "send_timeout": None,
+            "first_event_timeout": None,
+            "beside": None,
+            "on_draining": lambda: None,
+            "grace": 0,
+            "farewell_frame": lambda: b"",
+            **options,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start: Message = {"type": "http.response.start", "status": 200, "headers": []}
+        self.stream = Stream(self.feed, self.loop, receive, send, start, **self.options)
+        await self.stream.run(head=self.head)
+
+
+class Failure(Exception):
+    pass
+
+
+def failing_at(number: int, failure: Exception) -> Callable[[Message], Awaitable[None]]:
+    """Let the send with this number, from 0, fail."""
+    sends = 0
+
+    async def on_send(message: Message) -> None:
+        nonlocal sends
+        sends += 1
+        if sends == number + 1:
+            raise failure
+
+    return on_send
+
+
+async def farewell(failure: Exception) -> bytes:
+    return FAREWELL
+
+
+# The way of a frame
+
+
+async def test_headers_are_followed_by_the_frames_and_an_empty_last_chunk() -> None:
+    run = Run(b"1")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.push(b"2")
+        await exchange.chunk(1)
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.messages == [
+        {"type": "http.response.start", "status": 200, "headers": []},
+        {"type": "http.response.body", "body": b"1", "more_body": True},
+        {"type": "http.response.body", "body": b"2", "more_body": True},
+        {"type": "http.response.body", "body": b"", "more_body": False},
+    ]
+    assert run.stream.reason == "end"
+
+
+async def test_headers_are_sent_before_the_feed_begins() -> None:
+    run = Run()
+
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked)
+        await settled()
+        runs_before_the_headers_are_out = run.feed.runs
+        exchange.unblock()
+        await exchange.until(lambda: run.feed.runs)
+
+    assert runs_before_the_headers_are_out == 0
+
+
+async def test_frames_that_are_ready_while_a_send_is_blocked_leave_in_one_message() -> None:
+    run = Run(b"1")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.block()
+        run.feed.push(b"2")
+        await exchange.until(lambda: exchange.blocked)
+        run.feed.push(b"3")
+        run.feed.push(b"4")
+        exchange.unblock()
+        await exchange.contains("4")
+
+    assert exchange.chunks == [b"1", b"2", b"34"]
+
+
+async def test_feed_learns_of_what_was_sent_only_when_it_has_been_sent() -> None:
+    run = Run(b"1")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        await settled()
+        sents = run.feed.sents
+        exchange.block()
+        run.feed.push(b"2")
+        await exchange.until(lambda: exchange.blocked)
+        sents_while_blocked = run.feed.sents
+        exchange.unblock()
+        await exchange.until(lambda: run.feed.sents == 2)
+
+    assert (sents, sents_while_blocked) == (1, 1)
+
+
+async def test_frames_that_are_ready_when_the_feed_ends_are_sent() -> None:
+    run = Run()
+
+    async with drive(run) as exchange:
+        await settled()
+        run.feed.ready = [b"last"]
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.chunks == [b"last"]
+
+
+async def test_feed_has_closed_before_the_body_ends() -> None:
+    run = Run()
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await settled()
+        run.feed.end()
+        await settled()
+        complete_before_the_close = exchange.complete
+        run.feed.close()
+        await exchange.returns()
+
+    assert not complete_before_the_close
+    assert exchange.complete
+
+
+async def test_feed_is_run_once_and_stopped_in_the_end() -> None:
+    run = Run()
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.feed.runs == 1
+    assert run.feed.stops
+    assert run.feed.closed
+
+
+# HEAD
+
+
+async def test_head_is_answered_with_headers_and_the_feed_is_stopped_before_it_runs() -> None:
+    run = Run(head=True, ping_interval=1)
+
+    async with drive(run) as exchange:
+        await exchange.returns()
+
+    assert [message["type"] for message in exchange.messages] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert exchange.complete
+    assert run.feed.closed
+    assert run.loop.alarms == 0
+    assert run.stream.reason == "end"
+
+
+async def test_head_to_a_client_that_does_not_read_times_out() -> None:
+    run = Run(head=True, send_timeout=0)
+
+    async with drive(run, blocked=True) as exchange:
+        error = await exchange.raises(SendTimeoutError)
+
+    assert error.timeout == 0
+    assert run.stream.reason == "timeout"
+
+
+# Ping
+
+
+async def test_first_ping_comes_after_the_interval_and_then_one_after_each() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(14.9)
+        too_early = exchange.chunks
+        await run.loop.advance(0.1)
+        first = exchange.chunks
+        await run.loop.advance(14.9)
+        between = exchange.chunks
+        await run.loop.advance(0.1)
+
+        assert (too_early, first, between) == ([], [PING], [PING])
+        assert exchange.chunks == [PING, PING]
+
+
+async def test_no_ping_while_data_flows() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        for _ in range(20):
+            await run.loop.advance(10)
+            run.feed.push(b"data")
+            await settled()
+
+        assert exchange.chunks == [b"data"] * 20
+
+
+async def test_ping_comes_an_interval_after_the_last_data() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(10)
+        run.feed.push(b"data")
+        await run.loop.advance(14.9)
+        before = exchange.chunks
+        await run.loop.advance(0.1)
+
+        assert before == [b"data"]
+        assert exchange.chunks == [b"data", PING]
+
+
+async def test_interval_may_be_a_fraction_of_a_second() -> None:
+    run = Run(ping_interval=0.25)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(1)
+
+        assert exchange.chunks == [PING] * 4
+
+
+async def test_interval_zero_sends_no_ping_and_sets_no_alarm() -> None:
+    run = Run(ping_interval=0)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(1_000_000)
+
+        assert exchange.chunks == []
+        assert run.loop.alarms == 0
+
+
+async def test_no_ping_waits_behind_a_blocked_send() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.block()
+        run.feed.push(b"data")
+        await run.loop.advance(100)
+        offered_while_blocked = len(exchange.offered)
+        exchange.unblock()
+        await exchange.chunk(0)
+        await settled()
+        after = exchange.chunks
+        await run.loop.advance(15)
+
+        assert offered_while_blocked == 2
+        assert after == [b"data"]
+        assert exchange.chunks == [b"data", PING]
+
+
+async def test_data_that_is_ready_with_a_ping_takes_its_place() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await settled()
+        run.feed.ready = [b"data"]
+        await run.loop.advance(15)
+
+        assert exchange.chunks == [b"data"]
+
+
+async def test_ping_that_falls_into_a_blocked_ping_is_left_out() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.block()
+        await run.loop.advance(60)
+        exchange.unblock()
+        await exchange.chunk(0)
+        await settled()
+
+        assert exchange.chunks == [PING]
+
+
+async def test_ping_that_cannot_be_made_ends_the_stream_as_an_error() -> None:
+    def ping() -> bytes:
+        raise Failure("no ping")
+
+    run = Run(b"data", ping_interval=15, ping_frame=ping)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(15)
+        await exchange.raises(Failure)
+
+    assert exchange.complete
+    assert run.feed.closed
+    assert run.stream.reason == "error"
+
+
+async def test_no_alarm_is_left_when_the_stream_has_ended() -> None:
+    run = Run(ping_interval=15)
+
+    async with drive(run) as exchange:
+        await settled()
+        set_while_open = run.loop.waiting
+        exchange.leave()
+        await exchange.returns()
+
+    assert (set_while_open, run.loop.waiting) == (1, 0)
+
+
+async def test_alarm_that_rings_after_the_end_is_not_answered() -> None:
+    """On trio an alarm may already have woken when it's stopped."""
+    run = Run(ping_interval=15)
+    rings: list[Callable[[], None]] = []
+    make_alarm = run.loop.alarm
+
+    def alarm(ring: Callable[[], None], beside: Any) -> Any:
+        rings.append(ring)
+        return make_alarm(ring, beside)
+
+    run.loop.alarm = alarm  # type: ignore[method-assign]
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+        rings[0]()
+        run.loop.now += 100
+        rings[0]()
+        await settled()
+
+    assert exchange.chunks == []
+
+
+# The first event
+
+
+async def test_first_frame_is_sent_at_once_after_the_headers() -> None:
+    run = Run(first_event_timeout=float("inf"))
+
+    async with drive(run) as exchange:
+        await settled()
+        before = list(exchange.messages)
+        run.feed.push(b"first")
+        await exchange.chunk(0)
+
+        assert before == []
+        assert exchange.chunks == [b"first"]
+        await exchange.until(lambda: run.feed.sents == 1)
+
+
+async def test_frame_that_is_ready_from_the_beginning_is_not_waited_for() -> None:
+    run = Run(b"first", first_event_timeout=float("inf"))
+
+    async with drive(run) as exchange:
+        assert await exchange.chunk(0) == b"first"
+
+
+async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
+    run = Run(first_event_timeout=float("inf"), error_frame=farewell)
+
+    async with drive(run) as exchange:
+        run.feed.end(failure := Failure())
+        error = await exchange.raises(Failure)
+
+    assert error is failure
+    assert exchange.offered == []
+    assert run.stream.reason == "error"
+    assert run.feed.closed
+
+
+async def test_error_together_with_the_first_frame_comes_after_it() -> None:
+    run = Run(first_event_timeout=float("inf"), error_frame=farewell)
+
+    async with drive(run) as exchange:
+        run.feed.ready = [b"first"]
+        run.feed.end(Failure())
+        await exchange.returns()
+
+    assert exchange.chunks == [b"first", FAREWELL]
+
+
+async def test_feed_that_ends_without_a_frame_gives_an_empty_body() -> None:
+    run = Run(first_event_timeout=float("inf"))
+
+    async with drive(run) as exchange:
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.body == b""
+    assert exchange.complete
+
+
+async def test_slow_first_frame_is_waited_for_with_headers_and_pings_sent() -> None:
+    run = Run(first_event_timeout=0.001, ping_interval=15)
+
+    async with drive(run) as exchange:
+        await exchange.until(lambda: exchange.messages)
+        await run.loop.advance(15)
+        run.feed.push(b"first")
+        await exchange.contains("first")
+
+        assert exchange.chunks == [PING, b"first"]
+
+
+async def test_client_that_leaves_before_the_first_frame_is_sent_nothing() -> None:
+    run = Run(first_event_timeout=float("inf"))
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert exchange.offered == []
+    assert run.stream.reason == "client"
+    assert run.feed.closed
+
+
+async def test_cancellation_before_the_first_frame_sends_nothing() -> None:
+    run = Run(first_event_timeout=float("inf"))
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.cancel()
+        await exchange.is_cancelled()
+
+    assert exchange.offered == []
+    assert run.stream.reason == "cancelled"
+    assert run.feed.closed
+
+
+async def test_what_runs_beside_may_make_the_first_frame() -> None:
+    async def make_first_frame() -> None:
+        run.feed.push(b"first")
+
+    run = Run(first_event_timeout=float("inf"), beside=make_first_frame)
+
+    async with drive(run) as exchange:
+        assert await exchange.chunk(0) == b"first"
+
+
+# Errors of the feed
+
+
+async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete() -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(failure := ExceptionGroup("of the user", [Failure(), ValueError()]))
+        error = await exchange.raises(ExceptionGroup)
+
+    assert error is failure
+    assert exchange.complete
+    assert run.stream.reason == "error"
+
+
+async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
+    run = Run(b"data", error_frame=farewell)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(Failure())
+        await exchange.returns()
+
+    assert exchange.chunks == [b"data", FAREWELL]
+    assert exchange.complete
+    assert run.stream.reason == "error"
+
+
+async def test_empty_last_frame_is_not_sent() -> None:
+    async def nothing(failure: Exception) -> bytes:
+        return b""
+
+    run = Run(error_frame=nothing)
+
+    async with drive(run) as exchange:
+        run.feed.end(Failure())
+        await exchange.returns()
+
+    assert exchange.chunks == []
+    assert exchange.complete
+
+
+async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(failure: Exception) -> bytes:
+        raise ValueError("on_error is broken")
+
+    run = Run(error_frame=broken)
+
+    async with drive(run) as exchange:
+        run.feed.end(Failure())
+        await exchange.raises(Failure)
+
+    assert exchange.complete
+    assert "on_error is broken" in caplog.text
+
+
+async def test_error_that_is_raised_again_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def again(failure: Exception) -> bytes:
+        raise failure
+
+    run = Run(error_frame=again)
+
+    async with drive(run) as exchange:
+        run.feed.end(failure := Failure())
+        error = await exchange.raises(Failure)
+
+    assert error is failure
+    assert exchange.complete
+    assert caplog.records == []
+
+
+async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.block()
+        run.feed.push(b"more")
+        await exchange.until(lambda: exchange.blocked)
+        run.feed.end(Failure("nobody has seen me"))
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.stream.reason == "client"
+    assert "nobody has seen me" in caplog.text
+
+
+# What runs beside
+
+
+async def test_what_runs_beside_is_cancelled_with_the_stream() -> None:
+    seen: list[str] = []
+
+    async def beside() -> None:
+        seen.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("ended")
+
+    run = Run(beside=beside)
+
+    async with drive(run) as exchange:
+        await exchange.until(lambda: seen)
+        exchange.leave()
+        await exchange.returns()
+
+    assert seen == ["begun", "ended"]
+
+
+async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
+    async def beside() -> None:
+        run.feed.push(b"1")
+
+    run = Run(beside=beside)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.push(b"2")
+        assert await exchange.chunk(1) == b"2"
+
+
+async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
+    async def beside() -> None:
+        raise Failure
+
+    run = Run(beside=beside, error_frame=farewell)
+
+    async with drive(run) as exchange:
+        await exchange.returns()
+
+    assert exchange.chunks == [FAREWELL]
+    assert exchange.complete
+    assert run.stream.reason == "error"
+
+
+async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The source ends, which closes the memory stream its data came through."""
+
+    ended = anyio.Event()
+
+    async def beside() -> None:
+        await ended.wait()
+        raise anyio.BrokenResourceError
+
+    run = Run(beside=beside)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.block()
+        run.feed.push(b"data")
+        await exchange.until(lambda: exchange.blocked)
+        run.feed.end()
+        await exchange.until(lambda: run.feed.ended)
+        ended.set()
+        await settled()
+        exchange.unblock()
+        await exchange.returns()
+
+    assert run.stream.reason == "end"
+    assert caplog.records == []
+
+
+async def test_error_beside_a_stream_that_is_ending_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Failure("too late")
+
+    run = Run(beside=beside)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.stream.reason == "client"
+    assert "too late" in caplog.text
+
+
+# The client goes away
+
+
+async def test_client_that_leaves_ends_an_idle_stream() -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.stream.reason == "client"
+    assert run.stream.disconnected == DISCONNECT
+    assert not exchange.complete
+
+
+async def test_client_that_leaves_ends_a_blocked_send() -> None:
+    run = Run(b"data")
+
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked)
+        exchange.leave()
+        await exchange.returns()
+
+    assert len(exchange.offered) == 1
+    assert run.stream.reason == "client"
+    assert run.feed.closed
+
+
+async def test_client_that_leaves_is_not_sent_what_the_feed_says_at_last() -> None:
+    run = Run()
+    run.feed.last_words = [b"last words"]
+
+    async with drive(run) as exchange:
+        await exchange.until(lambda: exchange.messages)
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert len(exchange.offered) == 1
+
+
+async def test_message_that_is_no_disconnect_is_passed_over() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        if exchange.receives < 10:
+            return {"type": "http.request", "body": b"x", "more_body": True}
+        return await exchange.gone()
+
+    run = Run(b"data")
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.chunk(0)
+        await exchange.until(lambda: exchange.receives == 10)
+        assert run.stream.reason is None
+
+
+async def test_receive_that_always_returns_something_does_not_stop_the_others() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    run = Run(b"data")
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.chunk(0)
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.complete
+
+
+async def test_receive_is_not_asked_again_after_the_disconnect() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        return dict(DISCONNECT)
+
+    run = Run()
+    run.feed.keep_open = True
+
+    async with drive(run, receive=receive) as exchange:
+        await settled()
+        run.feed.close()
+        await exchange.returns()
+
+    assert exchange.receives == 1
+    assert run.stream.reason == "client"
+    assert run.feed.closed
+
+
+async def test_receive_that_never_returns_is_no_hindrance_at_the_end() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run(b"data")
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.chunk(0)
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.complete
+
+
+async def test_receive_that_raises_ends_the_stream_as_an_error() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        await exchange.until(lambda: exchange.chunks)
+        raise Failure
+
+    run = Run(b"data")
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.raises(Failure)
+
+    assert exchange.complete
+    assert run.stream.reason == "error"
+
+
+async def test_disconnect_of_a_websocket_is_one() -> None:
+    async def receive(exchange: Exchange) -> Message:
+        if exchange.receives == 1:
+            return {"type": "websocket.connect"}
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    run = Run()
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.returns()
+
+    assert run.stream.disconnected == {"type": "websocket.disconnect", "code": 1006}
+
+
+async def test_client_that_leaves_while_the_feed_closes_after_its_end_changes_no_reason() -> None:
+    run = Run()
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await settled()
+        run.feed.ended = True
+        run.feed.push()
+        await exchange.until(lambda: run.stream.reason == "end")
+        await settled()
+        exchange.leave()
+        await settled()
+        run.feed.close()
+        await exchange.returns()
+
+    assert run.stream.reason == "end"
+    assert run.stream.disconnected is None
+
+
+# Sends that fail
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> None:
+    """The headers, a frame and the last chunk fail."""
+    run = Run(b"data")
+
+    async with drive(run, on_send=failing_at(number, BrokenPipeError())) as exchange:
+        run.feed.end()
+        await exchange.returns()
+
+    assert len(exchange.offered) == number + 1
+    assert run.stream.reason == "client"
+    assert run.stream.disconnected == DISCONNECT
+    assert run.feed.closed
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number: int) -> None:
+    run = Run(b"data", error_frame=farewell)
+
+    async with drive(run, on_send=failing_at(number, Failure())) as exchange:
+        run.feed.end()
+        await exchange.raises(Failure)
+
+    assert len(exchange.offered) == number + 1
+    assert run.stream.reason == "error"
+    assert run.feed.closed
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_head_whose_answer_cannot_be_sent_raises(number: int) -> None:
+    run = Run(head=True)
+
+    async with drive(run, on_send=failing_at(number, Failure())) as exchange:
+        await exchange.raises(Failure)
+
+    assert run.stream.reason == "error"
+
+
+async def test_error_of_send_does_not_take_the_place_of_the_feeds() -> None:
+    run = Run(b"data")
+
+    async with drive(run, on_send=failing_at(2, RuntimeError())) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(failure := Failure())
+        error = await exchange.raises(Failure)
+
+    assert error is failure
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_send_that_takes_too_long_ends_the_stream(number: int) -> None:
+    """The headers, a frame and the last chunk get stuck."""
+    sends = 0
+
+    async def on_send(message: Message) -> None:
+        nonlocal sends
+        sends += 1
+        if sends == number + 1:
+            await anyio.sleep_forever()
+
+    run = Run(b"data", send_timeout=0)
+
+    async with drive(run, on_send=on_send) as exchange:
+        run.feed.end()
+        error = await exchange.raises(SendTimeoutError)
+
+    assert error.timeout == 0
+    assert len(exchange.offered) == number + 1
+    assert run.stream.reason == "timeout"
+    assert run.feed.closed
+
+
+async def test_ping_that_takes_too_long_ends_an_idle_stream() -> None:
+    run = Run(ping_interval=15, send_timeout=0)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.block()
+        await run.loop.advance(15)
+        await exchange.raises(SendTimeoutError)
+
+    assert run.stream.reason == "timeout"
+
+
+# Cancellation
+
+
+@each_way_to_cancel
+async def test_cancelled_stream_completes_its_body_and_lets_the_cancellation_go_on(
+    way: str,
+) -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert exchange.complete
+    assert run.feed.closed
+    assert run.stream.reason == "cancelled"
+
+
+@each_way_to_cancel
+async def test_cancelled_stream_sends_what_the_feed_says_at_last(way: str) -> None:
+    run = Run(b"data")
+    run.feed.last_words = [b"last words"]
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert exchange.chunks == [b"data", b"last words"]
+    assert exchange.complete
+
+
+@each_way_to_cancel
+async def test_cancelled_stream_waits_for_the_feed_to_close(way: str) -> None:
+    run = Run(b"data")
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await settled()
+        over_before_the_close = exchange.over
+        run.feed.close()
+        await exchange.is_cancelled()
+
+    assert not over_before_the_close
+    assert exchange.complete
+
+
+@each_way_to_cancel
+async def test_cancelled_stream_whose_client_does_not_read_gives_up(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_starlette._stream._LAST_CHUNK_SECONDS", 0)
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.block()
+        run.feed.push(b"more")
+        await exchange.until(lambda: exchange.blocked)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert not exchange.complete
+    assert run.feed.closed
+
+
+@each_way_to_cancel
+async def test_cancelled_stream_whose_send_fails_is_cancelled_all_the_same(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sse_starlette.sse")
+    run = Run(b"data")
+
+    async with drive(run, on_send=failing_at(2, Failure("gone"))) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+@each_way_to_cancel
+async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None:
+    made = 0
+
+    async def slow_farewell(failure: Exception) -> bytes:
+        nonlocal made
+        made += 1
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run(b"data", error_frame=slow_farewell)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(Failure())
+        await exchange.until(lambda: made)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert made == 1
+    assert exchange.complete
+
+
+@each_way_to_cancel
+async def test_cancellation_after_the_client_has_left_sends_nothing_more(way: str) -> None:
+    run = Run(b"data")
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await settled()
+        exchange.cancel_in(way)
+        await settled()
+        run.feed.close()
+        await exchange.ends()
+
+    assert run.stream.reason == "client"
+    assert len(exchange.offered) == 2
+
+
+@each_way_to_cancel
+async def test_no_alarm_is_left_by_a_cancellation_in_mid_cleanup(way: str) -> None:
+    run = Run(ping_interval=15)
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await settled()
+        exchange.cancel_in(way)
+        await settled()
+        run.feed.close()
+        await exchange.ends()
+
+    assert run.loop.waiting == 0
+
+
+# The first reason stays
+
+
+async def test_first_reason_to_end_stays() -> None:
+    run = Run()
+
+    async with drive(run) as exchange:
+        await settled()
+        run.stream.end("error", Failure())
+        run.stream.end("client")
+        run.stream.end("error", ValueError())
+        await exchange.raises(Failure)
+
+    assert run.stream.reason == "error"
+
+
+async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_completes() -> None:
+    run = Run(b"data", ping_interval=15)
+
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked)
+        run.stream.end("error", Failure())
+        await run.loop.advance(100)
+        exchange.unblock()
+        await exchange.raises(Failure)
+
+    assert exchange.chunks == [b"data"]
+    assert exchange.complete
