@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import logging
 import math
+import sys
 import threading
 import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
@@ -88,6 +89,7 @@ class SourceFeed(Feed):
         # Stands between the source and `_cancelling`; a shield from the moment the cancellation has
         # reached the source, so that its cleanup may wait.
         self._cleanup = anyio.CancelScope()
+        self._cleaning = False
         self._cut_short = False
 
         self.joins = joins
@@ -206,7 +208,8 @@ class SourceFeed(Feed):
         outcome: Any = None
         # Whether the source has had a cancellation since `stop`, and from within a scope of its own
         # that was cancelled in the same turn of the loop. Inside of that a shield would be wrong: the
-        # scope would swallow what it takes for its own alone.
+        # scope would take the cancellation for its own and swallow it. trio's nurseries cancel their
+        # scope on the way out, so the same is true of them.
         reached = within = False
         while True:
             self._running_since = self._loop.time()
@@ -217,7 +220,9 @@ class SourceFeed(Feed):
             except StopIteration:
                 return
             self._judge()
-            if reached and not self._cleanup.shield:
+            if reached and _leaves_nursery():
+                self._cleanup.shield = False
+            elif reached and not self._cleanup.shield:
                 within = within and self._is_within_cancelled_scope()
                 if not within:
                     # `asyncio.timeout` has made a TimeoutError of it: ours is still to come.
@@ -258,8 +263,9 @@ class SourceFeed(Feed):
             self._may_hold = max(0, min((self._quick - _TRUSTED_AFTER) // _SHARE, affordable))
 
     def _begin_cleanup(self) -> None:
-        if not self._cleanup.shield:
-            self._cleanup.shield = True
+        self._cleanup.shield = True
+        if not self._cleaning:
+            self._cleaning = True
             if self._cleanup_timeout is not None:
                 self._cleanup.deadline = anyio.current_time() + self._cleanup_timeout
 
@@ -302,6 +308,16 @@ def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception |
     if left is None or isinstance(left, Exception):
         return left
     raise left
+
+
+def _leaves_nursery() -> bool:
+    """Whether the calling task is on its way out of a nursery of trio, or has to be."""
+    trio = sys.modules.get("trio")
+    try:
+        nurseries = trio.lowlevel.current_task().child_nurseries if trio is not None else []
+    except RuntimeError:
+        return False  # It's not trio that runs.
+    return any(nursery.cancel_scope.cancel_called for nursery in nurseries)
 
 
 def _is_taken_back() -> bool:

@@ -244,12 +244,12 @@ class Channel:
         hash(latest_key)  # If it has none, nothing has been published yet.
         now = time.monotonic()
         with self._lock:
-            if self.closed:
-                raise ChannelClosed(self.name)
             if key is not None:
                 self._forget_keys(now)
                 if key in self._ids_by_key:
                     return self._ids_by_key[key][0]
+            if self.closed:
+                raise ChannelClosed(self.name)
             event_id = f"{self.epoch}.{self._ring.head + 1}"
             frame = b"id: %b\r\n%b" % (event_id.encode(), body)
             offset = self._ring.append(frame, now)
@@ -491,6 +491,7 @@ class Subscription(Feed):
         self._wake: Callable[[], None] = _wake_nobody
         self._own_wake_up: WakeUp | None = None
         self._work: WakeUp | None = None
+        self._wake_work: Callable[[], None] = _wake_nobody
         self._taken_from = False
         self._stopped = False
         self._to_prepare = True
@@ -528,10 +529,11 @@ class Subscription(Feed):
         )
 
     def open(self, wake: Callable[[], None]) -> None:
-        if self._work is not None:
+        if self._work is not None or self._stopped:
             raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
         loop = current_loop()
         self._work = loop.wake_up()
+        self._wake_work = self._work.set
         self._wake = wake
         for channel in self._channels:
             channel.join(self, loop)
@@ -552,8 +554,10 @@ class Subscription(Feed):
     def stop(self) -> None:
         if not self._stopped:
             self._stopped = True
-            # Nothing has been asked for: the answer is a HEAD's, or 204.
-            self.ended = self.ended or not self._taken_from
+            if not self._taken_from:
+                # Nothing has been asked for: the answer is a HEAD's, or 204.
+                self.ended = True
+                self._before.clear()
             for channel in self._channels:
                 channel.leave(self)
             if self._preparing is not None:
@@ -567,8 +571,6 @@ class Subscription(Feed):
         pass
 
     def take(self) -> bytes:
-        if self._stopped and not self._taken_from:
-            return b""
         self._taken_from = True
         if self._before:
             count = len(self._before) if self.joins else 1
@@ -610,7 +612,9 @@ class Subscription(Feed):
             SubscriberTooSlow: the channel has forgotten the next event (`slow="disconnect"`).
             StopAsyncIteration: the channels have been closed, or the subscription has.
         """
-        if self._own_wake_up is None and not self._stopped:
+        if self._own_wake_up is None:
+            if self._stopped:
+                raise StopAsyncIteration
             own_wake_up = current_loop().wake_up()
             self.open(own_wake_up.set)
             self._own_wake_up = own_wake_up
@@ -636,7 +640,7 @@ class Subscription(Feed):
         return self._events.popleft()
 
     async def aclose(self) -> None:
-        """Give up the subscription; may be called twice. Who waits for its next event need not any more."""
+        """Give up the subscription, also while another task waits for it; may be called twice."""
         self.ended = True
         self.stop()
         self._events.clear()
@@ -724,8 +728,8 @@ class Subscription(Feed):
         self._to_prepare = True
         if not self.has_work:
             self._prepare_at_once()
-        elif self._work is not None:
-            self._work.set()
+        else:
+            self._wake_work()
         return self.take()
 
     def _take_each(self) -> bytes:
@@ -772,8 +776,7 @@ class Subscription(Feed):
 
     def _end(self) -> None:
         self.ended = True
-        if self._work is not None:
-            self._work.set()
+        self._wake_work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -786,7 +789,7 @@ class _Hole:
 
 
 def _wake_nobody() -> None:
-    """Stand in for the writer until there is one."""
+    """Stand in for who is to be woken until there is one."""
 
 
 async def _frames_of(result: Events | Awaitable[Events]) -> list[bytes]:
@@ -809,9 +812,9 @@ def _encode_body(event: Event) -> bytes:
         event = parse_frame(bytes(event))
     elif isinstance(event, dict):
         name = event.get("event")
-        if name is None or (type(name) is str and name.isprintable()):
-            if "id" not in event and "sep" not in event:
-                return _ENCODE(event)  # The usual event.
+        plain = name is None or (type(name) is str and name.isprintable())
+        if plain and "id" not in event and "sep" not in event:
+            return _ENCODE(event)  # The usual event.
         _ENCODE(dict.fromkeys(event))  # Says what is wrong with its keys.
         event = ServerSentEvent(**event)
     elif not isinstance(event, ServerSentEvent):

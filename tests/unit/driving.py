@@ -363,6 +363,15 @@ class StillLoop:
         self.alarms += 1
         return StillAlarm(self, ring)
 
+    def soon(self, call: Callable[[], object], /) -> object:
+        return self._real.soon(call)
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> object:
+        return self._real.later(seconds, call)
+
+    def is_current(self) -> bool:
+        return self._real.is_current()
+
     def knock(self, call: Callable[[], object]) -> None:
         self._real.knock(call)
 
@@ -428,15 +437,17 @@ class HandFeed(Feed):
 
     async def run(self) -> None:
         self.runs += 1
-        with anyio.move_on_after(SEAT_BELT_SECONDS, shield=True):
-            await self._ending.wait()
-            if self.keep_open:
-                await self._closing.wait()
-        if self.stops:
-            self.ready += self.last_words
-        self.closed = True
-        self.ended = True
-        self._wake()
+        try:
+            with anyio.move_on_after(SEAT_BELT_SECONDS, shield=True):
+                await self._ending.wait()
+                if self.keep_open:
+                    await self._closing.wait()
+        finally:
+            if self.stops:
+                self.ready += self.last_words
+            self.closed = True
+            self.ended = True
+            self._wake()
 
     def stop(self) -> None:
         self.stops += 1

@@ -20,9 +20,6 @@ import anyio.lowlevel
 import pytest
 from starlette.background import BackgroundTask
 from starlette.types import Message
-
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import CloseReason, SendTimeoutError
 from tests.unit.driving import (
     ASYNCIO,
     TRIO,
@@ -35,10 +32,13 @@ from tests.unit.driving import (
 )
 from tests.unit.parsers import read_by_the_standard
 
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import CloseReason, SendTimeoutError
+
 pytestmark = pytest.mark.anyio
 
 
-class Failure(Exception):
+class MadeUpError(Exception):
     pass
 
 
@@ -62,7 +62,7 @@ class Case:
         self.steps.append("begun")
         self.tasks.append(anyio.get_current_task().id)
         token = _in_source.set(True)
-        failure: Failure | None = None
+        failure: MadeUpError | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.sleep, 0)
@@ -71,7 +71,7 @@ class Case:
                     await anyio.lowlevel.checkpoint()
                 try:
                     await self.then()
-                except Failure as exc:
+                except MadeUpError as exc:
                     failure = exc
             if failure is not None:
                 raise failure
@@ -88,7 +88,7 @@ class Case:
         self.released += 1
 
     async def fail(self) -> None:
-        raise Failure
+        raise MadeUpError
 
     async def end(self) -> None:
         pass
@@ -166,7 +166,7 @@ async def nothing_to_wait_for(exchange: Exchange) -> None:
 
 async def fail_at_data(message: Message) -> None:
     if message.get("body"):
-        raise Failure
+        raise MadeUpError
 
 
 async def break_at_data(message: Message) -> None:
@@ -180,12 +180,12 @@ async def stick_at_data(message: Message) -> None:
 
 
 async def fail() -> None:
-    raise Failure
+    raise MadeUpError
 
 
 async def receive_failure(exchange: Exchange) -> Message:
     await exchange.contains("data: 1")
-    raise Failure
+    raise MadeUpError
 
 
 async def sorry(failure: Exception) -> str:
@@ -197,15 +197,15 @@ WAITS = {"first_event_timeout": math.inf}
 
 ENDINGS = [
     Ending("source ends", "end", then="end"),
-    Ending("source raises", "error", Failure, then="fail"),
+    Ending("source raises", "error", MadeUpError, then="fail"),
     Ending("source raises, on_error speaks", "error", then="fail", options={"on_error": sorry}),
-    Ending("source raises before its first event", "error", Failure, complete=False, then="fail",
+    Ending("source raises before its first event", "error", MadeUpError, complete=False, then="fail",
            items=[], options=WAITS),
     Ending("value cannot be encoded", "error", TypeError, items=["1", {"no": "event"}]),
-    Ending("data sender raises", "error", Failure, begun=False,
+    Ending("data sender raises", "error", MadeUpError, begun=False,
            options={"data_sender_callable": fail}),
-    Ending("receive raises", "error", Failure, receive=receive_failure),
-    Ending("send raises", "error", Failure, complete=False, on_send=fail_at_data),
+    Ending("receive raises", "error", MadeUpError, receive=receive_failure),
+    Ending("send raises", "error", MadeUpError, complete=False, on_send=fail_at_data),
     Ending("send says the client has gone", "client", complete=False, on_send=break_at_data),
     Ending("send takes too long", "timeout", SendTimeoutError, complete=False,
            on_send=stick_at_data, options={"send_timeout": 0}),
@@ -527,9 +527,7 @@ async def test_all_of_it_holds_at_whatever_moment_the_stream_is_hit(
         case.then = getattr(case, then)
         case.items = ["1", "2"]
 
-        async with drive(
-            case.response(on_error=sorry, **options), on_send=checkpoint
-        ) as exchange:
+        async with drive(case.response(on_error=sorry, **options), on_send=checkpoint) as exchange:
             await turns(moment)
             too_late = exchange.over
             HITS[hit](exchange)
@@ -552,11 +550,9 @@ async def test_all_of_it_holds_at_whatever_moment_the_stream_is_hit(
 REASONS = ("end", "client", "error", "timeout", "cancelled")
 
 
-@pytest.mark.parametrize("failure", [BrokenPipeError, Failure])
+@pytest.mark.parametrize("failure", [BrokenPipeError, MadeUpError])
 @pytest.mark.parametrize("then", ["end", "fail"])
-async def test_all_of_it_holds_whichever_send_fails(
-    failure: type[Exception], then: str
-) -> None:
+async def test_all_of_it_holds_whichever_send_fails(failure: type[Exception], then: str) -> None:
     for number in range(10):
         case = Case()
         case.then = getattr(case, then)

@@ -472,6 +472,43 @@ async def test_a_waiting_source_is_cancelled_once_and_its_cleanup_may_wait(
     assert logged(log) == []
 
 
+@pytest.mark.parametrize(
+    ("with_a_child", "cleans_up_inside"),
+    # Not both: a child that is cancelled takes its group with it, and what cleans up in there.
+    [(False, False), (False, True), (True, False)],
+)
+async def test_a_cancelled_source_does_not_go_on_behind_its_task_group(
+    with_a_child: bool, cleans_up_inside: bool
+) -> None:
+    went_on: list[str] = []
+    cleaned_up: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                if with_a_child:
+                    tasks.start_soon(anyio.sleep_forever)
+                try:
+                    yield 0
+                    await anyio.sleep_forever()
+                finally:
+                    if cleans_up_inside:
+                        await settle()
+                        cleaned_up.append("inside")
+            went_on.append("behind")
+        finally:
+            await settle()
+            cleaned_up.append("outside")
+
+    feed = feed_of(source())
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert went_on == []
+    assert cleaned_up == (["inside"] if cleans_up_inside else []) + ["outside"]
+
+
 async def test_a_source_that_is_suspended_at_its_yield_is_closed() -> None:
     source = Sleeping()
     feed = feed_of(source.events())

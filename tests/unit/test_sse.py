@@ -22,14 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message
-
-import sse_starlette
-import sse_starlette.event
-import sse_starlette.sse
-from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
-from sse_starlette.sse import CloseReason, SendTimeoutError
 from tests.unit.driving import (
     DISCONNECT,
+    HandFeed,
     StillLoop,
     drive,
     each_way_to_cancel,
@@ -38,8 +33,14 @@ from tests.unit.driving import (
     websocket_scope,
 )
 
+import sse_starlette
+import sse_starlette.event
+import sse_starlette.sse
+from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
+from sse_starlette.sse import CloseReason, SendTimeoutError
 
-class Failure(Exception):
+
+class MadeUpError(Exception):
     pass
 
 
@@ -75,7 +76,7 @@ def endless(*items: object) -> Source:
 
 def failing(*items: object, failure: Exception | None = None) -> Source:
     async def fail() -> None:
-        raise failure or Failure("of the source")
+        raise failure or MadeUpError("of the source")
 
     return Source(*items, then=fail)
 
@@ -132,7 +133,13 @@ def test_the_old_import_paths_lead_to_the_same_things() -> None:
     assert sse_starlette.sse.ensure_bytes is sse_starlette.event.ensure_bytes
     assert sse_starlette.sse.SendTimeoutError is sse_starlette.SendTimeoutError
     assert issubclass(SendTimeoutError, TimeoutError)
-    for name in ("AppStatus", "Content", "ContentStream", "AsyncContentStream", "SyncContentStream"):
+    for name in (
+        "AppStatus",
+        "Content",
+        "ContentStream",
+        "AsyncContentStream",
+        "SyncContentStream",
+    ):
         assert name in sse_starlette.sse.__all__
         assert hasattr(sse_starlette.sse, name)
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", sse_starlette.__version__)
@@ -179,7 +186,9 @@ def test_old_parameters_keep_their_order_and_defaults() -> None:
 
 def test_new_parameters_are_given_by_name() -> None:
     parameters = inspect.signature(EventSourceResponse).parameters.values()
-    new = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    new = {
+        one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
     assert {
         "first_event_timeout": None,
@@ -212,7 +221,7 @@ def test_response_is_a_streaming_response() -> None:
 def test_content_is_not_touched_by_the_constructor() -> None:
     response = EventSourceResponse(0)  # type: ignore[arg-type]
 
-    assert response.body_iterator == 0
+    assert getattr(response, "body_iterator") == 0  # noqa: B009  (it has no such type)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
 
@@ -449,7 +458,7 @@ async def test_content_that_cannot_be_iterated_says_so_in_its_error() -> None:
 @pytest.mark.anyio
 async def test_body_iterator_may_be_replaced_before_the_response_is_sent() -> None:
     response = EventSourceResponse(Source("1"))
-    response.body_iterator = Source("2")
+    response.body_iterator = Source("2")  # type: ignore[assignment]  # wider than Starlette's
 
     async with drive(response) as exchange:
         await exchange.returns()
@@ -494,7 +503,7 @@ async def test_events_leave_one_by_one_where_they_are_not_to_be_joined() -> None
 
 
 @pytest.mark.anyio
-async def test_events_that_are_ready_together_leave_together() -> None:
+async def test_events_that_are_ready_together_leave_together(loops: list[StillLoop]) -> None:
     events = [str(number) for number in range(1_000)]
 
     async with drive(EventSourceResponse(Source(*events))) as exchange:
@@ -606,7 +615,7 @@ async def test_ping_that_cannot_be_made_is_treated_like_an_error_of_the_source(
     loops: list[StillLoop],
 ) -> None:
     def factory() -> ServerSentEvent:
-        raise Failure("no ping")
+        raise MadeUpError("no ping")
 
     notes = Notes()
     source = endless("1")
@@ -700,7 +709,7 @@ async def test_error_in_cleanup_is_logged_and_changes_nothing_else(
             yield "1"
             await anyio.sleep_forever()
         finally:
-            raise Failure("in cleanup")
+            raise MadeUpError("in cleanup")
 
     notes = Notes()
     async with drive(notes.response(source())) as exchange:
@@ -759,7 +768,10 @@ async def test_data_sender_that_returns_ends_the_stream_it_feeds() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "failure",
-    [Failure("bare"), ExceptionGroup("of the user", [ValueError(), ExceptionGroup("", [Failure()])])],
+    [
+        MadeUpError("bare"),
+        ExceptionGroup("of the user", [ValueError(), ExceptionGroup("", [MadeUpError()])]),
+    ],
 )
 async def test_error_of_the_source_leaves_as_it_was_raised(failure: Exception) -> None:
     source = failing("1", failure=failure)
@@ -795,7 +807,7 @@ async def test_on_error_makes_the_last_event_and_keeps_the_error_from_the_server
         failures.append(failure)
         return ServerSentEvent("sorry", event="error")
 
-    failure = Failure()
+    failure = MadeUpError()
     source = failing("1", failure=failure)
 
     async with drive(EventSourceResponse(source, on_error=on_error)) as exchange:
@@ -836,7 +848,7 @@ async def test_on_error_that_raises_is_logged_and_the_first_error_goes_to_the_se
 
     notes = Notes()
     async with drive(notes.response(failing(), on_error=on_error)) as exchange:
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert exchange.complete
     assert "broken handler" in caplog.text
@@ -849,7 +861,7 @@ async def test_on_error_may_raise_the_error_again(caplog: pytest.LogCaptureFixtu
         raise failure
 
     async with drive(EventSourceResponse(failing(), on_error=on_error)) as exchange:
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert exchange.complete
     assert caplog.records == []
@@ -862,7 +874,7 @@ async def test_error_of_one_stream_does_not_touch_another() -> None:
         drive(EventSourceResponse(failing("1"))) as broken,
     ):
         await healthy.chunk(0)
-        await broken.raises(Failure)
+        await broken.raises(MadeUpError)
         await settled()
 
         assert not healthy.over
@@ -996,15 +1008,15 @@ async def test_callbacks_that_raise_are_logged_and_do_not_stop_the_others(
 
     async def handler(message: Message) -> None:
         calls.append("handler")
-        raise Failure("handler")
+        raise MadeUpError("handler")
 
     def on_close(reason: CloseReason) -> None:
         calls.append(reason)
-        raise Failure("on_close")
+        raise MadeUpError("on_close")
 
     async def background() -> None:
         calls.append("background")
-        raise Failure("background")
+        raise MadeUpError("background")
 
     response = EventSourceResponse(
         endless("1"),
@@ -1224,3 +1236,36 @@ async def test_route_answers_head_with_the_headers_of_get(middleware: list[Middl
     assert exchange.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert exchange.body == b""
     assert (source.seen, source.released) == ([], 1)
+
+
+# A feed as content
+
+
+@pytest.mark.anyio
+async def test_feed_is_content_and_is_told_whether_it_may_join() -> None:
+    feed = HandFeed(b"data: 1\n\n")
+
+    async with drive(EventSourceResponse(feed, join_events=False)) as exchange:  # type: ignore[arg-type]
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.returns()
+
+    assert feed.joins is False
+    assert feed.closed
+
+
+@pytest.mark.anyio
+async def test_feed_that_is_over_is_answered_with_204_so_that_the_client_stays_away() -> None:
+    class Over(HandFeed):
+        def is_over(self) -> bool:
+            return True
+
+    feed = Over()
+
+    async with drive(EventSourceResponse(feed)) as exchange:  # type: ignore[arg-type]
+        await exchange.returns()
+
+    assert exchange.status == 204
+    assert exchange.headers == {}
+    assert exchange.body == b""
+    assert feed.closed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,18 +12,21 @@ import anyio
 import anyio.lowlevel
 import pytest
 from starlette.types import Message, Receive, Scope, Send
-
-from sse_starlette._stream import Stream
-from sse_starlette.errors import SendTimeoutError
 from tests.unit.driving import (
+    ASYNCIO,
     DISCONNECT,
+    UVLOOP,
     Exchange,
     HandFeed,
     StillLoop,
     drive,
     each_way_to_cancel,
     settled,
+    turns,
 )
+
+from sse_starlette._stream import Stream
+from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +62,7 @@ class Run:
         await self.stream.run(head=self.head)
 
 
-class Failure(Exception):
+class MadeUpError(Exception):
     pass
 
 
@@ -327,13 +332,13 @@ async def test_ping_that_falls_into_a_blocked_ping_is_left_out() -> None:
 
 async def test_ping_that_cannot_be_made_ends_the_stream_as_an_error() -> None:
     def ping() -> bytes:
-        raise Failure("no ping")
+        raise MadeUpError("no ping")
 
     run = Run(b"data", ping_interval=15, ping_frame=ping)
 
     async with drive(run) as exchange:
         await run.loop.advance(15)
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert exchange.complete
     assert run.feed.closed
@@ -403,8 +408,8 @@ async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
     run = Run(first_event_timeout=float("inf"), error_frame=farewell)
 
     async with drive(run) as exchange:
-        run.feed.end(failure := Failure())
-        error = await exchange.raises(Failure)
+        run.feed.end(failure := MadeUpError())
+        error = await exchange.raises(MadeUpError)
 
     assert error is failure
     assert exchange.offered == []
@@ -417,7 +422,7 @@ async def test_error_together_with_the_first_frame_comes_after_it() -> None:
 
     async with drive(run) as exchange:
         run.feed.ready = [b"first"]
-        run.feed.end(Failure())
+        run.feed.end(MadeUpError())
         await exchange.returns()
 
     assert exchange.chunks == [b"first", FAREWELL]
@@ -490,7 +495,7 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
-        run.feed.end(failure := ExceptionGroup("of the user", [Failure(), ValueError()]))
+        run.feed.end(failure := ExceptionGroup("of the user", [MadeUpError(), ValueError()]))
         error = await exchange.raises(ExceptionGroup)
 
     assert error is failure
@@ -503,7 +508,7 @@ async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
-        run.feed.end(Failure())
+        run.feed.end(MadeUpError())
         await exchange.returns()
 
     assert exchange.chunks == [b"data", FAREWELL]
@@ -518,7 +523,7 @@ async def test_empty_last_frame_is_not_sent() -> None:
     run = Run(error_frame=nothing)
 
     async with drive(run) as exchange:
-        run.feed.end(Failure())
+        run.feed.end(MadeUpError())
         await exchange.returns()
 
     assert exchange.chunks == []
@@ -534,8 +539,8 @@ async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_rais
     run = Run(error_frame=broken)
 
     async with drive(run) as exchange:
-        run.feed.end(Failure())
-        await exchange.raises(Failure)
+        run.feed.end(MadeUpError())
+        await exchange.raises(MadeUpError)
 
     assert exchange.complete
     assert "on_error is broken" in caplog.text
@@ -550,8 +555,8 @@ async def test_error_that_is_raised_again_is_not_logged(
     run = Run(error_frame=again)
 
     async with drive(run) as exchange:
-        run.feed.end(failure := Failure())
-        error = await exchange.raises(Failure)
+        run.feed.end(failure := MadeUpError())
+        error = await exchange.raises(MadeUpError)
 
     assert error is failure
     assert exchange.complete
@@ -568,7 +573,7 @@ async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_
         exchange.block()
         run.feed.push(b"more")
         await exchange.until(lambda: exchange.blocked)
-        run.feed.end(Failure("nobody has seen me"))
+        run.feed.end(MadeUpError("nobody has seen me"))
         await settled()
         exchange.leave()
         await exchange.returns()
@@ -614,7 +619,7 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
 
 async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
     async def beside() -> None:
-        raise Failure
+        raise MadeUpError
 
     run = Run(beside=beside, error_frame=farewell)
 
@@ -662,7 +667,7 @@ async def test_error_beside_a_stream_that_is_ending_is_logged(
         try:
             await anyio.sleep_forever()
         finally:
-            raise Failure("too late")
+            raise MadeUpError("too late")
 
     run = Run(beside=beside)
 
@@ -780,12 +785,12 @@ async def test_receive_that_never_returns_is_no_hindrance_at_the_end() -> None:
 async def test_receive_that_raises_ends_the_stream_as_an_error() -> None:
     async def receive(exchange: Exchange) -> Message:
         await exchange.until(lambda: exchange.chunks)
-        raise Failure
+        raise MadeUpError
 
     run = Run(b"data")
 
     async with drive(run, receive=receive) as exchange:
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert exchange.complete
     assert run.stream.reason == "error"
@@ -846,9 +851,9 @@ async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> N
 async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number: int) -> None:
     run = Run(b"data", error_frame=farewell)
 
-    async with drive(run, on_send=failing_at(number, Failure())) as exchange:
+    async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
         run.feed.end()
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert len(exchange.offered) == number + 1
     assert run.stream.reason == "error"
@@ -859,8 +864,8 @@ async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number
 async def test_head_whose_answer_cannot_be_sent_raises(number: int) -> None:
     run = Run(head=True)
 
-    async with drive(run, on_send=failing_at(number, Failure())) as exchange:
-        await exchange.raises(Failure)
+    async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
+        await exchange.raises(MadeUpError)
 
     assert run.stream.reason == "error"
 
@@ -870,8 +875,8 @@ async def test_error_of_send_does_not_take_the_place_of_the_feeds() -> None:
 
     async with drive(run, on_send=failing_at(2, RuntimeError())) as exchange:
         await exchange.chunk(0)
-        run.feed.end(failure := Failure())
-        error = await exchange.raises(Failure)
+        run.feed.end(failure := MadeUpError())
+        error = await exchange.raises(MadeUpError)
 
     assert error is failure
 
@@ -987,7 +992,7 @@ async def test_cancelled_stream_whose_send_fails_is_cancelled_all_the_same(
     caplog.set_level(logging.DEBUG, "sse_starlette.sse")
     run = Run(b"data")
 
-    async with drive(run, on_send=failing_at(2, Failure("gone"))) as exchange:
+    async with drive(run, on_send=failing_at(2, MadeUpError("gone"))) as exchange:
         await exchange.chunk(0)
         exchange.cancel_in(way)
         await exchange.is_cancelled()
@@ -1009,7 +1014,7 @@ async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
-        run.feed.end(Failure())
+        run.feed.end(MadeUpError())
         await exchange.until(lambda: made)
         exchange.cancel_in(way)
         await exchange.is_cancelled()
@@ -1061,10 +1066,10 @@ async def test_first_reason_to_end_stays() -> None:
 
     async with drive(run) as exchange:
         await settled()
-        run.stream.end("error", Failure())
+        run.stream.end("error", MadeUpError())
         run.stream.end("client")
         run.stream.end("error", ValueError())
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert run.stream.reason == "error"
 
@@ -1074,10 +1079,109 @@ async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_comple
 
     async with drive(run, blocked=True) as exchange:
         await exchange.until(lambda: exchange.blocked)
-        run.stream.end("error", Failure())
+        run.stream.end("error", MadeUpError())
         await run.loop.advance(100)
         exchange.unblock()
-        await exchange.raises(Failure)
+        await exchange.raises(MadeUpError)
 
     assert exchange.chunks == [b"data"]
     assert exchange.complete
+
+
+async def test_request_to_drain_that_comes_after_the_end_is_ignored() -> None:
+    """It's on its way through the loop while the stream ends; on trio it must not find a task."""
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.returns()
+        run.stream.drain(0, 0, automatic=False)
+        run.stream.drain(0, 0, automatic=True)
+
+    assert run.stream.reason == "client"
+    assert run.loop.waiting == 0
+
+
+@each_way_to_cancel
+async def test_error_of_a_cancelled_source_is_not_logged_as_unseen(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop that cancels all its tasks cancels the source as well, from within as it seems."""
+    run = Run(b"data")
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await settled()
+        run.feed.error = RuntimeError()
+        run.feed.close()
+        await exchange.is_cancelled()
+
+    assert caplog.records == []
+
+
+async def test_error_of_the_last_send_of_a_lagging_client_is_raised() -> None:
+    run = Run(b"data")
+    run.feed.close_reason = "lagging"
+
+    async with drive(run, on_send=failing_at(2, MadeUpError())) as exchange:
+        run.feed.end()
+        await exchange.raises(MadeUpError)
+
+    assert run.stream.reason == "lagging"
+
+
+async def test_feed_without_work_is_stopped_and_not_run() -> None:
+    run = Run(b"data")
+    run.feed.has_work = False
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.feed.runs == 0
+    assert run.feed.stops
+
+
+async def test_ping_takes_along_what_the_feed_adds() -> None:
+    run = Run(ping_interval=15)
+    run.feed.ping = lambda: b"id: 5\n\n"  # type: ignore[method-assign]
+
+    async with drive(run) as exchange:
+        await run.loop.advance(15)
+
+        assert exchange.chunks == [PING + b"id: 5\n\n"]
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [pytest.param(ASYNCIO, id="asyncio"), pytest.param(UVLOOP, id="uvloop")]
+)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+async def test_feed_is_closed_when_all_tasks_of_the_loop_are_cancelled_at_once() -> None:
+    """As `asyncio.run` does in the end, also to tasks that haven't begun."""
+    for moment in range(1, 10):
+        run = Run(b"data")
+        others = asyncio.all_tasks()
+
+        async with drive(run) as exchange:
+            await turns(moment)
+            for task in asyncio.all_tasks() - others:
+                task.cancel()
+            await exchange.is_cancelled()
+
+        assert run.feed.runs == 1
+        assert run.feed.closed
+        assert run.stream.reason == "cancelled"
+    gc.collect()  # Python complains of a task that never began when it's collected: here.
+
+
+async def test_empty_chunk_follows_headers_that_do_not_leave_by_themselves() -> None:
+    run = Run(start_alone=False)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+
+        assert exchange.chunks == [b""]
