@@ -298,14 +298,18 @@ class EventSourceResponse(StreamingResponse):
         )
 
     def _start_message(self, scope: Scope, *, over: bool) -> Message:
+        without: set[bytes] = set()
+        status = self.status_code
         if over:
-            # What tells an EventSource not to come back (WHATWG HTML 9.2.2).
-            return {"type": "http.response.start", "status": 204, "headers": []}
-        headers = self.raw_headers
+            # What tells an EventSource not to come back (WHATWG HTML 9.2.2). The other headers stay:
+            # without those of CORS it would take it for a failure of the network, and try again.
+            status = 204
+            without.add(b"content-type")
         # RFC 9113, 8.2.2: a message with connection-specific fields is malformed from HTTP/2 on.
         if scope.get("http_version", "1.1") >= "2":
-            headers = [(name, value) for name, value in headers if name != b"connection"]
-        return {"type": "http.response.start", "status": self.status_code, "headers": headers}
+            without.add(b"connection")
+        headers = [(name, value) for name, value in self.raw_headers if name not in without]
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
     def _ping_frame(self) -> bytes:
         if self.ping_message_factory is not None:

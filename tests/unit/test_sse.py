@@ -36,7 +36,7 @@ from tests.unit.driving import (
 import sse_starlette
 import sse_starlette.event
 import sse_starlette.sse
-from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
+from sse_starlette import EventSourceResponse, Hub, JSONServerSentEvent, ServerSentEvent
 from sse_starlette.sse import CloseReason, SendTimeoutError
 
 
@@ -1269,3 +1269,22 @@ async def test_feed_that_is_over_is_answered_with_204_so_that_the_client_stays_a
     assert exchange.headers == {}
     assert exchange.body == b""
     assert feed.closed
+
+
+async def test_answer_that_tells_to_stay_away_keeps_the_other_headers() -> None:
+    """Without those of CORS a browser would take it for a failure, and come back."""
+    channel = Hub().channel("over")
+    channel.close()
+    response = EventSourceResponse(channel.subscribe(), headers={"Access-Control-Allow-Origin": "*"})
+
+    async with drive(response) as exchange:
+        await exchange.returns()
+
+    start = exchange.messages[0]
+    assert start["status"] == 204
+    assert dict(start["headers"]) == {
+        b"access-control-allow-origin": b"*",
+        b"cache-control": b"no-store",
+        b"connection": b"keep-alive",
+        b"x-accel-buffering": b"no",
+    }
