@@ -328,7 +328,8 @@ class Stream:
             await self._send_frames(frames)
         if self._failure is not None and self._error_frame is not None:
             await self._send_failure(self._failure, self._error_frame)
-        if self.reason == "shutdown":
+        # A server may lose its patience, and cancel, before the grace is over.
+        if self.reason == "shutdown" or (self.reason == "cancelled" and self._draining):
             await self._say_farewell()
         self._completed = True
         await self._send_message({"type": "http.response.body", "body": b"", "more_body": False})

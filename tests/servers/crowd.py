@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httptools
 from tests.servers.serving import Server, get
@@ -28,7 +28,8 @@ LONGEST = 64 * 1024
 
 def ask(server: Server, path: str, **query: object) -> Any:
     """Have the application do something; return what it says, decoded."""
-    answer = get(f"{server.url}{path}", **{name: str(value) for name, value in query.items()})
+    texts = {name: str(value) for name, value in query.items()}
+    answer = get(f"{server.url}{path}", seconds=30, **texts)
     assert answer.status_code == 200, (path, answer.text)
     return answer.json() if answer.content else None
 
@@ -71,9 +72,9 @@ class Crowd:
         self.offsets: dict[bytes, int] = {}
         """Of blocks that were read before, by anyone: most blocks come to every client."""
 
-    async def connect(self, protocol: Callable[[], asyncio.Protocol], cursor: str) -> None:
+    async def connect(self, connection: Connection, cursor: str) -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(protocol, self.host, self.port)
+        transport, _ = await loop.create_connection(lambda: connection, self.host, self.port)
         resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
         head = f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nAccept: text/event-stream\r\n"
         transport.write(f"{head}{resume}\r\n".encode())
@@ -176,7 +177,7 @@ class Follower:
             self._rest = b""
             budget = self.cuts_left[0] if self.cuts_left and self.offset >= 0 else float("inf")
             self._connection = connection = Connection(self._take, budget)
-            await self.crowd.connect(lambda: connection, self.cursor)
+            await self.crowd.connect(connection, self.cursor)
             self.resumed += self.cursor != ""
             await connection.over
             if connection.cut:
@@ -200,10 +201,12 @@ class Follower:
             if known.get(block) == offset + 1 > 0:
                 offset += 1
             else:
+                self.got += offset - self.offset
                 self.offset = offset
                 self._take_other(block)
                 offset = self.offset
         if offset != self.offset:
+            self.got += offset - self.offset
             self.offset = offset
             self.cursor = f"{self.cursor.partition('.')[0]}.{offset}"
         if offset >= self.crowd.goal and self._connection is not None:
@@ -222,6 +225,7 @@ class Follower:
                     self.faults.append(f"another epoch: {block.id} after {self.cursor}")
                 elif block.offset != self.offset + 1:
                     self.faults.append(f"{block.id} after {self.offset}")
+                self.got += 1
                 self._go_on(block)
             case "cursor" if self.offset >= 0:
                 self.faults.append(f"a cursor in the middle: {block.id} after {self.offset}")
@@ -242,6 +246,43 @@ class Follower:
 
     def _go_on(self, block: Block) -> None:
         self.cursor, self.offset = block.id, block.offset
+
+
+class Reader:
+    """A client for one connection that keeps what it gets; to be used with `async with`."""
+
+    def __init__(self, crowd: Crowd, cursor: str = "") -> None:
+        self.blocks: list[Block] = []
+        self.came: list[float] = []
+        """When each block came."""
+        self.connection = Connection(self._take)
+        self._crowd = crowd
+        self._cursor = cursor
+        self._rest = b""
+        self._more = asyncio.Event()
+
+    async def until(self, count: int) -> list[Block]:
+        """Wait until there are so many blocks, or the stream has ended."""
+        self.connection.over.add_done_callback(lambda _: self._more.set())
+        while len(self.blocks) < count and not self.connection.over.done():
+            self._more.clear()
+            await self._more.wait()
+        if self.connection.over.done():
+            self.connection.over.result()
+        return self.blocks
+
+    def _take(self, body: bytes) -> None:
+        *blocks, self._rest = (self._rest + body).split(END)
+        self.blocks += map(read_block, blocks)
+        self.came += [time.monotonic()] * len(blocks)
+        self._more.set()
+
+    async def __aenter__(self) -> Self:
+        await self._crowd.connect(self.connection, self._cursor)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.connection.leave()
 
 
 class Script:
@@ -280,7 +321,7 @@ class Listener:
 
     async def connect(self) -> None:
         self._connection = connection = Connection(self._take)
-        await self._crowd.connect(lambda: connection, "")
+        await self._crowd.connect(connection, "")
 
     def leave(self) -> None:
         if self._connection is not None and not self._connection.over.done():

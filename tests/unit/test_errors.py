@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from sse_starlette.errors import SendTimeoutError, SSEError
+from sse_starlette.errors import ChannelClosed, SendTimeoutError, SSEError, SubscriberTooSlow
 
 
 def test_a_send_timeout_is_a_timeout_and_ours() -> None:
@@ -34,3 +34,29 @@ def test_a_send_timeout_survives_pickling() -> None:
 
     assert type(error) is SendTimeoutError
     assert error.timeout == 1.5
+
+
+def test_a_closed_channel_says_which_one_it_is() -> None:
+    error = ChannelClosed("prices")
+
+    assert isinstance(error, SSEError)
+    assert error.channel == "prices"
+    assert str(error).startswith("channel 'prices' has been closed for good. ")
+
+
+def test_a_slow_subscriber_says_where_it_stood_and_what_to_do() -> None:
+    error = SubscriberTooSlow(["prices", "news"], "ab.7-cd.1")
+
+    assert isinstance(error, SSEError)
+    assert (error.channels, error.last_event_id) == (["prices", "news"], "ab.7-cd.1")
+    assert str(error).startswith("channels ['prices', 'news']: the event after 'ab.7-cd.1' ")
+    assert str(error).endswith('Raise history, or choose slow="reset".')
+
+
+@pytest.mark.parametrize("error", [ChannelClosed("c"), SubscriberTooSlow(["c"], "ab.7")])
+def test_the_errors_of_channels_survive_pickling(error: SSEError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert vars(again) == vars(error)
+    assert str(again) == str(error)

@@ -32,6 +32,8 @@ from sse_starlette.event import (
     encode,
     encoder,
     ensure_bytes,
+    parse_frame,
+    split_frames,
 )
 
 CRLF = "\r\n"
@@ -615,3 +617,70 @@ def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) 
 
     assert with_orjson == without
     assert json.loads(without.removeprefix(b"data: "))[0]["text"] == value["text"]
+
+
+# Frames back into events
+
+
+@pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "lf"])
+@pytest.mark.parametrize("frame", [frame for _, frame in FRAMES])
+def test_a_frame_that_was_read_becomes_the_same_frame(frame: bytes, sep: str) -> None:
+    assert parse_frame(frame.replace(b"\r\n", sep.encode())).encode() == frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "fields"),
+    [
+        (b"\n", {}),
+        (b"data: a\n\n", {"data": "a"}),
+        (b"data:a\n\n", {"data": "a"}),
+        (b"data:  a\n\n", {"data": " a"}),
+        (b"data\n\n", {"data": ""}),
+        (b"data:\n\n", {"data": ""}),
+        (b"data: a\ndata\ndata: b\n\n", {"data": "a\n\nb"}),
+        (b"data: a\r\ndata: b\rdata: c\n\r\n", {"data": "a\nb\nc"}),
+        (b"data: a: b\n\n", {"data": "a: b"}),
+        (b"event: e\nevent: f\n\n", {"event": "f"}),
+        (b"id: 1\nid\n\n", {"id": ""}),
+        (b"retry: 5\n\n", {"retry": 5}),
+        (b"retry: 007\n\n", {"retry": 7}),
+        (b"retry: -5\n\n", {}),
+        (b"retry: 5s\n\n", {}),
+        (b"retry\n\n", {}),
+        ("retry: \u0665\n\n".encode(), {}),
+        (b": a\n:b\n:\n\n", {"comment": "a\nb\n"}),
+        (b"Data: a\nother: b\nlone\n\n", {}),
+        (b"data: \xc3\xa9\xff\n\n", {"data": "\xe9\ufffd"}),
+        ("data: \u2028\x85\x0b\n\n".encode(), {"data": "\u2028\x85\x0b"}),
+    ],
+)
+def test_a_frame_is_read_as_clients_read_it(frame: bytes, fields: dict[str, Any]) -> None:
+    event = parse_frame(frame)
+
+    found = {name: getattr(event, name) for name in ("data", "event", "id", "retry", "comment")}
+    assert {name: value for name, value in found.items() if value is not None} == fields
+    assert event.sep is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"", b"data: a", b"data: a\n", b"data: a\r\n", b"data: a\n\ndata: b\n\n", b"a\r\rb\n\n"],
+)
+def test_what_is_not_one_event_is_no_frame(frame: bytes) -> None:
+    with pytest.raises(ValueError, match="is not one event: an event ends with an empty line"):
+        parse_frame(frame)
+
+
+def test_an_error_shows_no_more_than_the_beginning_of_a_large_frame() -> None:
+    with pytest.raises(ValueError, match="is not one event") as raised:
+        parse_frame(b"x" * 100_000)
+
+    assert len(str(raised.value)) < 200
+
+
+def test_a_run_of_frames_is_split_where_it_was_joined() -> None:
+    frames = [frame for fields, frame in FRAMES if fields]
+
+    assert split_frames(b"".join(frames)) == frames
+    assert split_frames(frames[0]) == frames[:1]
+    assert split_frames(b"") == []

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
-from tests.unit.driving import HandFeed, StillLoop, drive, settled
+from tests.unit.driving import HandFeed, StillLoop, drive, each_way_to_cancel, settled
 
 from sse_starlette import EventSourceResponse, ServerSentEvent, drain
 from sse_starlette._shutdown import AppStatus
@@ -125,6 +125,35 @@ async def test_source_that_does_not_end_within_the_grace_is_stopped_then() -> No
     assert exchange.body == b"1" + FAREWELL
 
 
+@each_way_to_cancel
+async def test_server_that_cancels_within_the_grace_still_lets_the_farewell_out(way: str) -> None:
+    run = Run(b"1", grace=5)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await run.loop.advance(1)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert exchange.body == b"1" + FAREWELL
+    assert exchange.complete
+    assert run.stream.reason == "cancelled"
+
+
+@each_way_to_cancel
+async def test_server_that_cancels_without_a_word_gets_no_farewell(way: str) -> None:
+    run = Run(b"1", grace=5)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert exchange.body == b"1"
+    assert exchange.complete
+
+
 async def test_grace_of_the_request_counts_for_more_than_that_of_the_response() -> None:
     run = Run(b"1", grace=5)
 
@@ -189,6 +218,36 @@ async def test_explicit_request_replaces_the_one_before() -> None:
         await exchange.returns()
 
     assert (told, run.told, lives) == (1, 1, True)
+
+
+async def test_request_that_comes_within_the_grace_begins_it_anew_and_tells_nobody_again() -> None:
+    run = Run(b"1", grace=5)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await run.loop.advance(4)
+        run.drain()
+        await run.loop.advance(4.9)
+        lives = run.stream.reason is None
+        await run.loop.advance(0.1)
+        await exchange.returns()
+
+    assert lives
+    assert run.told == 1
+
+
+async def test_request_that_comes_when_the_stream_has_ended_does_nothing() -> None:
+    run = Run(b"1")
+
+    async with drive(run) as exchange:
+        run.feed.end()
+        await exchange.returns()
+        run.drain()
+        await run.loop.advance(5)
+
+    assert run.told == 0
+    assert run.loop.waiting == 0
 
 
 async def test_stream_that_waits_for_its_first_event_says_its_headers_and_farewell() -> None:

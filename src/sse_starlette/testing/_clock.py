@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from .._loop import current_loop
+from sse_starlette._loop import current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import anyio.abc
 
-    from .._loop import Alarm, Loop, WakeUp
+    from sse_starlette._loop import Alarm, Loop, WakeUp
 
 _TURNS = 40
 """How often the loop turns before anybody asks whether all tasks wait: more than a reaction takes."""
@@ -65,7 +65,7 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has moved by so many seconds; for apps that are to follow it."""
         awake = anyio.Event()
-        alarm = _ClockAlarm(self, awake.set)
+        alarm = self.alarm(awake.set)
         alarm.set(self._now + seconds)
         try:
             await awake.wait()
@@ -98,22 +98,25 @@ class Clock:
                 await settled()
         self._now = then
 
-    def put(self, when: float, alarm: _ClockAlarm) -> None:
-        """Let `alarm` ring at `when`, unless it has been set anew by then."""
+    def alarm(self, ring: Callable[[], None]) -> Alarm:
+        """Return an alarm that calls `ring` at the time on this clock to which it's set."""
+        return _ClockAlarm(self._put, ring)
+
+    def _put(self, when: float, alarm: _ClockAlarm) -> None:
         heapq.heappush(self._due, (when, next(self._order), alarm))
 
 
 class _ClockAlarm:
-    __slots__ = ("_clock", "ring", "when")
+    __slots__ = ("_put", "ring", "when")
 
-    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
-        self._clock = clock
-        self.ring = ring
+    def __init__(self, put: Callable[[float, _ClockAlarm], None], ring: Callable[[], None]) -> None:
+        self._put = put
+        self.ring: Callable[[], None] = ring
         self.when: float | None = None
 
     def set(self, when: float) -> None:
         self.when = when
-        self._clock.put(when, self)
+        self._put(when, self)
 
     def stop(self) -> None:
         self.when = None
@@ -128,6 +131,9 @@ class ServedLoop:
         self.server = server
         """Whose streams run here."""
         self.key: object = self._real.key
+        self.soon = self._real.soon
+        self.later = self._real.later
+        self.is_current = self._real.is_current
 
     def time(self) -> float:
         return self._real.time() if self._clock is None else self._clock.time()
@@ -138,7 +144,7 @@ class ServedLoop:
     def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
         if self._clock is None:
             return self._real.alarm(ring, beside)
-        return _ClockAlarm(self._clock, ring)
+        return self._clock.alarm(ring)
 
     def knock(self, call: Callable[[], object]) -> None:
         self._real.knock(call)

@@ -27,7 +27,7 @@ CHECKS: Final = frozenset(
 """The bugs that every stream is looked through for without being asked; see `connect`'s `unchecked`."""
 
 
-class StreamFailure(AssertionError):
+class StreamFailure(AssertionError):  # noqa: N818  (a test has failed)
     """
     A stream is not what it should be; the text says how, and shows what arrived.
 

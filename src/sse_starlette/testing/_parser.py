@@ -65,13 +65,13 @@ Parsed: TypeAlias = Event | Comment | Cursor
 
 
 class EventStreamParser:
-    """
+    r"""
     Makes events of bytes, as a browser does.
 
     ```python
     parser = EventStreamParser()
-    parser.feed(b"id: 7\\ndata: a")  # []
-    parser.feed(b"b\\n\\n")  # [Event("message", "ab", "7", own_id=True)]
+    parser.feed(b"id: 7\ndata: a")  # []
+    parser.feed(b"b\n\n")  # [Event("message", "ab", "7", own_id=True)]
     ```
     """
 
@@ -83,7 +83,7 @@ class EventStreamParser:
             last_event_id: the last event id to begin with: that of the connection before this one.
             max_event_bytes: the most bytes that one event may have, an unfinished line included.
         """
-        self.last_event_id = last_event_id
+        self.last_event_id: str = last_event_id
         """What a client would come back with: set when a block is complete, not before."""
         self.retry_ms: int | None = None
         """The reconnection time the server asked for, in milliseconds; None: it didn't."""
@@ -95,6 +95,7 @@ class EventStreamParser:
         self._after_cr = False
         self._first_line = True
         self._id = last_event_id
+        self._retry: int | None
         self._begin_block()
 
     @property
@@ -167,7 +168,7 @@ class EventStreamParser:
                 self._id = value
                 self._own_id = True
             case "retry" if _RETRY.fullmatch(value):
-                self._retry = self.retry_ms = int(value)
+                self.retry_ms = self._retry = int(value)
             case "retry":
                 self._fault("malformed field", f"clients ignore {_shown(raw)}: not a number of ms")
             case _:
@@ -188,7 +189,7 @@ class EventStreamParser:
     def _begin_block(self) -> None:
         self._data: list[str] = []
         self._type = ""
-        self._retry: int | None = None
+        self._retry = None
         self._own_id = False
         self._seen: set[str] = set()
         self._size = 0

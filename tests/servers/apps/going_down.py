@@ -1,4 +1,4 @@
-"""The streams that tests have open when a server goes down, and a program that runs them in a thread.
+"""The streams that tests have open when a server goes down, and two programs that run uvicorn in theirs.
 
 What happens on the server's side goes into the file that JOURNAL names, one JSON object a line: the
 processes that write there are gone when a test looks at it. Times are CLOCK_MONOTONIC, which all
@@ -7,14 +7,17 @@ processes of a machine share.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -39,16 +42,16 @@ def note(what: str, **facts: Any) -> None:
 
 
 @contextlib.contextmanager
-def noted(path: str) -> Iterator[None]:
+def noted(request: Request) -> Iterator[None]:
     """Note how a generator began and ended."""
-    note("began", path=path)
+    note("began", client=request.client)
     try:
         yield
     except anyio.get_cancelled_exc_class():
-        note("cancelled", path=path)
+        note("cancelled")
         raise
     finally:
-        note("finally", path=path)
+        note("finally")
 
 
 def note_the_end(reason: str) -> None:
@@ -62,7 +65,7 @@ async def idle(request: Request) -> EventSourceResponse:
     """One event, then nothing for ever."""
 
     async def events() -> AsyncIterator[Event]:
-        with noted(request.url.path):
+        with noted(request):
             yield {"data": "hello", "retry": 200}
             await anyio.sleep_forever()
 
@@ -84,7 +87,7 @@ async def finishing(request: Request) -> EventSourceResponse:
     going_down = anyio.Event()
 
     async def events() -> AsyncIterator[Event]:
-        with noted(request.url.path):
+        with noted(request):
             yield {"data": "hello"}
             await going_down.wait()
             for left in range(10):
@@ -104,7 +107,7 @@ async def stubborn(request: Request) -> EventSourceResponse:
     """Has a second to come to an end, and doesn't."""
 
     async def events() -> AsyncIterator[Event]:
-        with noted(request.url.path):
+        with noted(request):
             yield {"data": "hello"}
             while True:
                 await anyio.sleep(0.05)
@@ -113,6 +116,18 @@ async def stubborn(request: Request) -> EventSourceResponse:
     return EventSourceResponse(
         events(), on_close=note_the_end, farewell=FAREWELL, shutdown_grace_period=1
     )
+
+
+async def flood(request: Request) -> EventSourceResponse:
+    """More than any client can take."""
+
+    async def events() -> AsyncIterator[Event]:
+        with noted(request):
+            while True:
+                yield {"data": "x" * 65_536}
+                note("sent")
+
+    return EventSourceResponse(events(), on_close=note_the_end, farewell=FAREWELL)
 
 
 async def drain_now(request: Request) -> PlainTextResponse:
@@ -146,6 +161,7 @@ app = Starlette(
         Route("/spread", spread),
         Route("/finishing", finishing),
         Route("/stubborn", stubborn),
+        Route("/flood", flood),
         Route("/drain", drain_now),
         Route("/who", who),
         Route("/blank", blank),
@@ -155,16 +171,41 @@ app = Starlette(
 behind_middleware = BaseHTTPMiddleware(app, dispatch=pass_on)
 
 
-def main() -> None:
-    """Run uvicorn in a thread, as a test or a notebook does, until standard input ends."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=int(sys.argv[1]), use_colors=False)
-    server = uvicorn.Server(config)
+def listen_for_the_signal(call: Callable[[], None]) -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: call())
+
+
+def run_in_a_thread() -> None:
+    """Run uvicorn in a thread, as a notebook or a test does."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, use_colors=False))
     thread = threading.Thread(target=server.run)
+    told = threading.Event()
+    listen_for_the_signal(told.set)
     thread.start()
-    sys.stdin.read()
+    told.wait()
     server.should_exit = True
     thread.join()
 
 
+class WithoutSignals(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_without_signals() -> None:
+    """Run uvicorn, but handle the signals otherwise, as programs with more than a server do."""
+    server = WithoutSignals(uvicorn.Config(app, port=0, use_colors=False))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, partial(setattr, server, "should_exit", True))
+        await server.serve()
+
+    asyncio.run(main())
+
+
 if __name__ == "__main__":
-    main()
+    {"thread": run_in_a_thread, "without-signals": run_without_signals}[sys.argv[1]]()
