@@ -1,8 +1,10 @@
 """
 The exceptions of this package, one small tree.
 
-    SSEError                everything below
-    └── SendTimeoutError    one send took longer than it was allowed to; also a TimeoutError
+    SSEError                    everything below; `except SSEError` catches what only we raise
+    ├── ChannelClosed           the channel takes no more events
+    ├── SendTimeoutError        a client took longer over one send than it was allowed (TimeoutError)
+    └── SubscriberTooSlow       a channel has forgotten the next event of a subscription
 
 A wrong argument is not among them: it raises `TypeError` or `ValueError`, where it was written.
 """

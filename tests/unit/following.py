@@ -1,0 +1,223 @@
+"""
+What the tests of channels share: a loop that turns when the test says so, and a strict client.
+
+The client knows the event stream as the WHATWG has it and the ids as the documentation has them; it
+has nothing of our code in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from tests.unit.driving import StillLoop
+
+import sse_starlette.channel
+import sse_starlette.hub
+from sse_starlette._loop import Alarm, WakeUp, stand_in
+from sse_starlette.channel import Channel, Subscription
+
+if TYPE_CHECKING:
+    import anyio.abc
+
+
+class HandLoop:
+    """A loop without tasks, threads or time: it turns when the test says so."""
+
+    def __init__(self) -> None:
+        self.key: object = self
+        self.now = 1_000.0
+        self.current = True
+        """Whether the calling thread is to be taken for the one of this loop."""
+        self.closed = False
+        self.knocks = 0
+        self.calls: list[Callable[[], object]] = []
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def wake_up(self) -> WakeUp:
+        return HandWakeUp()
+
+    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
+        raise NotImplementedError
+
+    def soon(self, call: Callable[[], object], /) -> None:
+        self.calls.append(call)
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> None:
+        self.timers.append((self.now + seconds, call))
+
+    def is_current(self) -> bool:
+        return self.current
+
+    def knock(self, call: Callable[[], object]) -> None:
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        self.knocks += 1
+        self.calls.append(call)
+
+    def turn(self) -> None:
+        """Call what is ready now."""
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+    def settle(self) -> None:
+        """Turn until nothing is ready."""
+        while self.calls:
+            self.turn()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, and settle."""
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        self.calls += [call for _, call in due]
+        self.settle()
+
+
+class HandWakeUp:
+    """Wakes nobody, since nothing ever waits."""
+
+    def set(self) -> None:
+        pass
+
+    async def wait(self) -> None:
+        raise NotImplementedError
+
+
+L = TypeVar("L", HandLoop, StillLoop)
+
+
+@contextmanager
+def on_loop(loop: L) -> Iterator[L]:
+    """Let `loop` stand in for the running one."""
+    token = stand_in.set(loop)
+    try:
+        yield loop
+    finally:
+        stand_in.reset(token)
+
+
+class Hands:
+    """The hands of a clock that channels and hubs look at."""
+
+    def __init__(self) -> None:
+        self.now = 50_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """Stop the clock of channels and hubs until the test moves it."""
+    hands = Hands()
+    time = SimpleNamespace(monotonic=hands.monotonic)
+    monkeypatch.setattr(sse_starlette.channel, "time", time)
+    monkeypatch.setattr(sse_starlette.hub, "time", time)
+    return hands
+
+
+@dataclass(frozen=True)
+class Got:
+    """An event as a client's listener gets it."""
+
+    event: str
+    data: str
+    id: str
+
+    @property
+    def reset(self) -> dict[str, str]:
+        assert self.event == "reset"
+        told: dict[str, str] = json.loads(self.data)
+        assert set(told) == {"reason", "channel", "cursor"}
+        return told
+
+
+FIELDS = {b"data", b"event", b"id", b"retry", b""}
+
+
+class Client:
+    """Reads what it's given, remembers the last id, and forgets half events when it's cut off."""
+
+    def __init__(self) -> None:
+        self.last_event_id = ""
+        self.got: list[Got] = []
+        self.blocks = 0
+        self._rest = b""
+
+    @property
+    def data(self) -> list[str]:
+        return [one.data for one in self.got]
+
+    def read(self, piece: bytes) -> list[Got]:
+        """Take what has come in; return the events that it completes."""
+        before = len(self.got)
+        *blocks, self._rest = (self._rest + piece).split(b"\r\n\r\n")
+        for block in blocks:
+            self._block(block)
+        return self.got[before:]
+
+    def cut(self) -> str:
+        """Lose the connection; return the id to come back with."""
+        # The second CR has ended the empty line, whether or not its LF comes.
+        if self._rest.endswith(b"\r\n\r"):
+            self._block(self._rest[:-3])
+        self._rest = b""
+        return self.last_event_id
+
+    def _block(self, block: bytes) -> None:
+        self.blocks += 1
+        event, data = "message", []
+        for line in block.split(b"\r\n"):
+            assert b"\r" not in line
+            assert b"\n" not in line
+            name, colon, value = line.partition(b":")
+            assert name in FIELDS
+            assert colon
+            text = value.removeprefix(b" ").decode()
+            if name == b"event":
+                event = text
+            elif name == b"data":
+                data.append(text)
+            elif name == b"id":
+                self.last_event_id = text
+        if data:
+            self.got.append(Got(event, "\n".join(data), self.last_event_id))
+
+
+def taken(subscription: Subscription) -> bytes:
+    """Take all that is ready."""
+    frames = b""
+    while more := subscription.take():
+        frames += more
+    return frames
+
+
+def opened(subscription: Subscription, wake: Callable[[], None] = lambda: None) -> Subscription:
+    """Open a subscription as the writer of a response does."""
+    subscription.open(wake)
+    return subscription
+
+
+def read(subscription: Subscription, client: Client | None = None) -> list[Got]:
+    """Let a client read all that is ready."""
+    return (client or Client()).read(taken(subscription))
+
+
+def fill(channel: Channel, first: int, last: int, **fields: Any) -> None:
+    """Publish these numbers."""
+    for number in range(first, last + 1):
+        channel.publish_nowait({"data": str(number), **fields})
+
+
+def numbers(first: int, last: int) -> list[str]:
+    """The data of these numbers."""
+    return [str(number) for number in range(first, last + 1)]

@@ -1,0 +1,299 @@
+"""Who is called when something has been published: at once when it's quiet, together when it isn't."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from tests.unit.driving import SEAT_BELT_SECONDS, until
+from tests.unit.following import HandLoop
+
+from sse_starlette._audience import Audience
+from sse_starlette._loop import current_loop
+
+
+class Member:
+    def __init__(self, react: Callable[[], None] = lambda: None) -> None:
+        self.calls = 0
+        self._react = react
+
+    def call(self) -> None:
+        self.calls += 1
+        self._react()
+
+    def offset_in(self, channel: Any) -> int:
+        raise NotImplementedError
+
+
+class Forsaken:
+    def __init__(self) -> None:
+        self.audiences: list[Audience] = []
+
+    def __call__(self, audience: Audience) -> None:
+        self.audiences.append(audience)
+
+
+def audience_of(loop: HandLoop, *members: Member) -> Audience:
+    audience = Audience(loop, Forsaken())
+    for member in members:
+        audience.add(member)
+    return audience
+
+
+def test_a_quiet_audience_is_called_at_once() -> None:
+    loop = HandLoop()
+    one, another = Member(), Member()
+    audience = audience_of(loop, one, another)
+
+    audience.call()
+
+    assert (one.calls, another.calls) == (1, 1)
+    loop.settle()
+    audience.call()
+    assert (one.calls, another.calls) == (2, 2)
+
+
+def test_calls_while_the_members_are_at_work_become_one() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    audience.call()
+
+    for _ in range(50):
+        audience.call()
+
+    assert member.calls == 1
+    loop.settle()
+    assert member.calls == 2
+
+
+def test_whoever_publishes_when_called_is_called_again() -> None:
+    loop = HandLoop()
+    audience = audience_of(loop)
+    member = Member(lambda: audience.call() if member.calls < 5 else None)
+    audience.add(member)
+
+    audience.call()
+    loop.settle()
+
+    assert member.calls == 5
+
+
+def test_after_work_comes_a_pause_as_long_as_the_work() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    audience.call()
+    loop.now += 0.05
+    loop.turn()
+
+    audience.call()
+
+    loop.advance(0.04)
+    assert member.calls == 1
+    loop.advance(0.02)
+    assert member.calls == 2
+
+
+def test_calls_in_the_pause_become_one() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    audience.call()
+    loop.now += 0.05
+    loop.turn()
+
+    for _ in range(50):
+        audience.call()
+    loop.advance(1)
+
+    assert member.calls == 2
+    assert loop.timers == []
+    assert loop.calls == []
+
+
+def test_after_the_pause_it_is_quiet_again() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    audience.call()
+    loop.now += 0.05
+    loop.turn()
+    loop.now += 0.05
+
+    audience.call()
+
+    assert member.calls == 2
+
+
+def test_whatever_blocked_the_loop_nobody_waits_long_for_the_next_event() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    audience.call()
+    loop.now += 60
+    loop.turn()
+
+    audience.call()
+    loop.advance(0.1)
+
+    assert member.calls == 2
+
+
+def test_another_thread_knocks_once_until_it_is_answered() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    loop.current = False
+
+    for _ in range(50):
+        audience.call()
+    assert (loop.knocks, member.calls) == (1, 0)
+
+    loop.settle()
+    assert member.calls == 1
+    audience.call()
+    loop.settle()
+    assert (loop.knocks, member.calls) == (2, 2)
+
+
+def test_what_is_published_while_a_knock_is_answered_knocks_again() -> None:
+    loop = HandLoop()
+    loop.current = False
+    audience = audience_of(loop)
+    member = Member(lambda: audience.call() if member.calls == 1 else None)
+    audience.add(member)
+
+    audience.call()
+    loop.settle()
+
+    assert member.calls == 2
+
+
+def test_a_loop_that_was_closed_in_mid_stream_is_forsaken() -> None:
+    loop = HandLoop()
+    forsaken = Forsaken()
+    audience = Audience(loop, forsaken)
+    loop.current, loop.closed = False, True
+
+    audience.call()
+
+    assert forsaken.audiences == [audience]
+
+
+def test_members_come_and_go() -> None:
+    loop = HandLoop()
+    stays, goes = Member(), Member()
+    audience = audience_of(loop, stays, goes)
+    assert audience
+
+    audience.discard(goes)
+    audience.discard(goes)
+    audience.discard(Member())
+    audience.add(stays)
+    audience.call()
+
+    assert (stays.calls, goes.calls) == (1, 0)
+    assert audience.members() == [stays]
+    audience.discard(stays)
+    assert not audience
+
+
+def test_a_member_that_leaves_when_another_is_called_disturbs_nobody() -> None:
+    loop = HandLoop()
+    audience = audience_of(loop)
+    members = [Member(lambda: audience.discard(members[0])) for _ in range(3)]
+    for member in members:
+        audience.add(member)
+
+    audience.call()
+
+    assert sorted(member.calls for member in members)[1:] == [1, 1]
+    assert len(audience.members()) == 2
+
+
+def test_nobody_is_kept_alive_by_being_a_member() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    gone = weakref.ref(member)
+
+    del member
+    gc.collect()
+
+    assert gone() is None
+    assert not audience
+    audience.call()
+
+
+def test_members_may_be_counted_by_another_thread_while_they_come_and_go() -> None:
+    loop = HandLoop()
+    audience = audience_of(loop)
+    enough = threading.Event()
+    failed: list[BaseException] = []
+
+    def count() -> None:
+        try:
+            while not enough.is_set():
+                audience.members()
+        except BaseException as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    for _ in range(3_000):
+        members = [Member() for _ in range(3)]
+        for member in members:
+            audience.add(member)
+        audience.discard(members[0])
+    enough.set()
+    thread.join(SEAT_BELT_SECONDS)
+
+    assert failed == []
+
+
+@pytest.mark.anyio
+async def test_members_are_called_on_their_own_loop() -> None:
+    here = threading.get_ident()
+    threads: list[int] = []
+    called = anyio.Event()
+
+    def note() -> None:
+        threads.append(threading.get_ident())
+        called.set()
+
+    member = Member(note)
+    audience = Audience(current_loop(), Forsaken())
+    audience.add(member)
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        await anyio.to_thread.run_sync(audience.call)
+        await called.wait()
+        audience.call()
+        await until(lambda: member.calls >= 2)
+
+    assert set(threads) == {here}
+
+
+@pytest.mark.anyio
+async def test_a_busy_audience_leaves_the_loop_to_others() -> None:
+    calls_between: list[int] = []
+    member = Member()
+    audience = Audience(current_loop(), Forsaken())
+    audience.add(member)
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        for _ in range(20):
+            before = member.calls
+            for _ in range(100):
+                audience.call()
+            await anyio.lowlevel.checkpoint()
+            calls_between.append(member.calls - before)
+
+    assert max(calls_between) <= 3

@@ -1,0 +1,556 @@
+"""Hub: the channels of an application by name, for how long, and several of them on one stream."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, http_scope
+from tests.unit.following import (
+    Client,
+    HandLoop,
+    Hands,
+    fill,
+    numbers,
+    on_loop,
+    opened,
+    read,
+    stop_the_clock,
+    taken,
+)
+
+from sse_starlette.channel import Channel, Gap
+from sse_starlette.errors import SubscriberTooSlow
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.hub import Hub
+from sse_starlette.sse import EventSourceResponse
+
+
+@pytest.fixture
+def loop() -> Iterator[HandLoop]:
+    with on_loop(HandLoop()) as loop:
+        yield loop
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    return stop_the_clock(monkeypatch)
+
+
+# --- A name stands for a channel
+
+
+def test_a_name_stands_for_the_same_channel() -> None:
+    hub = Hub()
+
+    assert hub.channel("a") is hub.channel("a")
+    assert hub.channel("a") is not hub.channel("b")
+    assert hub.channel("a").name == "a"
+
+
+def test_two_hubs_have_nothing_in_common() -> None:
+    assert Hub().channel("a") is not Hub().channel("a")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "*", "é\U0001f600", "a\r\nb", "x" * 1_000])
+def test_any_text_is_a_name(loop: HandLoop, name: str) -> None:
+    channel = Hub().channel(name)
+
+    (reset,) = read(opened(channel.subscribe("nonsense")))
+
+    assert reset.reset["channel"] == name
+
+
+def test_threads_that_ask_for_a_name_get_the_same_channel() -> None:
+    hub = Hub()
+    together = Barrier(4)
+
+    def ask() -> list[Channel]:
+        together.wait(SEAT_BELT_SECONDS)
+        return [hub.channel(str(number)) for number in range(200)]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [future.result() for future in [pool.submit(ask) for _ in range(4)]]
+
+    assert answers == [answers[0]] * 4
+
+
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "history": (5, 6),
+    "history_bytes": (1_000, 2_000),
+    "history_seconds": (1.0, 2.0),
+    "slow": ("reset", "disconnect"),
+    "linger": (1.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_channel_can_not_get_other_options_than_it_has(option: str) -> None:
+    hub = Hub()
+    mine, other = OPTIONS[option]
+    channel = hub.channel("a", **{option: mine})
+
+    assert hub.channel("a", **{option: mine}) is channel
+    assert hub.channel("a") is channel
+    with pytest.raises(ValueError, match=f"channel 'a' has {option}={mine!r} already"):
+        hub.channel("a", **{option: other})
+    assert channel.options[option] == mine
+
+
+def test_options_that_were_left_out_are_options_too() -> None:
+    hub = Hub()
+    hub.channel("a")
+
+    hub.channel("a", history=1_000, slow="disconnect", linger=30.0)
+    with pytest.raises(ValueError, match="has history=1000 already, so it can't get history=5"):
+        hub.channel("a", history=5)
+    with pytest.raises(ValueError, match="latest_by"):
+        hub.channel("a", latest_by=len)  # type: ignore[arg-type]
+
+
+def test_the_newest_events_need_their_key_in_one_place_only() -> None:
+    hub = Hub()
+
+    def key(event: ServerSentEvent) -> object:
+        return event.event
+
+    channel = hub.channel("a", slow="latest", latest_by=key)
+
+    assert hub.channel("a") is channel
+    assert hub.channel("a", latest_by=key) is channel
+
+
+def test_a_channel_whose_options_are_wrong_is_not_made() -> None:
+    hub = Hub()
+
+    with pytest.raises(ValueError, match="history must be"):
+        hub.channel("a", history=0)
+
+    assert hub.stats().channels == {}
+    assert hub.channel("a", history=5).options["history"] == 5
+
+
+# --- How long a channel is kept
+
+
+def epoch_of(hub: Hub, name: str = "a") -> str:
+    gc.collect()
+    return hub.channel(name).epoch
+
+
+def test_a_channel_nobody_uses_is_kept_for_its_linger_time(hands: Hands) -> None:
+    hub = Hub(linger=30)
+    epoch = epoch_of(hub)
+
+    hands.now += 29.9
+    assert epoch_of(hub) == epoch
+    hands.now += 29.9
+    assert epoch_of(hub) == epoch
+    hands.now += 30.1
+    assert epoch_of(hub) != epoch
+
+
+def test_a_client_of_a_channel_that_was_forgotten_is_told(loop: HandLoop, hands: Hands) -> None:
+    hub = Hub()
+    hub.channel("a").publish_nowait("x")
+    event_id = hub.channel("a").last_event_id
+
+    hands.now += 31
+
+    (reset,) = read(opened(hub.channel("a").subscribe(event_id)))
+    assert reset.reset["reason"] == "epoch"
+
+
+def test_a_channel_that_is_held_is_never_replaced_by_a_namesake(hands: Hands) -> None:
+    hub = Hub()
+    held = hub.channel("a")
+
+    hands.now += 1_000
+
+    assert hub.channel("a") is held
+    hands.now += 1_000
+    assert hub.stats().channels.keys() == {"a"}
+    assert hub.channel("a") is held
+
+
+def test_a_channel_with_a_subscriber_is_kept(loop: HandLoop, hands: Hands) -> None:
+    hub = Hub()
+    subscription = opened(hub.channel("a").subscribe())
+    epoch = epoch_of(hub)
+
+    hands.now += 1_000
+    assert epoch_of(hub) == epoch
+    subscription.stop()
+    del subscription
+    hands.now += 29
+    assert hub.stats().channels.keys() == {"a"}
+    hands.now += 2
+    assert epoch_of(hub) != epoch
+
+
+def test_publishing_keeps_a_channel(hands: Hands) -> None:
+    hub = Hub()
+    epoch = epoch_of(hub)
+
+    for _ in range(5):
+        hands.now += 20
+        hub.channel("a").publish_nowait("x")
+
+    assert epoch_of(hub) == epoch
+
+
+def test_one_channel_may_linger_longer_or_shorter_than_the_others(hands: Hands) -> None:
+    hub = Hub(linger=10)
+    hub.channel("short", linger=5)
+    hub.channel("usual")
+    hub.channel("long", linger=20)
+
+    left = []
+    for _ in range(3):
+        hands.now += 7
+        gc.collect()
+        left.append(set(hub.stats().channels))
+
+    assert left == [{"usual", "long"}, {"long"}, set()]
+
+
+def test_without_linger_a_channel_lives_as_long_as_it_is_used(hands: Hands) -> None:
+    hub = Hub(linger=0)
+    epoch = epoch_of(hub)
+    held = hub.channel("a")
+
+    hands.now += 0.001
+    assert hub.channel("a") is held
+    del held
+    hands.now += 0.001
+
+    assert epoch_of(hub) != epoch
+
+
+def test_a_closed_channel_is_remembered_for_its_linger_time(hands: Hands) -> None:
+    hub = Hub()
+    hub.channel("a").close()
+
+    hands.now += 29
+    assert hub.channel("a").closed
+    hands.now += 31
+    gc.collect()
+    assert not hub.channel("a").closed
+
+
+def test_many_names_that_were_used_once_leave_nothing_behind(hands: Hands) -> None:
+    hub = Hub(linger=1)
+
+    for number in range(2_000):
+        hands.now += 0.1
+        hub.channel(str(number)).publish_nowait("x")
+
+    gc.collect()
+    assert len(hub.stats().channels) <= 30
+    assert len(hub._lingering) <= 30
+
+
+def test_a_channel_that_was_held_lingers_when_it_is_let_go(hands: Hands) -> None:
+    hub = Hub(linger=30)
+    held = hub.channel("a")
+    epoch = held.epoch
+    hands.now += 1_000
+    hub.stats()
+    assert hub.channel("a") is held
+
+    del held
+    hands.now += 29
+
+    assert epoch_of(hub) == epoch
+
+
+def test_not_every_call_looks_through_all_channels(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    looks: list[float] = []
+    monkeypatch.setattr(Channel, "idle_since", lambda self, now: looks.append(now))
+
+    for _ in range(500):
+        hands.now += 0.01
+        hub.channel("a")
+
+    assert len(looks) <= 5
+
+
+@pytest.mark.parametrize("linger", [-1, float("nan")])
+def test_a_linger_time_of_less_than_nothing_is_refused(linger: float) -> None:
+    with pytest.raises(ValueError, match="linger must be >= 0 seconds"):
+        Hub(linger=linger)
+
+
+# --- Several channels on one stream
+
+
+def test_one_stream_has_the_events_of_all_its_channels_in_the_order_of_each(
+    loop: HandLoop,
+) -> None:
+    hub = Hub()
+    a, b, other = hub.channel("a"), hub.channel("b"), hub.channel("other")
+    subscription = opened(hub.subscribe(["a", b]))
+    client = Client()
+
+    for number in range(1, 31):
+        a.publish_nowait(f"a{number}")
+        other.publish_nowait("other")
+        b.publish_nowait(f"b{number}")
+        if number % 7 == 0:
+            read(subscription, client)
+    read(subscription, client)
+
+    assert [one for one in client.data if one[0] == "a"] == [f"a{n}" for n in range(1, 31)]
+    assert [one for one in client.data if one[0] == "b"] == [f"b{n}" for n in range(1, 31)]
+    assert len(client.data) == 60
+
+
+def test_who_comes_back_gets_what_it_missed_in_each_channel(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    client = Client()
+    subscription = opened(hub.subscribe([a, b]))
+    a.publish_nowait("a1")
+    b.publish_nowait("b1")
+    read(subscription, client)
+    subscription.stop()
+    a.publish_nowait("a2")
+    b.publish_nowait("b2")
+    b.publish_nowait("b3")
+
+    asked = client.cut()
+    read(opened(hub.subscribe(["b", "a"], asked)), client)
+
+    assert asked == f"{a.epoch}.1-{b.epoch}.1"
+    assert sorted(client.data) == ["a1", "a2", "b1", "b2", "b3"]
+
+
+def test_whoever_is_cut_after_any_event_gets_the_rest_exactly(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    subscription = opened(hub.subscribe([a, b]))
+    for number in range(1, 5):
+        a.publish_nowait(f"a{number}")
+        b.publish_nowait(f"b{number}")
+    body = taken(subscription)
+
+    for length in range(body.index(b"data"), len(body)):
+        client = Client()
+        client.read(body[:length])
+        read(opened(hub.subscribe([a, b], client.cut())), client)
+        assert sorted(client.data) == [f"{name}{n}" for name in "ab" for n in range(1, 5)]
+
+
+def test_only_the_channel_that_was_lost_is_reset(loop: HandLoop, hands: Hands) -> None:
+    hub = Hub()
+    a = hub.channel("a")
+    hub.channel("b").publish_nowait("old")
+    a.publish_nowait("a1")
+    asked = f"{a.epoch}.0-{hub.channel('b').last_event_id}"
+    hands.now += 31
+    gc.collect()
+
+    client = Client()
+    subscription = opened(hub.subscribe(["a", "b"], asked))
+    hub.channel("b").publish_nowait("new")
+    read(subscription, client)
+
+    assert client.got[0].reset == {
+        "reason": "epoch",
+        "channel": "b",
+        "cursor": f"{a.epoch}.0-{hub.channel('b').epoch}.0",
+    }
+    assert client.data[1:] == ["a1", "new"]
+    assert (a.stats().resets, hub.channel("b").stats().resets) == ({}, {"epoch": 1})
+
+
+def test_an_id_of_one_channel_is_good_for_that_one_among_others(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    fill(a, 1, 3)
+    fill(b, 1, 3)
+
+    reset, *got = read(opened(hub.subscribe([a, b], f"{a.epoch}.1")))
+
+    assert (reset.reset["channel"], reset.reset["reason"]) == ("b", "epoch")
+    assert [one.data for one in got] == ["2", "3"]
+
+
+def test_an_id_that_is_none_resets_each_channel_once_and_moves_the_cursor_at_the_end(
+    loop: HandLoop,
+) -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    client = Client()
+    client.last_event_id = "nonsense"
+
+    resets = read(opened(hub.subscribe([a, b], "nonsense")), client)
+
+    cursor = f"{a.epoch}.0-{b.epoch}.0"
+    assert [one.reset["channel"] for one in resets] == ["a", "b"]
+    assert {one.reset["cursor"] for one in resets} == {cursor}
+    assert [one.id for one in resets] == ["nonsense", cursor]
+
+
+@pytest.mark.anyio
+async def test_on_gap_is_asked_for_each_channel_that_has_one() -> None:
+    hub = Hub()
+    a, b, c = (hub.channel(name) for name in "abc")
+    gaps: list[str] = []
+
+    def on_gap(gap: Gap) -> list[str]:
+        gaps.append(f"{gap.channel} {gap.reason}")
+        return [f"gap in {gap.channel}"]
+
+    async with hub.subscribe([a, b, c], f"{b.epoch}.0", on_gap=on_gap) as subscription:
+        got = [(await anext(subscription)).data for _ in range(2)]
+
+    assert gaps == ["a epoch", "c epoch"]
+    assert got == ["gap in a", "gap in c"]
+
+
+@pytest.mark.anyio
+async def test_filter_snapshot_and_replay_are_those_of_all_channels() -> None:
+    hub = Hub()
+    fill(hub.channel("a"), 1, 5)
+    fill(hub.channel("b"), 11, 15)
+    async with hub.subscribe(
+        ["a", "b"],
+        filter=lambda event: int(event.data) % 2,
+        snapshot=lambda: ["snapshot"],
+        replay=3,
+    ) as subscription:
+        got = [(await anext(subscription)).data for _ in range(5)]
+
+    assert got == ["snapshot", "3", "5", "13", "15"]
+
+
+def test_a_request_says_where_its_client_left_off(loop: HandLoop) -> None:
+    hub = Hub()
+    a = hub.channel("a")
+    fill(a, 1, 3)
+    scope = http_scope(headers=[(b"last-event-id", f"{a.epoch}.1".encode())])
+
+    got = read(opened(hub.subscribe(["a"], HTTPConnection(scope))))
+
+    assert [one.data for one in got] == ["2", "3"]
+    assert got[-1].id == f"{a.epoch}.3"
+
+
+def test_the_channels_of_a_stream_may_be_many_and_its_ids_stay_short(loop: HandLoop) -> None:
+    hub = Hub()
+    names = [f"channel {number}" for number in range(100)]
+    channels = [hub.channel(name) for name in names]
+    client = Client()
+    read(opened(hub.subscribe(names)), client)
+    for channel in channels:
+        fill(channel, 1, 12)
+
+    got = read(opened(hub.subscribe(names, client.cut())), client)
+
+    assert [one.data for one in got] == numbers(1, 12) * 100
+    assert len(client.last_event_id) < 100 * 13
+
+
+@pytest.mark.anyio
+async def test_a_stream_ends_when_all_its_channels_are_closed() -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    async with drive(EventSourceResponse(hub.subscribe([a, b]))) as client:
+        await client.chunk(0)
+        await a.publish("a1")
+        a.close()
+        await client.contains("a1")
+        await b.publish("b1")
+        await client.contains("b1")
+        b.close()
+        await client.returns()
+    reader = Client()
+    reader.read(client.body)
+
+    assert reader.data == ["a1", "b1"]
+    async with drive(EventSourceResponse(hub.subscribe([a, b], reader.cut()))) as client:
+        await client.returns()
+    assert client.status == 204
+
+
+@pytest.mark.anyio
+async def test_iterating_too_slowly_names_all_channels() -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b", history=1)
+    subscription = hub.subscribe([a, b])
+    fill(b, 1, 2)
+
+    with pytest.raises(SubscriberTooSlow) as raised:
+        await anext(subscription)
+
+    assert raised.value.channels == ["a", "b"]
+    assert raised.value.last_event_id == f"{a.epoch}.0-{b.epoch}.0"
+
+
+@pytest.mark.parametrize("channels", [[], ["a", "a"], ["a", "b", "a"]])
+def test_channels_that_are_none_or_the_same_are_refused(channels: list[str]) -> None:
+    with pytest.raises(ValueError, match="needs different channels, at least one"):
+        Hub().subscribe(channels)
+
+
+def test_a_channel_and_its_name_are_the_same() -> None:
+    hub = Hub()
+
+    with pytest.raises(ValueError, match="needs different channels"):
+        hub.subscribe([hub.channel("a"), "a"])
+
+
+def test_one_name_is_not_taken_for_many() -> None:
+    with pytest.raises(TypeError, match=r"give a list, \['prices'\]"):
+        Hub().subscribe("prices")
+
+
+# --- Figures, and life with an application
+
+
+def test_the_figures_of_a_hub_are_those_of_its_channels(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b")
+    both, only_a = opened(hub.subscribe([a, b])), opened(a.subscribe())
+    fill(a, 1, 2)
+    fill(b, 1, 3)
+    taken(both)
+    taken(only_a)
+
+    stats = hub.stats()
+
+    assert stats.channels == {"a": a.stats(), "b": b.stats()}
+    assert list(stats.channels) == ["a", "b"]
+    assert (stats.subscribers, stats.published, stats.delivered) == (3, 5, 7)
+    assert (Hub().stats().subscribers, Hub().stats().published) == (0, 0)
+
+
+@pytest.mark.anyio
+async def test_a_hub_in_memory_may_be_the_lifespan_of_an_application() -> None:
+    hub = Hub()
+    app = Starlette(lifespan=hub.lifespan)
+
+    async with hub.lifespan(app):
+        await hub.channel("a").publish("x")
+    async with hub.lifespan():
+        await hub.channel("a").publish("y")
+
+
+@pytest.mark.anyio
+async def test_a_hub_needs_no_start() -> None:
+    hub = Hub()
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with hub.subscribe(["a"]) as subscription:
+            await hub.channel("a").publish("x")
+            assert (await anext(subscription)).data == "x"

@@ -1,0 +1,259 @@
+"""What a channel remembers: in order, without a gap, and no more than it may."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sse_starlette._feed import JOINED_BYTES
+from sse_starlette._ring import Ring
+
+
+def ring_of(*, events: int = 1_000, bytes_: int = 1 << 30, seconds: float | None = None) -> Ring:
+    return Ring(events=events, bytes_=bytes_, seconds=seconds)
+
+
+def fill(ring: Ring, first: int, last: int, now: float = 0.0) -> None:
+    for number in range(first, last + 1):
+        assert ring.append(b"%d;" % number, now) == number
+
+
+def kept(ring: Ring) -> list[bytes]:
+    return ring.frames(ring.oldest - 1, ring.head)
+
+
+def test_an_empty_ring_holds_what_comes_after_nothing() -> None:
+    ring = ring_of()
+
+    assert (len(ring), ring.head, ring.oldest, ring.size) == (0, 0, 1, 0)
+    assert ring.holds(0)
+    assert not ring.holds(1)
+    assert not ring.holds(-1)
+    assert kept(ring) == []
+
+
+def test_offsets_count_from_one_without_a_gap() -> None:
+    ring = ring_of()
+
+    fill(ring, 1, 300)
+
+    assert ring.head == 300
+
+
+def test_no_more_than_so_many_events_are_kept() -> None:
+    ring = ring_of(events=3)
+
+    fill(ring, 1, 5)
+
+    assert kept(ring) == [b"3;", b"4;", b"5;"]
+    assert (len(ring), ring.size) == (3, 6)
+    assert [offset for offset in range(-1, 8) if ring.holds(offset)] == [2, 3, 4, 5]
+
+
+def test_no_more_than_so_many_bytes_are_kept() -> None:
+    ring = ring_of(bytes_=10)
+
+    for size in (4, 4, 2, 3):
+        ring.append(b"x" * size, 0.0)
+
+    assert [len(frame) for frame in kept(ring)] == [4, 2, 3]
+    assert ring.size == 9
+
+
+def test_the_newest_event_is_kept_however_large_it_is() -> None:
+    ring = ring_of(bytes_=10)
+    fill(ring, 1, 3)
+
+    ring.append(b"x" * 1_000, 0.0)
+
+    assert [len(frame) for frame in kept(ring)] == [1_000]
+    assert ring.size == 1_000
+
+    ring.append(b"y", 0.0)
+
+    assert kept(ring) == [b"y"]
+
+
+def test_an_event_is_kept_for_so_many_seconds() -> None:
+    ring = ring_of(seconds=10)
+    ring.append(b"a", 100.0)
+    ring.append(b"b", 105.0)
+
+    ring.expire(110.0)
+    assert kept(ring) == [b"a", b"b"]
+
+    ring.expire(110.1)
+    assert kept(ring) == [b"b"]
+
+    ring.expire(1_000.0)
+    assert kept(ring) == []
+    assert (ring.oldest, ring.head, ring.size) == (3, 2, 0)
+    assert ring.holds(2)
+    assert not ring.holds(1)
+
+
+def test_an_event_makes_room_for_itself_by_age_too() -> None:
+    ring = ring_of(seconds=10)
+    ring.append(b"a", 0.0)
+
+    ring.append(b"b", 11.0)
+
+    assert kept(ring) == [b"b"]
+
+
+def test_frames_are_joined_up_to_about_one_write() -> None:
+    ring = ring_of()
+    for _ in range(10):
+        ring.append(b"x" * (JOINED_BYTES // 4), 0.0)
+
+    frames, last = ring.read(0)
+    assert (len(frames), last) == (JOINED_BYTES, 4)
+
+    frames, last = ring.read(last)
+    assert (len(frames), last) == (JOINED_BYTES, 8)
+
+    frames, last = ring.read(last)
+    assert (len(frames), last) == (JOINED_BYTES // 2, 10)
+
+
+def test_one_frame_may_be_larger_than_one_write() -> None:
+    ring = ring_of()
+    ring.append(b"x" * (3 * JOINED_BYTES), 0.0)
+    ring.append(b"y", 0.0)
+
+    assert ring.read(0) == (b"x" * (3 * JOINED_BYTES), 1)
+
+
+def test_the_newest_frame_is_handed_out_without_a_copy() -> None:
+    ring = ring_of()
+    frame = b"frame" * 100
+
+    ring.append(frame, 0.0)
+
+    assert ring.read(0)[0] is frame
+
+
+def test_clients_at_the_same_position_share_the_joined_bytes() -> None:
+    ring = ring_of()
+    fill(ring, 1, 10)
+
+    first, _ = ring.read(3)
+    second, _ = ring.read(3)
+
+    assert first is second
+
+
+def test_what_was_joined_for_others_lacks_nothing_that_came_later() -> None:
+    ring = ring_of()
+    fill(ring, 1, 3)
+    assert ring.read(0) == (b"1;2;3;", 3)
+
+    fill(ring, 4, 4)
+
+    assert ring.read(0) == (b"1;2;3;4;", 4)
+
+
+def test_joined_bytes_are_kept_for_a_few_positions_only() -> None:
+    ring = ring_of(events=5_000)
+    frame = b"x" * 1_000
+    for _ in range(5_000):
+        ring.append(frame, 0.0)
+
+    # Held here, so that no two of them are at the same place in memory.
+    joined = [ring.read(after)[0] for after in range(0, 4_000, 10)]
+
+    still_there = [one for one in joined if sys.getrefcount(one) > 3]
+    assert 0 < len(still_there) <= 32
+
+
+@pytest.mark.parametrize("forget", ["events", "bytes", "seconds"])
+def test_what_is_forgotten_is_let_go_at_once(forget: str) -> None:
+    ring = {
+        "events": ring_of(events=2),
+        "bytes": ring_of(bytes_=2_000),
+        "seconds": ring_of(seconds=10),
+    }[forget]
+    frame, another = b"a" * 1_000, b"b" * 1_000
+    before = sys.getrefcount(frame)
+    ring.append(frame, 0.0)
+    ring.append(another, 1.0)
+    joined, _ = ring.read(0)
+    assert (sys.getrefcount(frame), sys.getrefcount(joined)) == (before + 1, 3)
+
+    if forget == "seconds":
+        ring.expire(10.5)
+    else:
+        ring.append(b"c" * 1_000, 10.5)
+
+    assert kept(ring)[0] is another
+    assert (sys.getrefcount(frame), sys.getrefcount(joined)) == (before, 2)
+
+
+def test_a_long_run_needs_no_more_room_than_a_short_one() -> None:
+    ring = ring_of(events=100)
+
+    most = 0
+    for number in range(20_000):
+        ring.append(b"%d" % number, float(number))
+        most = max(most, len(ring._frames), len(ring._times))
+
+    assert most <= 200
+    assert len(ring) == 100
+    assert len(ring._joins) <= 32
+
+
+def test_a_ring_that_was_emptied_by_time_needs_no_room() -> None:
+    ring = ring_of(seconds=1)
+    fill(ring, 1, 1_000)
+
+    ring.expire(5.0)
+
+    assert (len(ring), len(ring._frames), len(ring._times)) == (0, 0, 0)
+    assert ring.append(b"next", 6.0) == 1_001
+    assert ring.read(1_000) == (b"next", 1_001)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 400),
+    st.none() | st.integers(1, 40),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), max_size=250),
+    st.data(),
+)
+def test_the_ring_is_the_end_of_a_list(
+    events: int,
+    bytes_: int,
+    seconds: int | None,
+    steps: list[tuple[int, int]],
+    data: st.DataObject,
+) -> None:
+    ring = ring_of(events=events, bytes_=bytes_, seconds=seconds)
+    everything: list[tuple[bytes, int]] = []
+    oldest = 0  # The index of what is kept first; what was forgotten doesn't come back.
+    now = 0
+
+    for number, (size, pause) in enumerate(steps):
+        now += pause
+        everything.append((str(number).encode().ljust(size, b"."), now))
+        ring.append(everything[-1][0], now)
+        oldest = max(oldest, len(everything) - events)
+        while seconds is not None and everything[oldest][1] < now - seconds:
+            oldest += 1
+        while sum(len(frame) for frame, _ in everything[oldest:]) > bytes_ and (
+            oldest < len(everything) - 1
+        ):
+            oldest += 1
+
+    frames = [frame for frame, _ in everything]
+    assert (ring.head, ring.oldest) == (len(frames), oldest + 1)
+    assert kept(ring) == frames[oldest:]
+    assert ring.size == sum(map(len, kept(ring)))
+    if len(ring):
+        after = data.draw(st.integers(oldest, len(frames) - 1))
+        assert ring.read(after) == (b"".join(frames[after:]), len(frames))
+        last = data.draw(st.integers(after, len(frames)))
+        assert ring.frames(after, last) == frames[after:last]
