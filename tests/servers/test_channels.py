@@ -36,7 +36,7 @@ FRAME_BYTES = 50
 
 async def follow(followers: Sequence[Follower], publish: Callable[[], object]) -> None:
     """Publish when all have their first cursor; return when all have the goal."""
-    async with asyncio.timeout(180), asyncio.TaskGroup() as running:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as running:
         for number, follower in enumerate(followers):
             running.create_task(follower.run())
             if number % 50 == 0:
@@ -259,7 +259,7 @@ def test_stalled_reader_costs_a_bounded_amount_and_delays_nobody(serve: Serve) -
             there = id_line in script.text[-2 * EVENT_BYTES :]
             return there and all(listener.place == len(script.text) for listener in listeners)
 
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(200):
             # A look now and then costs this process less than a signal for each piece.
             while not reached():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)

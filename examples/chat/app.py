@@ -1,0 +1,76 @@
+"""A chat: many browsers, one channel.
+
+Start it with `python examples/chat/app.py` and open http://localhost:8000/ in several windows. Who
+comes gets the last fifty messages and then each new one; who was cut off gets what was said
+meanwhile, and nothing twice. There's no database and no session: that's all in the channel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from sse_starlette import EventSourceResponse, Hub
+
+hub = Hub()
+messages = hub.channel("messages", history=500)
+people = hub.channel("people", history=1)  # only the newest list counts
+
+windows: Counter[str] = Counter()
+"""How many windows each name has open."""
+
+
+async def listen(request: Request) -> EventSourceResponse:
+    """Both channels on one stream, from where the browser left off."""
+    name = request.query_params.get("name", "")[:30].strip() or "Somebody"
+
+    async def leave() -> None:
+        windows[name] -= 1
+        await tell_who_is_here()
+
+    windows[name] += 1
+    await tell_who_is_here()
+    return EventSourceResponse(
+        hub.subscribe([messages, people], request, replay=50),
+        on_close=lambda _: leave(),
+    )
+
+
+async def tell_who_is_here() -> None:
+    here = sorted(name for name, count in windows.items() if count > 0)
+    await people.publish({"event": "people", "data": here})
+
+
+async def say(request: Request) -> Response:
+    """Publish a message. The browser may send it twice; the key makes it one."""
+    message = await request.json()
+    name, text = str(message["name"])[:30].strip(), str(message["text"])[:2000].strip()
+    if not name or not text:
+        return JSONResponse({"error": "a message needs a name and a text"}, status_code=422)
+    event_id = await messages.publish(
+        {"event": "message", "data": {"name": name, "text": text, "at": message.get("at")}},
+        key=str(message["key"]),
+    )
+    return JSONResponse({"id": event_id})
+
+
+async def page(_: Request) -> FileResponse:
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+app = Starlette(
+    routes=[
+        Route("/", page),
+        Route("/listen", listen),
+        Route("/say", say, methods=["POST"]),
+    ]
+)
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="0.0.0.0", port=8000, log_level="info")

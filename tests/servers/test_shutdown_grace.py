@@ -1,0 +1,188 @@
+"""What streams make of the time they get: grace, spread, and coming back afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.servers.going_down import STREAMS, UVICORN, Clients, Running
+from tests.servers.serving import get, until
+
+SPREAD_SECONDS = 5
+
+
+@contextmanager
+def uvicorn(folder: Path, *options: str, app: str = "going_down:app") -> Iterator[Running]:
+    port = () if "--port" in options else ("--port", "0")
+    command = (sys.executable, "-m", "uvicorn", app, "--no-use-colors", *port, *options)
+    with Running(command, folder) as server:
+        yield server
+
+
+def terminate(server: Running) -> float:
+    """Send SIGTERM; return how long the server took to go."""
+    start = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    assert until(lambda: not server.processes(), seconds=15)
+    return time.monotonic() - start
+
+
+def test_generator_that_needs_two_of_its_five_seconds_of_grace_is_not_cancelled(
+    tmp_path: Path,
+) -> None:
+    with (
+        uvicorn(tmp_path) as server,
+        Clients(f"{server.url}/finishing", tmp_path) as clients,
+    ):
+        seconds = terminate(server)
+        exit_codes = clients.exit_codes()
+
+    expected = [b"event: left\r\ndata: %d\r\n" % left for left in range(10)]
+    for body in clients.bodies:
+        events = body.decode().split("\r\n\r\n")
+        assert [event.encode() + b"\r\n" for event in events[1:11]] == expected
+        assert events[11] == "event: farewell\r\ndata: back soon"
+    assert exit_codes == [0] * STREAMS
+    assert server.notes("cancelled") == []
+    assert len(server.notes("finally")) == STREAMS
+    assert 2 <= seconds < 4
+    server.stop()
+    assert server.unusual(UVICORN) == []
+
+
+def test_generator_that_does_not_end_is_cancelled_after_its_grace_and_before_the_server_does_it(
+    tmp_path: Path,
+) -> None:
+    with (
+        uvicorn(tmp_path, "--timeout-graceful-shutdown", "5") as server,
+        Clients(f"{server.url}/stubborn", tmp_path) as clients,
+    ):
+        start = time.monotonic()
+        seconds = terminate(server)
+        exit_codes = clients.exit_codes()
+
+    cancelled = [note["at"] - start for note in server.notes("cancelled")]
+    assert len(cancelled) == STREAMS
+    assert min(cancelled) > 0.95
+    assert max(cancelled) < 2.5
+    assert seconds < 3
+    assert exit_codes == [0] * STREAMS
+    assert all(b"event: farewell" in body for body in clients.bodies)
+    server.stop()
+    assert server.unusual(UVICORN) == []
+
+
+def test_client_behind_base_http_middleware_sees_the_end_and_can_come_back(
+    tmp_path: Path,
+) -> None:
+    with (
+        uvicorn(tmp_path, app="going_down:behind_middleware") as server,
+        Clients(f"{server.url}/idle", tmp_path) as clients,
+    ):
+        port = server.port
+        seconds = terminate(server)
+        exit_codes = clients.exit_codes()
+        farewells = [b"event: farewell" in body for body in clients.bodies]
+    server.stop()
+    again = tmp_path / "again"
+    again.mkdir()
+    with (
+        uvicorn(again, "--port", str(port), app="going_down:behind_middleware") as next_server,
+        Clients(f"{next_server.url}/idle", again) as back,
+    ):
+        terminate(next_server)
+        exit_codes_then = back.exit_codes()
+
+    assert exit_codes == exit_codes_then == [0] * STREAMS
+    assert farewells == [True] * STREAMS
+    assert len(server.notes("finally")) == STREAMS
+    assert seconds < 2
+    assert server.unusual(UVICORN) == []
+
+
+async def read_to_the_end(port: int, opened: asyncio.Semaphore) -> tuple[float, bytes]:
+    """Read a stream; return when it ended, and all of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /spread HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    while b"hello" not in received:
+        received += await reader.read(65_536)
+    opened.release()
+    while not received.endswith(b"\r\n0\r\n\r\n"):
+        more = await reader.read(65_536)
+        assert more, "the connection was closed before the last chunk"
+        received += more
+    ended = time.monotonic()
+    writer.close()
+    return ended, received
+
+
+def test_five_hundred_streams_end_evenly_over_the_spread_and_are_told_to_come_back_at_random(
+    tmp_path: Path,
+) -> None:
+    async def main(server: Running) -> list[tuple[float, bytes]]:
+        opened = asyncio.Semaphore(0)
+        readers = [asyncio.create_task(read_to_the_end(server.port, opened)) for _ in range(500)]
+        async with asyncio.timeout(60):
+            for _ in readers:
+                await opened.acquire()
+            await asyncio.to_thread(get, f"{server.url}/drain", spread=str(SPREAD_SECONDS))
+            return await asyncio.gather(*readers)
+
+    with uvicorn(tmp_path, "--no-access-log") as server:
+        read = asyncio.run(main(server))
+        (drained,) = server.notes("drain")
+        server.stop()
+
+    ends = [ended - drained["at"] for ended, _ in read]
+    per_half_second = Counter(int(end * 2) for end in ends)
+    assert sum(b"event: farewell" in received for _, received in read) == 500
+    assert max(ends) < SPREAD_SECONDS + 0.5
+    # A busy machine makes some late.
+    late = per_half_second.pop(2 * SPREAD_SECONDS, 0)
+    assert late <= 20
+    assert all(30 <= per_half_second[half] <= 70 for half in range(2 * SPREAD_SECONDS)), (
+        per_half_second
+    )
+    retries = {int(re.findall(rb"retry: (\d+)", received)[-1]) for _, received in read}
+    assert len(retries) > 450
+    assert max(retries) - min(retries) > 500_000
+    assert server.unusual(UVICORN) == []
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_client_that_does_not_read_keeps_its_generator_a_second_and_uvicorn_until_its_own_timeout(
+    tmp_path: Path, http: str
+) -> None:
+    """Uvicorn waits until the client has taken what was written for it, for ever if it may."""
+    options = ("--http", http, "--timeout-graceful-shutdown", "2")
+    with (
+        uvicorn(tmp_path, *options) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as stuck,
+    ):
+        stuck.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sent = [-1, 0]
+        while sent[-1] == 0 or sent[-1] != sent[-2]:
+            time.sleep(0.2)
+            sent.append(len(server.notes("sent")))
+
+        start = time.monotonic()
+        seconds = terminate(server)
+        (ended,) = server.notes("finally")
+        (closed,) = server.notes("closed")
+
+    assert ended["at"] - start < 1
+    assert closed["reason"] == "shutdown"
+    assert 0.9 < closed["at"] - start < 2
+    assert 2 <= seconds < 4
+    assert len(server.notes("lifespan stopped")) == 1

@@ -1,0 +1,52 @@
+"""Each server, each way to start it, each way to end it: what becomes of twenty open streams."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.servers.going_down import STREAMS, WAYS, Ending, Way, bring_down
+from tests.servers.shutdown_table import MEASURED
+
+HANDLED = [(way, each) for way in WAYS for each in way.endings if each not in way.not_handled]
+NOT_HANDLED = [(way, each) for way in WAYS for each in way.not_handled]
+
+
+def write_down(way: Way, ending: Ending, result: float | None) -> None:
+    if path := os.environ.get(MEASURED):
+        line = json.dumps({"way": str(way), "ending": ending, "seconds": result}) + "\n"
+        # One write: several processes may run tests.
+        with Path(path).open("ab", buffering=0) as table:
+            table.write(line.encode())
+
+
+@pytest.mark.parametrize(("way", "ending"), HANDLED, ids=str)
+def test_server_goes_down_in_time_and_every_stream_ends_properly(
+    way: Way, ending: Ending, tmp_path: Path
+) -> None:
+    outcome = bring_down(way, ending, tmp_path)
+
+    assert outcome.streams == STREAMS
+    assert outcome.exit_codes.count(0) >= STREAMS - way.cuts_the_last, outcome
+    assert [b"event: farewell" in each for each in outcome.bodies] == [True] * STREAMS
+    assert outcome.count("finally") == STREAMS
+    assert outcome.count("closed", reason="shutdown") == STREAMS
+    workers = outcome.count("lifespan started")
+    assert outcome.count("lifespan stopped") == workers * (ending in way.lifespan_stops_at)
+    assert outcome.unusual == []
+    assert outcome.seconds < way.seconds
+    write_down(way, ending, outcome.seconds)
+
+
+@pytest.mark.parametrize(("way", "ending"), NOT_HANDLED, ids=str)
+def test_signal_that_the_server_does_not_handle_ends_everything_at_once(
+    way: Way, ending: Ending, tmp_path: Path
+) -> None:
+    """Not what we want, but what the documentation says; if it isn't true any more, all the better."""
+    outcome = bring_down(way, ending, tmp_path)
+
+    assert outcome.exit_codes == [18] * STREAMS
+    assert outcome.count("finally") == 0
+    write_down(way, ending, None)
