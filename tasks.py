@@ -2,9 +2,9 @@
 """
 The task runner of this project: sets up what a task needs, then runs the task.
 
-Owns the environments `.venv` and `.venv-lowest`, the Node packages under
-`tests/node`, and the Debian packages that the tests drive. Runs before anything
-is installed, so it uses the standard library only.
+Owns the environments `.venv`, `.venv-lowest` and `.venv-dependents`, the Node
+packages under `tests/node`, and the Debian packages that the tests drive. Runs
+before anything is installed, so it uses the standard library only.
 
 Refuses to run on a Python older than 3.11, to install a version that the
 constraints files don't name, to change the system unless it is root, and to
@@ -40,6 +40,7 @@ DISTRIBUTION = "sse-starlette"
 PACKAGE = "sse_starlette"
 CONSTRAINTS = ROOT / "constraints.txt"
 LOWEST_CONSTRAINTS = ROOT / "constraints-lowest.txt"
+DEPENDENTS_CONSTRAINTS = ROOT / "constraints-dependents.txt"
 NODE_FOLDER = ROOT / "tests" / "node"
 NUMBER_STREAM = ROOT / "examples" / "number_stream.py"
 
@@ -72,6 +73,7 @@ class Environment:
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
+DEPENDENTS = Environment("dependents", ROOT / ".venv-dependents", ("build", "dependents"))
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,8 @@ def pins(text: str) -> dict[str, str]:
 
 def constraints_for(environment: Environment) -> str:
     """Return the text of the constraints that an environment is installed under."""
+    if environment is DEPENDENTS:
+        return DEPENDENTS_CONSTRAINTS.read_text("utf-8")
     chosen = pins(CONSTRAINTS.read_text("utf-8"))
     if environment is LOWEST:
         chosen.update(pins(LOWEST_CONSTRAINTS.read_text("utf-8")))
@@ -308,10 +312,13 @@ def set_up(environment: Environment) -> None:
         constraints = environment.folder / "constraints.txt"
         constraints.write_text(constraints_for(environment), "utf-8")
         pip_install = ("install", "-q", "--disable-pip-version-check", "-c", constraints)
-        run_module(environment, "pip", *pip_install, *requirements)
-        # Not isolated: the build tools then come from the constraints too.
+        build = requirements_of(["build"], table)
+        run_module(environment, "pip", *pip_install, *build)
+        # Before what depends on this package, which would bring the released one with it. Not
+        # isolated: the build tools then come from the constraints too.
         checkout = f"{ROOT}{environment.extras}"
         run_module(environment, "pip", *pip_install, "--no-build-isolation", "-e", checkout)
+        run_module(environment, "pip", *pip_install, *requirements)
         done = sorted({*done, environment.name, *environment.covers})
         environment.stamp.write_text(json.dumps({"fingerprint": wanted, "done": done}), "utf-8")
 
@@ -393,6 +400,14 @@ def lowest(options: argparse.Namespace) -> None:
     run_module(LOWEST, "pytest", *(options.pytest_arguments or ["tests/unit"]))
 
 
+def dependents(options: argparse.Namespace) -> None:
+    """Run the packages that are built on this one, with their own clients."""
+    set_up(DEPENDENTS)
+    # They wait for servers to start; the servers of a file are shared by its tests.
+    usual = ("tests/dependents", "-n", "3", "--dist", "loadfile")
+    run_module(DEPENDENTS, "pytest", *(options.pytest_arguments or usual))
+
+
 def lint(_: argparse.Namespace) -> None:
     """Run the linter."""
     set_up(DEV)
@@ -466,9 +481,17 @@ def check(options: argparse.Namespace) -> None:
     run_all({name: partial(TASKS[name], options) for name in CHECKS})
 
 
+def bench(options: argparse.Namespace) -> None:
+    """Measure this package beside its rivals; `bench --help` tells how."""
+    # Sets up environments of its own (benchmarks/environments.py): rivals have other dependencies.
+    run(sys.executable, "-m", "benchmarks", *options.bench_arguments)
+
+
 def clean(_: argparse.Namespace) -> None:
     """Remove everything that the tasks have made."""
-    made = [DEV.folder, LOWEST.folder, NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
+    made = [each.folder for each in (DEV, LOWEST, DEPENDENTS)]
+    made += [NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
+    made += ROOT.glob(".venv-bench-*")
     made += [ROOT / name for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist")]
     made += [f for part in ("src", "tests", "examples") for f in (ROOT / part).rglob("__pycache__")]
     with only_set_up():
@@ -550,16 +573,18 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
     "test": test,
     "lowest": lowest,
+    "dependents": dependents,
     "check": check,
     "lint": lint,
     "format": format_code,
     "types": types,
     "docs": docs,
     "wheel": wheel,
+    "bench": bench,
     "clean": clean,
 }
 CHECKS = ("lint", "format", "types", "docs", "wheel")
-TAKE_PYTEST_ARGUMENTS = ("test", "lowest")
+TAKE_PYTEST_ARGUMENTS = ("test", "lowest", "dependents")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -568,7 +593,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="task", required=True, metavar="task")
     for name, task in TASKS.items():
         described = (task.__doc__ or "").strip()
-        command = commands.add_parser(name, help=described, description=described)
+        command = commands.add_parser(
+            name, help=described, description=described, add_help=name != "bench"
+        )
         if name in TAKE_PYTEST_ARGUMENTS:
             command.epilog = (
                 "Arguments after `--` go to one run of pytest, in place of the usual ones and"
@@ -578,7 +605,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             command.add_argument("--check", action="store_true", help="change nothing, only tell")
     given = list(arguments)
     dashes = given.index("--") if "--" in given else len(given)
-    options = parser.parse_args(given[:dashes])
+    options, options_of_bench = parser.parse_known_args(given[:dashes])
+    if options_of_bench and options.task != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(options_of_bench)}")
+    options.bench_arguments = options_of_bench
     options.pytest_arguments = given[dashes + 1 :]
     if options.pytest_arguments and options.task not in TAKE_PYTEST_ARGUMENTS:
         parser.error(f"`{options.task}` takes no arguments for pytest")

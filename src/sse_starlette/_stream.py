@@ -371,7 +371,14 @@ class Stream:
         self._sent_at = self.loop.time()
 
     async def _send_frames(self, frames: bytes) -> None:
-        await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
+        message: Message = {"type": "http.response.body", "body": frames, "more_body": True}
+        if self._send_timeout is None:
+            # What _send_message does; a call less for each event of each client.
+            self._sending = True
+            await self._send(message)
+            self._sending = False
+        else:
+            await self._send_message(message)
         self._ping_due = False
         self._sent_at = self.loop.time()
 

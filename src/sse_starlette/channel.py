@@ -390,10 +390,10 @@ class Channel:
 
     def read(self, after: int) -> tuple[bytes, int] | None:
         """Join the frames after `after`, as `Ring.read` does; None if they're no longer here."""
+        ring = self._ring
+        if after == ring.head:
+            return b"", after
         with self._lock:
-            ring = self._ring
-            if after == ring.head:
-                return b"", after
             if after < ring.oldest - 1:
                 return None
             frames, last = ring.read(after)

@@ -209,16 +209,23 @@ async def read_to_the_end(app: ASGIApp) -> None:
 
 
 async def leave(app: ASGIApp, *, lifespan: bool = False, patience: float = 5) -> None:
-    async with connect(app, lifespan=lifespan, patience=patience) as stream:
+    async with (
+        StreamingASGITransport(app, lifespan=lifespan) as transport,
+        connect(transport) as stream,
+    ):
         await stream.next()
         stream.leave()
+        await stream.until_ended()
+        # From here on everybody waits in vain, if it's the buggy twin.
+        transport.patience = patience
 
 
 async def stop_reading(app: ASGIApp, *, patience: float = 5) -> None:
-    async with connect(app, patience=patience) as stream:
+    async with StreamingASGITransport(app) as transport, connect(transport) as stream:
         await stream.next()
         stream.stall()
         await stream.until_blocked()
+        transport.patience = patience
 
         await stream.until_ended()
 
@@ -581,7 +588,7 @@ async def test_read_timeout_of_httpx2_holds() -> None:
 async def test_read_timeout_in_a_body_shows_what_arrived() -> None:
     app = EventSourceResponse(numbers(1))
     async with (
-        httpx2.AsyncClient(transport=StreamingASGITransport(app), timeout=HASTE) as client,
+        httpx2.AsyncClient(transport=StreamingASGITransport(app), timeout=4 * HASTE) as client,
         client.stream("GET", URL) as response,
     ):
         with pytest.raises(httpx2.ReadTimeout, match="data: 0"):
@@ -1113,7 +1120,11 @@ async def test_wait_for_a_block_that_does_not_come_is_in_vain() -> None:
 async def test_wait_for_an_end_that_does_not_come_is_in_vain() -> None:
     app = sending(START, then=anyio.sleep_forever)
 
-    async with connect(app, patience=HASTE, unchecked={"leaked task"}) as stream:
+    async with (
+        StreamingASGITransport(app) as transport,
+        connect(transport, unchecked={"leaked task"}) as stream,
+    ):
+        transport.patience = HASTE
         with pytest.raises(StreamFailure, match=r"stream goes on: .* 0.05 s"):
             await stream.until_ended()
         stream.leave()
@@ -1123,7 +1134,10 @@ async def test_wait_for_an_end_that_does_not_come_is_in_vain() -> None:
 
 @both
 async def test_wait_ends_in_time_beside_an_app_that_sends_and_sends() -> None:
-    async with connect(ending.without_end(gives_up_after=None), patience=HASTE) as stream:
+    app = ending.without_end(gives_up_after=None)
+
+    async with StreamingASGITransport(app) as transport, connect(transport) as stream:
+        transport.patience = HASTE
         with pytest.raises(StreamFailure, match="stream goes on"):
             await stream.until_ended()
         with pytest.raises(StreamFailure, match="leaked task"):
