@@ -158,7 +158,7 @@ class Channel:
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 seconds, got: {linger}")
         self.name = name
-        self.epoch = new_epoch()
+        self.epoch: str = new_epoch()
         """Names this channel's history; part of its ids."""
         self.options: dict[str, object] = {
             "history": history,
@@ -168,7 +168,7 @@ class Channel:
             "latest_by": latest_by,
             "linger": linger,
         }
-        self.closed = False
+        self.closed: bool = False
         """Whether `close` has been called."""
         self._slow = slow
         self._latest_by = latest_by
@@ -466,6 +466,10 @@ class Subscription(Feed):
     `async with`) if it's left before. It can be used once.
     """
 
+    ended: bool
+    error: Exception | None
+    close_reason: Literal["lagging"] | None
+
     def __init__(
         self,
         channels: Sequence[Channel],
@@ -486,7 +490,7 @@ class Subscription(Feed):
         self._on_gap = on_gap
         self._snapshot = snapshot
         # The application's functions may wait, so they need a task, and it an end.
-        self.has_work = on_gap is not None or snapshot is not None
+        self.has_work: bool = on_gap is not None or snapshot is not None
         self._preparing: anyio.CancelScope | None = None
         self._wake: Callable[[], None] = _wake_nobody
         self._own_wake_up: WakeUp | None = None

@@ -1276,7 +1276,9 @@ async def test_answer_that_tells_to_stay_away_keeps_the_other_headers() -> None:
     """Without those of CORS a browser would take it for a failure, and come back."""
     channel = Hub().channel("over")
     channel.close()
-    response = EventSourceResponse(channel.subscribe(), headers={"Access-Control-Allow-Origin": "*"})
+    response = EventSourceResponse(
+        channel.subscribe(), headers={"Access-Control-Allow-Origin": "*"}
+    )
 
     async with drive(response) as exchange:
         await exchange.returns()
