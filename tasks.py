@@ -380,10 +380,18 @@ def test(options: argparse.Namespace) -> None:
         return
     run_all(
         {
-            "tests/unit": partial(run_module, DEV, "pytest", "tests/unit", "--cov"),
+            "tests/unit": partial(run_module, DEV, "pytest", "tests/unit", "--cov", "-n", "2"),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
-            "tests/servers": partial(
-                run_module, DEV, "pytest", "tests/servers", "-n", "3", "--dist", "worksteal"
+            "tests/thorough and tests/servers": partial(
+                run_module,
+                DEV,
+                "pytest",
+                "tests/thorough",
+                "tests/servers",
+                "-n",
+                "3",
+                "--dist",
+                "worksteal",
             ),
         }
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -24,7 +23,6 @@ APP = "mcp_server:resumable"
 
 VERSION = "2025-11-25"
 ACCEPT = {"Accept": "application/json, text/event-stream"}
-
 
 # Theirs, whoever streams. On its way down it can't send any more what a waiting call ended with ...
 GAVE_UP = (
@@ -47,8 +45,8 @@ def connect(server: Dependent, transport: str, **options: Any) -> Client:
 
 
 @pytest.fixture(scope="module")
-def sse_server() -> Iterator[Dependent]:
-    with Dependent("mcp_server:legacy") as running:
+def sse_server(theirs: Sequence[str]) -> Iterator[Dependent]:
+    with Dependent("mcp_server:legacy", theirs) as running:
         yield running
     assert running.complaints() == [], "\n".join(running.lines)
 
@@ -297,7 +295,7 @@ def test_server_goes_at_once_and_every_open_stream_is_complete(serve: Serve) -> 
 
     with session.listen() as stream, session.call("wait_for_release") as call:
         call.until('"progress":1')
-        stop(server, theirs=THEIRS)
+        stop(server)
 
         assert stream.to_the_end() == ""
         assert '"result"' not in call.to_the_end()
@@ -308,7 +306,7 @@ def test_sse_server_goes_at_once_and_the_open_stream_is_complete(serve: Serve) -
 
     with reading("GET", f"{server.url}/sse") as stream:
         stream.until("event: endpoint")
-        stop(server, theirs=THEIRS)
+        stop(server)
 
         stream.to_the_end()
 
@@ -326,4 +324,4 @@ async def test_call_fails_when_its_server_goes(serve: Serve, transport: str) -> 
         async with connect(server, transport) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(call, client)
             await progress.begun.wait()
-            await anyio.to_thread.run_sync(partial(stop, server, theirs=THEIRS))
+            await anyio.to_thread.run_sync(stop, server)

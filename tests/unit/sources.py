@@ -13,7 +13,7 @@ from sse_starlette._feed import Feed
 from sse_starlette._loop import Loop, current_loop
 from sse_starlette._source import SourceFeed
 
-SEAT_BELT = 5
+SEAT_BELT = 60
 """Seconds after which a test that hangs is broken off."""
 
 
