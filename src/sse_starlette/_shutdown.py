@@ -8,7 +8,7 @@ the first stream begins and never at import, and taken back when the last one en
   stops (signal, `should_exit`, `--limit-max-requests`). Gunicorn's uvicorn worker passes there too.
 - hypercorn: the event that its `worker_serve` sets first when it stops; and SIGTERM in its workers,
   which its parent sends them as soon as the first of them has gone.
-- SIGTERM and SIGINT, in front of the handler that is there: granian, daphne and others.
+- SIGTERM and SIGINT, behind the handler that is there: granian, daphne and others.
 
 Nothing polls, and nothing is remembered of a server that has stopped. What is known here belongs to
 an event loop; one that was closed in mid-stream is forgotten when streams begin or end elsewhere.
@@ -275,7 +275,7 @@ class _MethodHook:
 
 
 class _SignalHook:
-    """Stands before the handler of a signal while there are streams."""
+    """Stands behind the handler of a signal while there are streams."""
 
     def __init__(self, signum: signal.Signals) -> None:
         self._signum = signum
@@ -300,12 +300,16 @@ class _SignalHook:
 
     @staticmethod
     def _handle(handler: Callable[..., Any], signum: int, frame: FrameType | None) -> Any:
-        if AppStatus.enable_automatic_graceful_drain:
-            streams = _current_streams()
-            with _State.lock:
-                _State.going_down.update((stream, stream.loop.key) for stream in streams)
-            _drain(streams, automatic=True)
-        return handler(signum, frame)
+        try:
+            # First, for what comes before it gives another signal the time to overtake this one:
+            # uvicorn takes a SIGINT after a SIGTERM for a second Ctrl+C.
+            return handler(signum, frame)
+        finally:
+            if AppStatus.enable_automatic_graceful_drain:
+                streams = _current_streams()
+                with _State.lock:
+                    _State.going_down.update((stream, stream.loop.key) for stream in streams)
+                _drain(streams, automatic=True)
 
 
 class _HypercornWorkerHook:

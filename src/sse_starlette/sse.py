@@ -257,7 +257,7 @@ class EventSourceResponse(StreamingResponse):
                 has been completed by then. Before the first event see `first_event_timeout`.
         """
         if scope["type"] == "websocket":
-            send = self._wrap_websocket_denial_send(send)
+            send = _denying_websocket(send)
         loop = current_loop()
         feed = self._feed(loop)
         over = feed.is_over()
@@ -379,3 +379,12 @@ class EventSourceResponse(StreamingResponse):
             _logger.warning(
                 "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
             )
+
+
+def _denying_websocket(send: Send) -> Send:
+    """Send what is the answer to an attempt to open a websocket (ASGI, "Websocket Denial Response")."""
+
+    async def deny(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return deny

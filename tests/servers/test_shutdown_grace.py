@@ -9,10 +9,10 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import pytest
 from tests.servers.going_down import STREAMS, UVICORN, Clients, Running
@@ -145,15 +145,12 @@ def test_five_hundred_streams_end_evenly_over_the_spread_and_are_told_to_come_ba
         server.stop()
 
     ends = [ended - drained["at"] for ended, _ in read]
-    per_half_second = Counter(int(end * 2) for end in ends)
+    # A busy machine makes ends late, several at a time, but never early.
+    late = [end - (place + 0.5) * SPREAD_SECONDS / 500 for place, end in enumerate(sorted(ends))]
     assert sum(b"event: farewell" in received for _, received in read) == 500
-    assert max(ends) < SPREAD_SECONDS + 0.5
-    # A busy machine makes some late.
-    late = per_half_second.pop(2 * SPREAD_SECONDS, 0)
-    assert late <= 20
-    assert all(30 <= per_half_second[half] <= 70 for half in range(2 * SPREAD_SECONDS)), (
-        per_half_second
-    )
+    assert min(late) > -0.05
+    assert median(late) < 0.2
+    assert max(late) < 1
     retries = {int(re.findall(rb"retry: (\d+)", received)[-1]) for _, received in read}
     assert len(retries) > 450
     assert max(retries) - min(retries) > 500_000

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.conftest import anyio_backend
+from tests.unit.conftest import anyio_backend, start_leaves_alone
 
-__all__ = ["anyio_backend"]
+__all__ = ["anyio_backend", "start_leaves_alone"]

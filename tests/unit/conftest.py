@@ -6,6 +6,17 @@ from typing import Any
 
 import pytest
 
+from sse_starlette import sse
+
+START_LEAVES_ALONE = sse._START_LEAVES_ALONE
+"""How it is with the starlette that is installed."""
+
+
+@pytest.fixture(autouse=True)
+def start_leaves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the empty chunk that older starlettes need: it has tests of its own."""
+    monkeypatch.setattr(sse, "_START_LEAVES_ALONE", True)
+
 
 @pytest.fixture(
     params=[

@@ -338,6 +338,28 @@ async def test_signal_ends_the_streams_and_goes_on_to_the_handler_that_was_there
 
 
 @on_each_loop
+async def test_handler_of_a_signal_comes_before_anything_that_streams_do() -> None:
+    """Else a SIGTERM could overtake a SIGINT, which uvicorn then takes for a second Ctrl+C."""
+    seen: list[bool] = []
+
+    with handling(signal.SIGINT, lambda *_: seen.append(AppStatus.should_exit)), open_streams(1):
+        signal.raise_signal(signal.SIGINT)
+        seen.append(AppStatus.should_exit)
+
+    assert seen == [False, True]
+
+
+@on_each_loop
+async def test_handler_that_raises_ends_the_streams_all_the_same() -> None:
+    with handling(signal.SIGINT, signal.default_int_handler), open_streams(1) as (stream,):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        await until(lambda: stream.requests)
+
+        assert stream.requests == [BY_ITSELF]
+
+
+@on_each_loop
 @pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
 async def test_signal_that_nobody_handles_in_python_is_left_alone(disposition: Any) -> None:
     with handling(signal.SIGTERM, disposition), open_streams(1):

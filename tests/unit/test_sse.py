@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message
+from tests.unit.conftest import START_LEAVES_ALONE
 from tests.unit.driving import (
     DISCONNECT,
     HandFeed,
@@ -1291,3 +1292,22 @@ async def test_answer_that_tells_to_stay_away_keeps_the_other_headers() -> None:
         b"connection": b"keep-alive",
         b"x-accel-buffering": b"no",
     }
+
+
+@pytest.mark.anyio
+async def test_headers_leave_at_once_behind_gzip_however_long_the_first_event_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The oldest starlettes withhold them until a chunk follows."""
+    monkeypatch.setattr(sse_starlette.sse, "_START_LEAVES_ALONE", START_LEAVES_ALONE)
+
+    async def events() -> AsyncIterator[int]:
+        await anyio.sleep_forever()
+        yield 0
+
+    async with drive(GZipMiddleware(EventSourceResponse(events()))) as exchange:
+        await exchange.until(lambda: exchange.messages)
+        exchange.leave()
+        await exchange.returns()
+
+    assert exchange.status == 200

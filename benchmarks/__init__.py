@@ -1,0 +1,1 @@
+"""Measures this package beside its rivals: `python3 tasks.py bench`."""
