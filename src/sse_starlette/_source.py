@@ -222,7 +222,9 @@ class SourceFeed(Feed):
             self._judge()
             if reached and _leaves_nursery():
                 self._cleanup.shield = False
-            elif reached and not self._cleanup.shield:
+            elif self._cleaning:
+                self._cleanup.shield = True
+            elif reached:
                 within = within and self._is_within_cancelled_scope()
                 if not within:
                     # `asyncio.timeout` has made a TimeoutError of it: ours is still to come.
@@ -240,7 +242,7 @@ class SourceFeed(Feed):
                 arrived = getattr(outcome, "error", None)
                 resume = source.send
             if arrived is not None and isinstance(arrived, cancelled):
-                if self._cleanup.shield:
+                if self._cleaning:
                     self._cut_short |= self._cleanup.cancel_called
                 elif self._stopping:
                     reached, within = True, self._is_within_cancelled_scope()

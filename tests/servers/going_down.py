@@ -114,6 +114,8 @@ class Way:
     """What the server doesn't handle: it's gone at once, and so is everything else."""
     cuts_the_last: bool = False
     """The last stream on a connection gets all its bytes, but not the end of its body."""
+    own_fault: str = ""
+    """What it says when it has failed by itself, which tells nothing of the streams."""
     ready_when: tuple[str, int] = ("", 0)
     """What it prints how often until all of it has started."""
     tls: bool = False
@@ -266,6 +268,10 @@ class Outcome:
     notes: list[dict[str, Any]] = field(repr=False)
     unusual: list[str]
 
+    def is_own_fault(self, way: Way) -> bool:
+        """Whether the server itself has failed."""
+        return bool(way.own_fault) and any(way.own_fault in line for line in self.unusual)
+
     def count(self, what: str, **facts: Any) -> int:
         return sum(note["what"] == what and facts.items() <= note.items() for note in self.notes)
 
@@ -413,6 +419,8 @@ def _granian(workers: int) -> Way:
         recycled_by="SIGHUP",
         # A worker that is told to stop before it has started stays for ever (2.8.7).
         ready_when=("Started worker-", workers),
+        # Its Rust part panics, in one of a hundred shutdowns of a busy machine (2.8.7).
+        own_fault="Cannot drop pointer into Python heap without the thread being attached",
         # A worker that gets SIGINT from the terminal and SIGTERM from its parent a moment later
         # hangs now and then, whatever it serves (2.8.7).
         ctrl_c=False,

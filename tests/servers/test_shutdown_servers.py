@@ -27,6 +27,10 @@ def test_server_goes_down_in_time_and_every_stream_ends_properly(
     way: Way, ending: Ending, tmp_path: Path
 ) -> None:
     outcome = bring_down(way, ending, tmp_path)
+    if outcome.is_own_fault(way):
+        again = tmp_path / "again"
+        again.mkdir()
+        outcome = bring_down(way, ending, again)
 
     assert outcome.streams == STREAMS
     assert outcome.exit_codes.count(0) >= STREAMS - way.cuts_the_last, outcome
