@@ -31,10 +31,22 @@ class Audience:
 
     They are called at once, unless the last call is still at work: after that comes a pause as long
     as it took. So a quiet channel delivers without delay, and a busy one joins what was published
-    meanwhile and leaves the loop half of its time.
+    meanwhile and leaves the loop half of its time, unless so much is published that the ring would run
+    over before they look.
     """
 
-    def __init__(self, loop: Loop, forsake: Callable[[Audience], None]) -> None:
+    def __init__(
+        self, loop: Loop, forsake: Callable[[Audience], None], most_waiting: int = 250
+    ) -> None:
+        """
+        Begin without members.
+
+        Args:
+            loop: where the members are called.
+            forsake: called when that loop turns out to be closed.
+            most_waiting: how many calls may come together in a pause before it's cut short, so that
+                the channel doesn't forget what the members haven't seen yet.
+        """
         # Not a WeakSet: whoever goes through one may find that another thread has changed it.
         self._members: set[weakref.ref[Member]] = set()
         self._loop = loop
@@ -42,6 +54,9 @@ class Audience:
         self._knocked = False
         self._calling = False
         self._again = False
+        self._pausing = False
+        self._waiting = 0
+        self._most_waiting = most_waiting
         self._began = 0.0
         self._pause_until = 0.0
 
@@ -79,16 +94,27 @@ class Audience:
     def _call_here(self) -> None:
         if self._calling:
             self._again = True
+            self._waiting += 1
+            if self._pausing and self._waiting >= self._most_waiting:
+                self._call_all()
             return
         self._calling = True
         wait = self._pause_until - self._loop.time()
         if wait > 0:
-            self._loop.later(wait, self._call_all)
+            self._pausing = True
+            self._loop.later(wait, self._end_pause)
         else:
             self._call_all()
 
+    def _end_pause(self) -> None:
+        # Unless it has been cut short, and perhaps another one has begun, which this then cuts short.
+        if self._pausing:
+            self._call_all()
+
     def _call_all(self) -> None:
+        self._pausing = False
         self._again = False
+        self._waiting = 0
         self._began = self._loop.time()
         for member in self.members():
             member.call()

@@ -368,7 +368,9 @@ class Channel:
         with self._lock:
             audience = self._audiences.get(id(loop.key))
             if audience is None:
-                audience = self._audiences[id(loop.key)] = Audience(loop, self.forsake)
+                audience = self._audiences[id(loop.key)] = Audience(
+                    loop, self.forsake, max(1, self._history // 4)
+                )
             audience.add(subscription)
 
     def leave(self, subscription: Subscription) -> None:

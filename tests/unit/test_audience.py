@@ -118,6 +118,28 @@ def test_calls_in_the_pause_become_one() -> None:
     assert loop.calls == []
 
 
+def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = Audience(loop, Forsaken(), most_waiting=10)
+    audience.add(member)
+    audience.call()
+    loop.now += 0.05
+    loop.turn()
+
+    for _ in range(10):
+        audience.call()
+    assert member.calls == 1
+
+    audience.call()
+    assert member.calls == 2
+
+    loop.settle()
+    loop.advance(1)
+    assert member.calls == 2
+    assert loop.timers == []
+
+
 def test_after_the_pause_it_is_quiet_again() -> None:
     loop = HandLoop()
     member = Member()

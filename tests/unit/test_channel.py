@@ -2248,3 +2248,22 @@ def test_each_gap_is_told_once(loop: HandLoop) -> None:
     read(subscription, client)
 
     assert [one.reset["reason"] for one in client.got] == ["unknown", *["lagging"] * 3]
+
+
+@pytest.mark.anyio
+async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
+    channel = Channel("burst", history=100)
+    ended: list[str] = []
+    response = EventSourceResponse(channel.subscribe(), on_close=ended.append)
+
+    async with drive(response) as exchange:
+        await exchange.chunk(0)
+        for number in range(5_000):
+            channel.publish_nowait({"data": number})
+            await anyio.lowlevel.checkpoint()
+        await exchange.until(lambda: exchange.body.count(b"data:") == 5_000)
+        exchange.leave()
+        await exchange.returns()
+
+    assert ended == ["client"]
+    assert channel.stats().disconnected == 0
