@@ -60,7 +60,7 @@ def followers_of(crowd: Crowd, count: int, *, cuts: int, away: float) -> list[Fo
 @pytest.mark.slow
 def test_five_hundred_clients_cut_twenty_times_each_lose_nothing(serve: Serve) -> None:
     server = serve("channels:app", *FAST)
-    ask(server, "/news/make", history=10_000)
+    ask(server, "/news/make", history=20_000)
     crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=20_000)
     followers = followers_of(crowd, 500, cuts=20, away=0.3)
 
