@@ -100,7 +100,7 @@ class _Asyncio:
     def wake_up(self) -> WakeUp:
         return _AsyncioWakeUp(self._loop)
 
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:  # noqa: ARG002
+    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:  # noqa: ARG002  (trio needs it)
         return _AsyncioAlarm(self._loop, ring)
 
     def is_current(self) -> bool:
@@ -171,7 +171,7 @@ class _Trio:
     def soon(self, call: Callable[[], object]) -> None:
         self._token.run_sync_soon(call)
 
-    def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002
+    def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
         self._token.run_sync_soon(call)
 
     def is_current(self) -> bool:
@@ -198,12 +198,11 @@ class _TrioWakeUp:
 
 
 class _TrioAlarm:
-    __slots__ = ("_beside", "_ring", "_sleeping", "_when")
+    __slots__ = ("_beside", "_ring", "_sleeping")
 
     def __init__(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> None:
         self._ring = ring
         self._beside = beside
-        self._when = math.inf
         self._sleeping: anyio.CancelScope | None = None
 
     def set(self, when: float) -> None:

@@ -195,7 +195,7 @@ class Hub:
         return HubStats({name: channel.stats() for name, channel in sorted(channels.items())})
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  (Starlette passes it)
         """
         Keep the hub for as long as the application runs: `Starlette(lifespan=hub.lifespan)`.
 
