@@ -137,11 +137,15 @@ def search_path() -> str:
 
 def inside(environment: Environment) -> dict[str, str]:
     """Return the variables of an activated environment."""
-    return {
+    variables = {
         **os.environ,
         "PATH": os.pathsep.join([str(environment.python.parent), search_path()]),
         "VIRTUAL_ENV": str(environment.folder),
     }
+    # Without bytecode, each worker of pytest would compile all tests, and rewrite their asserts,
+    # in each run: five seconds of the unit suite. `clean` removes what is written.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
 
 
 def run_module(environment: Environment, module: str, *arguments: str | Path) -> None:
@@ -371,7 +375,7 @@ def demo(_: argparse.Namespace) -> None:
 
 
 def test(options: argparse.Namespace) -> None:
-    """Run the unit suite with its coverage gate, then the suite on real servers."""
+    """Run all tests, those first that are quickly done: unit, testing kit, uvloop, then the rest."""
     set_up(DEV)
     set_up_debian_packages()
     set_up_node_packages()
@@ -380,7 +384,14 @@ def test(options: argparse.Namespace) -> None:
         return
     run_all(
         {
-            "tests/unit": partial(run_module, DEV, "pytest", "tests/unit", "--cov", "-n", "2"),
+            "tests/unit": unit_suite,
+            # Its total is of the kit alone, and so is the gate of pyproject.toml.
+            "tests/kit": partial(
+                run_module, DEV, "pytest", "tests/kit", f"--cov={PACKAGE}.testing", "-n", "2"
+            ),
+            "tests/unit and tests/kit on uvloop": partial(
+                run_module, DEV, "pytest", "tests/unit", "tests/kit", "-m", "uvloop", "-n", "2"
+            ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough and tests/servers": partial(
                 run_module,
@@ -397,15 +408,24 @@ def test(options: argparse.Namespace) -> None:
     )
 
 
+def unit_suite() -> None:
+    """Run the unit suite, which has to cover all of the package but the kit, which has its own."""
+    quietly = ("--cov-report=", "--cov-fail-under=0")
+    run_module(DEV, "pytest", "tests/unit", "--cov", *quietly, "-n", "2")
+    run_module(DEV, "coverage", "report", f"--omit=src/{PACKAGE}/testing/*")
+
+
 def lowest(options: argparse.Namespace) -> None:
-    """Run the unit suite on the oldest supported starlette and anyio."""
+    """Run the suites of units and of the testing kit on the oldest supported starlette and anyio."""
     set_up(LOWEST)
     for name in ("starlette", "anyio"):
         version = output_of(
             LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"
         )
         say(f"{name} {(version or 'is missing').strip()}")
-    run_module(LOWEST, "pytest", *(options.pytest_arguments or ["tests/unit"]))
+    # No marker: on uvloop, too.
+    usual = ("tests/unit", "tests/kit", "-m", "", "-n", "2")
+    run_module(LOWEST, "pytest", *(options.pytest_arguments or usual))
 
 
 def dependents(options: argparse.Namespace) -> None:

@@ -10,10 +10,8 @@ import datetime as dt
 import importlib.util
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from tests.servers import serving
-from tests.servers.serving import APPS, ROOT, Program, program
+from tests.servers.serving import APPS, ROOT, Program, free_port, program
 
 STREAMS = 20
 """How many streams are open when a server goes down."""
@@ -124,17 +122,6 @@ class Way:
 
     def __str__(self) -> str:
         return re.sub(r"\W+", "-", f"{self.server} {self.start}").strip("-")
-
-
-def free_port() -> int:
-    """Find a port for a server that can't be given any free one."""
-    # Below those that the system gives to clients, and hardly the one that another test has just found.
-    for _ in range(100):
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 class Running(Program):

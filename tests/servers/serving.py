@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,6 +100,15 @@ class Program:
         # proc(5): utime and stime are the fields 14 and 15; the second field may hold spaces.
         fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait(self, seconds: float) -> int:
+        """Wait until the program has ended by itself; its exit code."""
+        return self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """End the program as a crash does: it gets to say nothing."""
+        self._process.kill()
+        self._process.wait(STOP_SECONDS)
 
     def stop(self) -> None:
         """End the program; may be called twice."""
@@ -197,6 +208,17 @@ def curl(*arguments: str, seconds: float = 30.0) -> subprocess.CompletedProcess[
     """Run curl to its end."""
     command = [program("curl"), "--silent", "--no-buffer", "--noproxy", "*", *arguments]
     return subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+
+
+def free_port() -> int:
+    """Find a port for a server that can't be given any free one."""
+    # Below those that the system gives to clients, and hardly the one that another test has just found.
+    for _ in range(100):
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def until(what: Any, *, seconds: float) -> bool:

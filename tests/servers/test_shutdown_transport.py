@@ -14,19 +14,17 @@ from pathlib import Path
 import h2.connection
 import h2.errors
 import h2.events
-import httpx2
 import pytest
 from playwright.sync_api import Page
-from tests.servers import serving
 from tests.servers.going_down import (
     HYPERCORN,
     UVICORN,
     Clients,
     Running,
-    free_port,
     make_certificate,
 )
-from tests.servers.serving import Program, get, until
+from tests.servers.proxy import nginx
+from tests.servers.serving import until
 
 OPEN = """number => {
     window.got = [];
@@ -148,65 +146,6 @@ def test_http2_stream_that_the_client_resets_ends_its_generator_and_no_other(
     assert client.headers[stays]["content-type"] == "text/event-stream; charset=utf-8"
 
 
-NGINX = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log error;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/client;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    upstream servers {{ {servers} }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://servers;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
-    }}
-}}
-"""
-
-
-@contextmanager
-def nginx(folder: Path, servers: list[Running]) -> Iterator[str]:
-    """Nginx in front of several servers, by turns; the address of it."""
-    folder.mkdir()
-    port = free_port()
-    config = NGINX.format(
-        folder=folder,
-        port=port,
-        servers=" ".join(f"server 127.0.0.1:{server.port};" for server in servers),
-        user="user root;" if os.geteuid() == 0 else "",
-    )
-    (folder / "nginx.conf").write_text(config, "utf-8")
-    command: list[str | Path] = [
-        serving.program("nginx"),
-        "-p",
-        folder,
-        "-c",
-        folder / "nginx.conf",
-    ]
-    with Program([*command, "-e", folder / "error.log"]):
-        url = f"http://127.0.0.1:{port}"
-
-        def answers() -> bool:
-            try:
-                return get(f"{url}/who", seconds=5).status_code == 200
-            except httpx2.TransportError:
-                return False
-
-        assert until(answers, seconds=serving.READY_SECONDS), (folder / "error.log").read_text()
-        yield url
-
-
 def test_clients_of_a_server_that_stops_come_back_to_the_other_one_behind_nginx(
     tmp_path: Path, page: Page
 ) -> None:
@@ -218,7 +157,7 @@ def test_clients_of_a_server_that_stops_come_back_to_the_other_one_behind_nginx(
             command = (sys.executable, "-m", "uvicorn", "--port", "0", "--no-use-colors")
             server = Running([*command, "going_down:app"], tmp_path / name)
             servers.append(running.enter_context(server))
-        url = running.enter_context(nginx(tmp_path / "nginx", servers))
+        url = running.enter_context(nginx(tmp_path / "nginx", [each.port for each in servers]))
         (tmp_path / "curl").mkdir()
         clients = running.enter_context(Clients(f"{url}/idle", tmp_path / "curl", 2))
 

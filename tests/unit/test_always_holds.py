@@ -21,12 +21,11 @@ import pytest
 from starlette.background import BackgroundTask
 from starlette.types import Message
 from tests.unit.driving import (
-    ASYNCIO,
-    TRIO,
-    UVLOOP,
+    LOOPS,
     Exchange,
     drive,
     http_scope,
+    on,
     settled,
     turns,
 )
@@ -220,15 +219,13 @@ ENDINGS = [
     Ending("HEAD", "end", begun=False, head=True),
 ]  # fmt: skip
 
-LOOPS = {"asyncio": ASYNCIO, "uvloop": UVLOOP, "trio": TRIO}
-
 
 def each(endings: list[Ending]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("anyio_backend", "ending"),
         [
-            pytest.param(backend, ending, id=f"{loop}-{ending.name}")
-            for loop, backend in LOOPS.items()
+            on(loop, ending, name=ending.name)
+            for loop in LOOPS
             for ending in endings
             if (loop, ending.name) != ("trio", "cancelled natively")
         ],
@@ -469,7 +466,7 @@ def stream_once(backend: tuple[str, dict[str, Any]]) -> Exchange:
 
 @pytest.mark.parametrize("anyio_backend", [None])
 def test_7_three_loops_in_one_thread_work_one_after_the_other(anyio_backend: None) -> None:
-    for backend in (ASYNCIO, UVLOOP, TRIO):
+    for backend in LOOPS.values():
         exchange = stream_once(backend)
 
         assert b"data: 1" in exchange.body
@@ -480,7 +477,7 @@ def test_7_loops_in_several_threads_work_side_by_side(anyio_backend: None) -> No
     bodies: list[bytes] = []
     threads = [
         threading.Thread(target=lambda backend=backend: bodies.append(stream_once(backend).body))
-        for backend in (ASYNCIO, UVLOOP, TRIO)
+        for backend in LOOPS.values()
     ]
 
     for thread in threads:
@@ -508,8 +505,8 @@ HITS: dict[str, Callable[[Exchange], None]] = {
 each_hit = pytest.mark.parametrize(
     ("anyio_backend", "hit"),
     [
-        pytest.param(backend, hit, id=f"{loop}-{hit}")
-        for loop, backend in LOOPS.items()
+        on(loop, hit, name=hit)
+        for loop in LOOPS
         for hit in HITS
         if (loop, hit) != ("trio", "cancelled natively")
     ],

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 from tests.unit.driving import http_scope, websocket_scope
 
 from sse_starlette import _cursor
 
-positions = st.dictionaries(
-    st.text("0123456789abcdef", min_size=8, max_size=8), st.integers(0, 10**18 - 1), min_size=1
+
+@pytest.mark.parametrize(
+    "positions", [{"ab": 0}, {"0f8a3bc1": 10**18 - 1}, {"ab": 7, "cd": 20, "0": 1}]
 )
-
-
-@settings(max_examples=50)
-@given(positions)
 def test_what_was_written_is_what_is_read(positions: dict[str, int]) -> None:
     assert _cursor.parse_cursor(_cursor.format_cursor(positions.items())) == positions
 
@@ -59,6 +54,7 @@ def test_a_history_has_a_name_of_its_own_that_fits_into_an_id() -> None:
         pytest.param("ab.\u0661\u0662", id="digits of Arabic"),
         pytest.param("ab.\u00b2", id="a superscript"),
         pytest.param("ab.\uff11", id="full width"),
+        pytest.param("ab.\U0001d7ce", id="bold"),
         pytest.param("ab." + "9" * 19, id="more digits than we write"),
         pytest.param("ab." + "9" * 5000, id="more digits than int() takes"),
         pytest.param("x" * 1_000_000, id="a megabyte"),
@@ -69,15 +65,6 @@ def test_a_history_has_a_name_of_its_own_that_fits_into_an_id() -> None:
 )
 def test_what_is_no_position_is_none_and_no_error(text: str) -> None:
     assert _cursor.parse_cursor(text) is None
-
-
-@settings(max_examples=200)
-@given(st.text() | st.text("0123456789.-ab"))
-@example("ab.\U0001d7ce")
-def test_no_text_is_an_error(text: str) -> None:
-    found = _cursor.parse_cursor(text)
-
-    assert found is None or all(offset >= 0 for offset in found.values())
 
 
 def test_a_huge_id_is_not_even_looked_at() -> None:

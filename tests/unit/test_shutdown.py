@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType, SimpleNamespace
@@ -23,11 +20,15 @@ import anyio.to_thread
 import pytest
 import trio
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.routing import Route
-from starlette.types import Message
-from tests.unit.driving import SEAT_BELT_SECONDS, Exchange, drive, http_scope, settled, until
+from tests.unit.driving import (
+    Exchange,
+    drive,
+    http_scope,
+    on_asyncio,
+    settled,
+    until,
+)
+from tests.unit.nothing_left import SIGNALS, nothing_is_left, sleeping, streams_leave_nothing
 from uvicorn.lifespan.off import LifespanOff
 
 from sse_starlette import EventSourceResponse, _shutdown, drain
@@ -35,34 +36,12 @@ from sse_starlette._loop import Loop, current_loop
 from sse_starlette._shutdown import AppStatus, stream_begins, stream_ended
 
 on_each_loop = pytest.mark.anyio
-on_asyncio = pytest.mark.parametrize(
-    "anyio_backend",
-    [
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    ],
-)
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def hooked_places() -> list[object]:
-    """Everything outside of the package that a stream may change."""
-    return [uvicorn.Server.__dict__["shutdown"], *map(signal.getsignal, SIGNALS)]
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    """Whatever a test does: no hook, no stream and no server is remembered after it."""
-    before = hooked_places()
-
-    yield
-
-    assert hooked_places() == before
-    assert _shutdown._State.streams == {}
-    assert dict(_shutdown._State.going_down) == {}
-    assert not AppStatus.should_exit
-    assert AppStatus.enable_automatic_graceful_drain
+    with nothing_is_left():
+        yield
 
 
 class Told:
@@ -694,11 +673,6 @@ async def test_program_without_child_processes_has_no_worker_to_look_after() -> 
 # Loops, one after the other and side by side
 
 
-async def sleeping() -> AsyncIterator[dict[str, str]]:
-    yield {"data": "hello"}
-    await anyio.sleep_forever()
-
-
 @asynccontextmanager
 async def sleeping_stream() -> AsyncIterator[Exchange]:
     async with drive(EventSourceResponse(sleeping(), farewell={"event": "farewell"})) as exchange:
@@ -803,130 +777,7 @@ async def test_signal_does_not_concern_a_loop_that_comes_later() -> None:
     assert requests == []
 
 
-async def stream_route(request: Request) -> EventSourceResponse:
-    return EventSourceResponse(sleeping(), farewell={"event": "farewell", "data": "bye"})
-
-
-class InThread:
-    """A uvicorn server that runs in a thread, as in a notebook, with one client."""
-
-    def __init__(self) -> None:
-        app = Starlette(routes=[Route("/", stream_route)])
-        # With a loop that isn't closed, a client that hangs would hang the suite.
-        config = uvicorn.Config(
-            app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
-        )
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run)
-        self.thread.start()
-        wait_for(lambda: self.server.started)
-        port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.client = socket.create_connection(("127.0.0.1", port), timeout=SEAT_BELT_SECONDS)
-        self.client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        self.received = b""
-        while b"hello" not in self.received:
-            self.received += self.client.recv(4096)
-
-    @property
-    def lives(self) -> bool:
-        """Nothing has come since, and the connection is open."""
-        self.client.setblocking(False)
-        try:
-            self.received += self.client.recv(4096)
-        except BlockingIOError:
-            return True
-        finally:
-            self.client.settimeout(SEAT_BELT_SECONDS)
-        return False
-
-    def stop(self) -> bytes:
-        """Stop the server; return what the client got after its first event."""
-        self.server.should_exit = True
-        rest = b""
-        while received := self.client.recv(4096):
-            rest += received
-        self.client.close()
-        self.thread.join(SEAT_BELT_SECONDS)
-        assert not self.thread.is_alive()
-        return rest
-
-
-def wait_for(fact: Callable[[], object]) -> None:
-    """Wait for what another thread does."""
-    deadline = time.monotonic() + SEAT_BELT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def said_farewell(rest: bytes) -> bool:
-    """The farewell, and the last chunk after it."""
-    return b"event: farewell" in rest and rest.endswith(b"\r\n0\r\n\r\n")
-
-
-def test_second_uvicorn_in_a_process_is_not_concerned_by_the_end_of_the_first() -> None:
-    first = InThread()
-    farewell = first.stop()
-    second = InThread()
-    lives = second.lives, AppStatus.should_exit
-    farewell_of_second = second.stop()
-
-    assert said_farewell(farewell)
-    assert lives == (True, False)
-    assert said_farewell(farewell_of_second)
-
-
-def test_each_of_four_uvicorns_in_four_threads_drains_its_own_streams() -> None:
-    servers = [InThread() for _ in range(4)]
-
-    for stopped, server in enumerate(servers):
-        assert [other.lives for other in servers[stopped:]] == [True] * (4 - stopped)
-        assert said_farewell(server.stop())
-
-
-def test_process_drain_ends_the_streams_of_every_loop() -> None:
-    servers = [InThread() for _ in range(2)]
-
-    drain()
-
-    for server in servers:
-        assert said_farewell(server.client.recv(4096)) or not server.lives
-        server.stop()
-
-
 @on_each_loop
-async def test_thousand_streams_leave_no_task_hook_or_registry_entry() -> None:
-    await connect_and_leave()
-    tasks = count_tasks()
-    hooks = hooked_places()
-
-    for _ in range(10):
-        async with anyio.create_task_group() as clients:
-            for _ in range(100):
-                clients.start_soon(connect_and_leave)
-    gc.collect()
-
-    assert count_tasks() == tasks
-    assert hooked_places() == hooks
-    assert _shutdown._State.streams == {}
-
-
-async def connect_and_leave() -> None:
-    heard = anyio.Event()
-
-    async def receive() -> Message:
-        await heard.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        if b"hello" in message.get("body", b""):
-            heard.set()
-
-    await EventSourceResponse(sleeping())(http_scope(), receive, send)
-
-
-def count_tasks() -> int:
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:
-        return trio.lowlevel.current_statistics().tasks_living
+async def test_streams_leave_no_task_hook_or_registry_entry() -> None:
+    """`tests/thorough` does so with a thousand."""
+    await streams_leave_nothing(rounds=2, at_a_time=5)

@@ -13,53 +13,15 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
-from tests.unit.driving import HandFeed, StillLoop, drive, each_way_to_cancel, settled
+from starlette.types import Message
+from tests.unit.driving import drive, each_way_to_cancel, settled
+from tests.unit.hand_fed import FAREWELL, START, Run
 
 from sse_starlette import EventSourceResponse, ServerSentEvent, drain
 from sse_starlette._shutdown import AppStatus
-from sse_starlette._stream import Stream
+from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio
-
-FAREWELL = b"event: farewell\r\n\r\n"
-START: Message = {"type": "http.response.start", "status": 200, "headers": []}
-
-
-class Run:
-    """A stream of a hand-fed feed, on a loop whose clock stands still, as an ASGI app."""
-
-    stream: Stream
-
-    def __init__(self, *frames: bytes, **options: Any) -> None:
-        self.feed = HandFeed(*frames)
-        self.loop = StillLoop()
-        self.told = 0
-        self.options: dict[str, Any] = {
-            "ping_interval": 0,
-            "ping_frame": lambda: b"",
-            "error_frame": None,
-            "send_timeout": None,
-            "first_event_timeout": None,
-            "beside": None,
-            "on_draining": self._note,
-            "grace": 0,
-            "farewell_frame": lambda: FAREWELL,
-            **options,
-        }
-
-    def _note(self) -> None:
-        self.told += 1
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.stream = Stream(self.feed, self.loop, receive, send, START, **self.options)
-        await self.stream.run()
-
-    def drain(
-        self, delay: float = 0.0, grace: float | None = None, *, automatic: bool = False
-    ) -> None:
-        self.stream.drain(delay, grace, automatic=automatic)
-
 
 # When it ends
 
@@ -422,24 +384,29 @@ async def test_farewell_is_said_at_a_shutdown_only() -> None:
     async def short() -> AsyncIterator[str]:
         yield "all"
 
-    async with drive(EventSourceResponse(short(), farewell="bye")) as ended:
-        await ended.returns()
+    async with connect(EventSourceResponse(short(), farewell="bye")) as ended:
+        assert [event.data async for event in ended] == ["all"]
+    # What is sent to a client that has left shows in `drive` only.
     async with drive(EventSourceResponse(asleep(), farewell="bye")) as left:
         await left.contains("hello")
         left.leave()
         await left.returns()
 
-    assert ended.body == b"data: all\r\n\r\n"
     assert b"bye" not in left.body
 
 
 async def test_clients_are_told_to_wait_for_times_that_differ() -> None:
-    said = [
-        await last_frames(shutdown_retry_ms=(1_000, 1_000_000), farewell="bye") for _ in range(20)
-    ]
-    retries = [int(each.partition("\r\n")[0].removeprefix("retry: ")) for each in said]
+    retries = []
+    for _ in range(20):
+        response = EventSourceResponse(
+            asleep(), shutdown_retry_ms=(1_000, 1_000_000), farewell="bye"
+        )
+        async with connect(response) as stream:
+            await stream.expect(data="hello")
+            drain()
+            await stream.expect(data="bye")
+            retries.append(stream.retry_ms)
 
-    assert all(each.endswith("\r\n\r\ndata: bye\r\n\r\n") for each in said)
     assert all(1_000 <= each <= 1_000_000 for each in retries)
     assert len(set(retries)) > 10
 
@@ -491,41 +458,27 @@ async def test_source_that_listens_to_shutdown_event_finishes_and_is_not_cancell
         on_close=reasons.append,
     )
 
-    async with drive(response) as exchange:
-        await exchange.contains("hello")
+    async with connect(response) as stream:
+        await stream.expect(data="hello")
         drain()
-        await exchange.returns()
+        assert [event.data async for event in stream] == ["0", "1", "2", "bye"]
 
     assert worker.seen == ["finished", "finally"]
-    assert exchange.body.decode().split() == [
-        "data:",
-        "hello",
-        "data:",
-        "0",
-        "data:",
-        "1",
-        "data:",
-        "2",
-        "data:",
-        "bye",
-    ]
     assert reasons == ["shutdown"]
 
 
 async def test_shutdown_event_is_set_and_the_source_cancelled_at_once_without_grace() -> None:
     worker = Worker(left=3)
 
-    async with drive(
-        EventSourceResponse(worker.events(), shutdown_event=worker.going_down)
-    ) as exchange:
-        await exchange.contains("hello")
+    response = EventSourceResponse(worker.events(), shutdown_event=worker.going_down)
+    async with connect(response) as stream:
+        await stream.expect(data="hello")
         await settled()
         drain()
-        await exchange.returns()
+        await stream.until_ended()
 
     assert worker.going_down.is_set()
     assert worker.seen == ["cancelled", "finally"]
-    assert exchange.complete
 
 
 async def test_stream_that_begins_while_streams_are_to_end_ends_at_once() -> None:
@@ -533,13 +486,11 @@ async def test_stream_that_begins_while_streams_are_to_end_ends_at_once() -> Non
     AppStatus.should_exit = True
     try:
         response = EventSourceResponse(asleep(), farewell="bye", on_close=reasons.append)
-        async with drive(response) as exchange:
-            await exchange.returns()
+        async with connect(response) as stream:
+            assert [event.data async for event in stream] == ["bye"]
     finally:
         AppStatus.should_exit = False
 
-    assert exchange.status == 200
-    assert exchange.body == b"data: bye\r\n\r\n"
     assert reasons == ["shutdown"]
 
 
@@ -552,22 +503,20 @@ async def test_stream_behind_middleware_ends_properly() -> None:
 
     app = BaseHTTPMiddleware(Starlette(routes=[Route("/", route)]), dispatch=pass_on)
 
-    async with drive(app) as exchange:
-        await exchange.contains("hello")
+    async with connect(app) as stream:
+        await stream.expect(data="hello")
         drain()
-        await exchange.returns()
-
-    assert exchange.body.endswith(b"data: bye\r\n\r\n")
-    assert exchange.complete
+        assert [event.data async for event in stream] == ["bye"]
 
 
 async def test_sync_source_ends_too() -> None:
-    async with drive(EventSourceResponse(iter(range(10)), farewell="bye")) as exchange:
-        await exchange.returns()
+    async with connect(EventSourceResponse(iter(range(10)), farewell="bye")) as finite:
+        assert [event.data async for event in finite] == [str(number) for number in range(10)]
     endless = EventSourceResponse(iter(int, 1), farewell="bye")
-    async with drive(endless) as drained:
-        await drained.chunk(0)
+    async with connect(endless) as stream:
+        await stream.expect(data="0")
         drain()
-        await drained.returns()
+        await stream.until_ended()
 
-    assert drained.body.endswith(b"data: 0\r\n\r\ndata: bye\r\n\r\n")
+    assert {event.data for event in stream.events[:-1]} == {"0"}
+    assert stream.events[-1].data == "bye"

@@ -39,6 +39,7 @@ import sse_starlette.event
 import sse_starlette.sse
 from sse_starlette import EventSourceResponse, Hub, JSONServerSentEvent, ServerSentEvent
 from sse_starlette.sse import CloseReason, SendTimeoutError
+from sse_starlette.testing import Clock, connect
 
 
 class MadeUpError(Exception):
@@ -417,30 +418,23 @@ async def test_all_that_can_be_yielded_becomes_an_event() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("empty", [b"", ServerSentEvent(), {}])
 async def test_source_may_yield_next_to_nothing_and_goes_on(empty: object) -> None:
-    async with drive(EventSourceResponse(Source("1", empty, "2"))) as exchange:
-        await exchange.returns()
-
-    assert b"data: 1" in exchange.body
-    assert b"data: 2" in exchange.body
+    async with connect(EventSourceResponse(Source("1", empty, "2"))) as stream:
+        assert [event.data async for event in stream] == ["1", "2"]
 
 
 @pytest.mark.anyio
 async def test_sync_iterables_are_content_too() -> None:
-    async with drive(EventSourceResponse(str(number) for number in range(3))) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: 0\r\n\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n"
+    async with connect(EventSourceResponse(str(number) for number in range(3))) as stream:
+        assert [event.data async for event in stream] == ["0", "1", "2"]
 
 
 @pytest.mark.anyio
 async def test_memory_stream_is_content_and_is_closed_with_the_response() -> None:
     send, receive = anyio.create_memory_object_stream[str](1)
 
-    async with drive(EventSourceResponse(receive)) as exchange:
+    async with connect(EventSourceResponse(receive)) as stream:
         await send.send("1")
-        await exchange.contains("data: 1")
-        exchange.leave()
-        await exchange.returns()
+        await stream.expect(data="1")
 
     with pytest.raises(anyio.BrokenResourceError):
         send.send_nowait("2")
@@ -558,11 +552,9 @@ async def test_websocket_is_denied_with_the_response() -> None:
 async def test_response_is_active_until_it_has_ended() -> None:
     response = EventSourceResponse(endless("1"))
 
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
+    async with connect(response) as stream:
+        await stream.expect(data="1")
         before = response.active
-        exchange.leave()
-        await exchange.returns()
 
     assert (before, response.active) == (True, False)
 
@@ -571,13 +563,13 @@ async def test_response_is_active_until_it_has_ended() -> None:
 
 
 @pytest.mark.anyio
-async def test_default_ping_is_a_comment_with_the_time_in_utc(loops: list[StillLoop]) -> None:
-    async with drive(EventSourceResponse(endless())) as exchange:
-        await exchange.until(lambda: exchange.messages)
-        await loops[0].advance(15)
+async def test_default_ping_is_a_comment_with_the_time_in_utc() -> None:
+    clock = Clock()
+    async with connect(EventSourceResponse(endless()), clock=clock) as stream:
+        await clock.advance(15)
 
-        time = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00:00"
-        assert re.fullmatch(rb": ping - " + time + rb"\r\n\r\n", exchange.body)
+        [ping] = stream.comments
+        assert re.fullmatch(r"ping - \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00:00", ping.text)
 
 
 @pytest.mark.anyio
@@ -612,9 +604,7 @@ async def test_own_ping_may_be_whatever_a_source_may_yield(
 
 
 @pytest.mark.anyio
-async def test_ping_that_cannot_be_made_is_treated_like_an_error_of_the_source(
-    loops: list[StillLoop],
-) -> None:
+async def test_ping_that_cannot_be_made_is_treated_like_an_error_of_the_source() -> None:
     def factory() -> ServerSentEvent:
         raise MadeUpError("no ping")
 
@@ -622,13 +612,13 @@ async def test_ping_that_cannot_be_made_is_treated_like_an_error_of_the_source(
     source = endless("1")
     response = notes.response(source, ping_message_factory=factory, on_error=str)
 
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
-        await loops[0].advance(15)
-        await exchange.returns()
+    clock = Clock()
+    async with connect(response, clock=clock) as stream:
+        await stream.expect(data="1")
+        await clock.advance(15)
+        await stream.expect(data="no ping")
+        await stream.until_ended()
 
-    assert exchange.chunks == [b"data: 1\r\n\r\n", b"data: no ping\r\n\r\n"]
-    assert exchange.complete
     assert source.seen == ["begun", "cancelled", "closed"]
     assert notes.calls == ["error", "background"]
 
@@ -650,10 +640,8 @@ async def test_ping_zero_sends_no_ping_and_asks_for_no_alarm(loops: list[StillLo
 async def test_source_is_cancelled_where_it_waits_and_closed_when_the_client_leaves() -> None:
     source = endless("1")
 
-    async with drive(EventSourceResponse(source)) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
+    async with connect(EventSourceResponse(source)) as stream:
+        await stream.expect(data="1")
 
     assert source.seen == ["begun", "cancelled", "closed"]
     assert source.released == 1
@@ -713,10 +701,8 @@ async def test_error_in_cleanup_is_logged_and_changes_nothing_else(
             raise MadeUpError("in cleanup")
 
     notes = Notes()
-    async with drive(notes.response(source())) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
+    async with connect(notes.response(source())) as stream:
+        await stream.expect(data="1")
 
     [record] = caplog.records
     assert (record.name, record.levelname) == ("sse_starlette.sse", "ERROR")
@@ -738,10 +724,8 @@ async def test_data_sender_runs_beside_the_stream_and_is_cancelled_with_it() -> 
             finally:
                 seen.append("cancelled")
 
-    async with drive(EventSourceResponse(receive, data_sender_callable=sender)) as exchange:
-        await exchange.contains("data: 1")
-        exchange.leave()
-        await exchange.returns()
+    async with connect(EventSourceResponse(receive, data_sender_callable=sender)) as stream:
+        await stream.expect(data="1")
 
     assert seen == ["cancelled"]
 
@@ -757,10 +741,8 @@ async def test_data_sender_that_returns_ends_the_stream_it_feeds() -> None:
     response = EventSourceResponse(
         receive, data_sender_callable=sender, first_event_timeout=math.inf
     )
-    async with drive(response) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: 1\r\n\r\n"
+    async with connect(response) as stream:
+        assert [event.data async for event in stream] == ["1"]
 
 
 # Errors
@@ -811,11 +793,11 @@ async def test_on_error_makes_the_last_event_and_keeps_the_error_from_the_server
     failure = MadeUpError()
     source = failing("1", failure=failure)
 
-    async with drive(EventSourceResponse(source, on_error=on_error)) as exchange:
-        await exchange.returns()
+    async with connect(EventSourceResponse(source, on_error=on_error)) as stream:
+        await stream.expect(data="1")
+        await stream.expect(event="error", data="sorry")
+        await stream.until_ended()
 
-    assert exchange.body == b"data: 1\r\n\r\nevent: error\r\ndata: sorry\r\n\r\n"
-    assert exchange.complete
     assert failures == [failure]
 
 
@@ -905,24 +887,20 @@ async def test_http_exception_before_the_first_event_is_an_ordinary_answer() -> 
 
 
 @pytest.mark.anyio
-async def test_slow_first_event_is_waited_for_with_pings_when_the_time_is_up(
-    loops: list[StillLoop],
-) -> None:
+async def test_slow_first_event_is_waited_for_with_pings_when_the_time_is_up() -> None:
     first = anyio.Event()
 
     async def source() -> AsyncIterator[str]:
         await first.wait()
         yield "1"
 
-    async with drive(EventSourceResponse(source(), first_event_timeout=0.001)) as exchange:
-        await exchange.until(lambda: exchange.messages)
-        await loops[0].advance(15)
-        pings = len(exchange.chunks)
+    clock = Clock()
+    response = EventSourceResponse(source(), first_event_timeout=0.001)
+    async with connect(response, clock=clock) as stream:
+        await clock.advance(15)
+        assert len(stream.comments) == 1
         first.set()
-        await exchange.returns()
-
-    assert pings == 1
-    assert exchange.body.endswith(b"data: 1\r\n\r\n")
+        await stream.expect(data="1")
 
 
 @pytest.mark.anyio
@@ -968,10 +946,8 @@ async def test_close_handler_gets_the_message_of_the_server() -> None:
         messages.append(message)
 
     response = EventSourceResponse(endless("1"), client_close_handler_callable=handler)
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
+    async with connect(response) as stream:
+        await stream.expect(data="1")
 
     assert messages == [DISCONNECT]
 
@@ -991,12 +967,9 @@ async def test_callbacks_run_after_the_source_has_been_closed() -> None:
     source = endless("1")
     seen_by_callback: list[str] = []
 
-    async with drive(
-        EventSourceResponse(source, on_close=lambda _: seen_by_callback.extend(source.seen))
-    ) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
+    response = EventSourceResponse(source, on_close=lambda _: seen_by_callback.extend(source.seen))
+    async with connect(response) as stream:
+        await stream.expect(data="1")
 
     assert seen_by_callback == ["begun", "cancelled", "closed"]
 
@@ -1025,10 +998,8 @@ async def test_callbacks_that_raise_are_logged_and_do_not_stop_the_others(
         on_close=on_close,
         background=BackgroundTask(background),
     )
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
+    async with connect(response) as stream:
+        await stream.expect(data="1")
 
     assert calls == ["handler", "client", "background"]
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 3
@@ -1157,9 +1128,7 @@ MIDDLEWARE = {
 }
 
 
-def browser_scope(method: str = "GET") -> dict[str, Any]:
-    headers = [(b"origin", b"https://example.org"), (b"accept-encoding", b"gzip")]
-    return dict(http_scope(method, headers=headers))
+BROWSER = {"Origin": "https://example.org", "Accept-Encoding": "gzip"}
 
 
 @pytest.fixture(params=MIDDLEWARE)
@@ -1181,15 +1150,13 @@ async def test_events_pass_middleware_one_by_one_and_the_end_too(
     async def endpoint(request: Request) -> Response:
         return EventSourceResponse(source())
 
-    async with drive(app_of(endpoint, *middleware), scope=browser_scope()) as exchange:
-        await exchange.contains("data: 1")
-        before = exchange.body
+    async with connect(app_of(endpoint, *middleware), headers=BROWSER) as stream:
+        await stream.expect(data="1")
         go_on.set()
-        await exchange.returns()
+        await stream.expect(data="2")
+        await stream.until_ended()
 
-    assert before == b"data: 1\r\n\r\n"
-    assert exchange.body == b"data: 1\r\n\r\ndata: 2\r\n\r\n"
-    assert exchange.complete
+        stream.assert_headers()
 
 
 @pytest.mark.anyio
@@ -1202,10 +1169,8 @@ async def test_client_that_leaves_is_noticed_behind_middleware(
     async def endpoint(request: Request) -> Response:
         return notes.response(source)
 
-    async with drive(app_of(endpoint, *middleware), scope=browser_scope()) as exchange:
-        await exchange.contains("data: 1")
-        exchange.leave()
-        await exchange.returns()
+    async with connect(app_of(endpoint, *middleware), headers=BROWSER) as stream:
+        await stream.expect(data="1")
 
     assert source.seen == ["begun", "cancelled", "closed"]
     assert notes.calls == ["http.disconnect", "client", "background"]
@@ -1218,10 +1183,8 @@ async def test_cors_headers_are_on_the_stream() -> None:
         return EventSourceResponse(Source("1"))
 
     app = app_of(endpoint, *MIDDLEWARE["cors"])
-    async with drive(app, scope=browser_scope()) as exchange:
-        await exchange.returns()
-
-    assert exchange.headers["access-control-allow-origin"] == "*"
+    async with connect(app, headers=BROWSER) as stream:
+        assert stream.response.headers["access-control-allow-origin"] == "*"
 
 
 @pytest.mark.anyio
@@ -1231,7 +1194,9 @@ async def test_route_answers_head_with_the_headers_of_get(middleware: list[Middl
     async def endpoint(request: Request) -> Response:
         return EventSourceResponse(source)
 
-    async with drive(app_of(endpoint, *middleware), scope=browser_scope("HEAD")) as exchange:
+    headers = [(name.lower().encode(), value.encode()) for name, value in BROWSER.items()]
+    scope = http_scope("HEAD", headers=headers)
+    async with drive(app_of(endpoint, *middleware), scope=scope) as exchange:
         await exchange.returns()
 
     assert exchange.headers["content-type"] == "text/event-stream; charset=utf-8"

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from tests.unit.seeded.writing import START, body
+from tests.kit.seeded.writing import START, body
 
 from sse_starlette import EventSourceResponse
 

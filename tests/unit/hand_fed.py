@@ -1,0 +1,54 @@
+"""A stream that the test feeds by hand, on a loop whose clock stands still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.unit.driving import HandFeed, StillLoop
+
+from sse_starlette._stream import Stream
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+PING = b": ping\n\n"
+FAREWELL = b"event: farewell\n\n"
+
+
+class Run:
+    """One run of a response, as an ASGI app. If nothing else is said: no pings, no time limits."""
+
+    stream: Stream
+
+    def __init__(self, *frames: bytes, head: bool = False, **options: Any) -> None:
+        self.feed = HandFeed(*frames)
+        self.loop = StillLoop()
+        self.told = 0
+        """How often the source has been told that the stream is to end."""
+        self._head = head
+        self._options: dict[str, Any] = {
+            "ping_interval": 0,
+            "ping_frame": lambda: PING,
+            "error_frame": None,
+            "send_timeout": None,
+            "first_event_timeout": None,
+            "beside": None,
+            "on_draining": self._note,
+            "grace": 0,
+            "farewell_frame": lambda: FAREWELL,
+            **options,
+        }
+
+    def _note(self) -> None:
+        self.told += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A message of its own: what is sent may be written to by whoever takes it.
+        self.stream = Stream(self.feed, self.loop, receive, send, dict(START), **self._options)
+        await self.stream.run(head=self._head)
+
+    def drain(
+        self, delay: float = 0.0, grace: float | None = None, *, automatic: bool = False
+    ) -> None:
+        self.stream.drain(delay, grace, automatic=automatic)
