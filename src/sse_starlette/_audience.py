@@ -29,7 +29,7 @@ class Audience:
     """
     The open subscriptions of one channel on one loop, called together.
 
-    They are called at once, unless the last call is still at work: after that comes a pause as long
+    They are called when the loop turns, unless the last call is still at work: after that comes a pause as long
     as it took. So a quiet channel delivers without delay, and a busy one joins what was published
     meanwhile and leaves the loop half of its time, unless so much is published that the ring would run
     over before they look.
@@ -96,7 +96,7 @@ class Audience:
             self._again = True
             self._waiting += 1
             if self._pausing and self._waiting >= self._most_waiting:
-                self._call_all()
+                self._call_all_soon()
             return
         self._calling = True
         wait = self._pause_until - self._loop.time()
@@ -104,15 +104,20 @@ class Audience:
             self._pausing = True
             self._loop.later(wait, self._end_pause)
         else:
-            self._call_all()
+            self._call_all_soon()
 
     def _end_pause(self) -> None:
         # Unless it has been cut short, and perhaps another one has begun, which this then cuts short.
         if self._pausing:
+            self._pausing = False
             self._call_all()
 
-    def _call_all(self) -> None:
+    def _call_all_soon(self) -> None:
+        # Not at once: whoever publishes doesn't wait for the writers, which may run in the call.
         self._pausing = False
+        self._loop.soon(self._call_all)
+
+    def _call_all(self) -> None:
         self._again = False
         self._waiting = 0
         self._began = self._loop.time()

@@ -1,34 +1,105 @@
-"""What we ask of an event loop beside anyio: the time, a wake-up, an alarm, a call later.
+"""What we ask of an event loop beside anyio: the time, a wake-up, an alarm, tasks and their ends.
 
-Every stream waits, wakes and pings through these, so they are as light as the loop allows: a bare
-future and a timer handle on asyncio. Nothing here knows what a stream is, and nothing outlives the
-stream that asked for it.
+Every stream waits, wakes, pings and ends through these, so they are as light as the loop allows.
+Nothing here knows what a stream is, and nothing outlives the stream that asked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
-import anyio
-import anyio.abc
-
-if TYPE_CHECKING:
-    import trio.lowlevel
+from ._led import Led
+from ._on_asyncio import AsyncioLoop
+from ._on_trio import TrioLoop
 
 
 class WakeUp(Protocol):
     """One task waits here; anything on the same loop may wake it. A wake-up nobody waits for is lost."""
 
     def set(self) -> None:
-        """Wake the waiting task, if there is one."""
+        """Have the loop run the waiting task soon, if there is one."""
 
-    def wait(self) -> Awaitable[None]:
-        """Wait for the next `set`. May return although nothing happened: look again, then wait again."""
+    def run(self) -> None:
+        """
+        Run the waiting task now, where the loop can do that, until it waits again; else do as `set` does.
+
+        A task that is woken so often pays for a switch with each `set`. Only for callers that are
+        done with what they do: whatever the task does has been done when this returns.
+        """
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait to be woken. May return although nothing happened: look again, then wait again."""
+
+
+class Alarm(Protocol):
+    """Rings at one time at the most; setting it again moves it."""
+
+    def set(self, when: float) -> None:
+        """Ring at `when`, on the loop's clock."""
+
+    def stop(self) -> None:
+        """Don't ring. May be called twice."""
+
+
+class Beside(Protocol):
+    """Where a task can be started: a task group of anyio, too."""
+
+    def start_soon(self, run: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> object:
+        """Start a task that calls `run`."""
+
+
+class Tasks(Beside, Protocol):
+    """Tasks that are over when the `async with` is, beside the one that has entered it."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+    def cancel(self) -> None:
+        """Cancel those that are not over."""
+
+
+class Cut(Protocol):
+    """A stretch of one task, entered by `with`, that others may cut off; the task goes on behind it."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None: ...
+
+    def cancel(self) -> None:
+        """Cut the stretch off where it waits. Too early or too late does nothing."""
+
+
+class Reins(Protocol):
+    """How a source is led: cancelled once, where it waits, and then left alone until its time is up."""
+
+    cut_short: bool
+    """Whether its cleanup has taken longer than it may."""
+
+    def cancel(self) -> None:
+        """Cancel the source, once, unless it's cleaning up. May be called twice."""
+
+    def clean_up(self) -> None:
+        """From now on the source is left alone, until its time is up."""
+
+    def lead(self, source: Coroutine[Any, Any, None], led: Led, /) -> Awaitable[None]:
+        """Await `source`, and keep `led` up to date."""
 
 
 class Loop(Protocol):
@@ -43,8 +114,17 @@ class Loop(Protocol):
     def wake_up(self) -> WakeUp:
         """A new wake-up, for one waiting task."""
 
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
+    def alarm(self, ring: Callable[[], None], beside: Beside, /) -> Alarm:
         """A new alarm that calls `ring`; where the loop has no timers its task runs in `beside`."""
+
+    def tasks(self) -> Tasks:
+        """New tasks, none yet."""
+
+    def cut(self) -> Cut:
+        """A new stretch that may be cut off."""
+
+    def reins(self, cleanup_seconds: float | None, /) -> Reins:
+        """New reins for one source, which has so many seconds for its cleanup; None: any number."""
 
     def soon(self, call: Callable[[], object], /) -> object:
         """Have the loop call `call` after all that is ready to run now."""
@@ -57,16 +137,6 @@ class Loop(Protocol):
 
     def knock(self, call: Callable[[], object]) -> None:
         """Have the loop call `call` soon, from any thread; RuntimeError if it has been closed."""
-
-
-class Alarm(Protocol):
-    """Rings at one time at the most; setting it again moves it."""
-
-    def set(self, when: float) -> None:
-        """Ring at `when`, on the loop's clock."""
-
-    def stop(self) -> None:
-        """Don't ring. May be called twice."""
 
 
 stand_in: ContextVar[Loop | None] = ContextVar("sse_starlette_stand_in", default=None)
@@ -82,140 +152,4 @@ def current_loop() -> Loop:
     except RuntimeError:
         task = None
     # A trio program that is a guest of an asyncio loop has that loop, but no asyncio task.
-    return _Trio() if task is None else _Asyncio(asyncio.get_running_loop())
-
-
-class _Asyncio:
-    __slots__ = ("_loop", "key", "later", "soon", "time")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.key: object = loop
-        # The same clock, without a call in between.
-        own = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
-        self.time: Callable[[], float] = time.monotonic if own else loop.time
-        self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
-        self.later: Callable[[float, Callable[[], object]], object] = loop.call_later
-
-    def wake_up(self) -> WakeUp:
-        return _AsyncioWakeUp(self._loop)
-
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:  # noqa: ARG002  (trio needs it)
-        return _AsyncioAlarm(self._loop, ring)
-
-    def is_current(self) -> bool:
-        try:
-            return asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            return False
-
-    def knock(self, call: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(call)
-
-
-class _AsyncioWakeUp:
-    # anyio.Event costs some three times as much as a bare future, and a stream waits for every event.
-    __slots__ = ("_loop", "_waiter")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def wait(self) -> Awaitable[None]:
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
-
-
-class _AsyncioAlarm:
-    __slots__ = ("_handle", "_loop", "_ring")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-        self._loop = loop
-        self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
-
-    def set(self, when: float) -> None:
-        self.stop()
-        if when < math.inf:
-            self._handle = self._loop.call_at(when, self._ring)
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-
-class _Trio:
-    __slots__ = ("_token", "key")
-
-    def __init__(self) -> None:
-        import trio.lowlevel  # noqa: PLC0415  (whoever runs on asyncio needn't have it)
-
-        self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
-        self.key: object = self._token
-
-    def time(self) -> float:
-        return anyio.current_time()
-
-    def wake_up(self) -> WakeUp:
-        return _TrioWakeUp()
-
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
-        return _TrioAlarm(ring, beside)
-
-    def soon(self, call: Callable[[], object]) -> None:
-        self._token.run_sync_soon(call)
-
-    def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
-        self._token.run_sync_soon(call)
-
-    def is_current(self) -> bool:
-        # Not worth asking: the next step, a knock, is what trio has for itself too.
-        return False
-
-    def knock(self, call: Callable[[], object]) -> None:
-        self._token.run_sync_soon(call)
-
-
-class _TrioWakeUp:
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def set(self) -> None:
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self) -> None:
-        self._event = anyio.Event()
-        await self._event.wait()
-
-
-class _TrioAlarm:
-    __slots__ = ("_beside", "_ring", "_sleeping")
-
-    def __init__(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> None:
-        self._ring = ring
-        self._beside = beside
-        self._sleeping: anyio.CancelScope | None = None
-
-    def set(self, when: float) -> None:
-        self.stop()
-        self._sleeping = anyio.CancelScope()
-        self._beside.start_soon(self._sleep, when, self._sleeping)
-
-    def stop(self) -> None:
-        if self._sleeping is not None:
-            self._sleeping.cancel()
-            self._sleeping = None
-
-    async def _sleep(self, when: float, sleeping: anyio.CancelScope) -> None:
-        with sleeping:
-            await anyio.sleep_until(when)
-            self._ring()
+    return TrioLoop() if task is None else AsyncioLoop()

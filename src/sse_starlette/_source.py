@@ -8,15 +8,11 @@ first, and loses it by being slow (`SourceFeed._judge`).
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
-import math
-import sys
 import threading
-import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import anyio.lowlevel
@@ -25,7 +21,7 @@ import anyio.to_thread
 from ._feed import JOINED_BYTES, Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ._loop import Loop
 
@@ -83,22 +79,17 @@ class SourceFeed(Feed):
 
         self._cleanup_timeout = cleanup_timeout
         self._stopping = False
-        # Cancelled by `stop` and by nothing else: a server that cancels the response reaches the
-        # source through `stop` too.
-        self._cancelling = anyio.CancelScope(shield=True)
-        # Stands between the source and `_cancelling`; a shield from the moment the cancellation has
-        # reached the source, so that its cleanup may wait.
-        self._cleanup = anyio.CancelScope()
-        self._cleaning = False
-        self._cut_short = False
+        self._reins = loop.reins(cleanup_timeout)
 
         self.joins = joins
         self._may_hold = 0
         self._quick = 0
         self._caution = _TRUSTED_AFTER
-        self._running_since = 0.0
-        self._hold_until = 0.0
-        self._held_since_then = 0
+        self.time: Callable[[], float] = loop.time
+        self.runs_since = 0.0
+        self._pushed = 0
+        self._turn_room = JOINED_BYTES
+        self._blocked = False
 
     def open(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -106,7 +97,7 @@ class SourceFeed(Feed):
     def stop(self) -> None:
         self._stopping = True
         self._may_hold = -1
-        self._cancelling.cancel()
+        self._reins.cancel()
 
     def take(self) -> bytes:
         frames = self._frames
@@ -116,20 +107,19 @@ class SourceFeed(Feed):
         self._size = 0
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
-        if not joined:
+        if not joined and self._blocked:
             # Frames without a byte: nobody will say that they have been sent.
             self._room.set()
         return joined
 
     def sent(self) -> None:
-        if not self._frames:
+        if self._blocked and not self._frames:
             self._room.set()
 
     async def run(self) -> None:
         try:
-            with self._cancelling, self._cleanup:
-                await self._watch(self._drive())
-            if self._cut_short:
+            await self._reins.lead(self._drive(), self)
+            if self._reins.cut_short:
                 logger.warning(
                     "cleanup of %r was cut short after %s s (cleanup_timeout)",
                     self._content,
@@ -160,13 +150,13 @@ class SourceFeed(Feed):
                 )
                 self.error.__cause__ = exc
         finally:
-            self._begin_cleanup()
+            self._reins.clean_up()
             await self._close(iterator, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode = self._encode
         frames = self._frames
-        now = self._loop.time
+        now = self.time
         step: Awaitable[object] = iterator.__anext__()
         while True:
             try:
@@ -176,108 +166,72 @@ class SourceFeed(Feed):
             frame = encode(value)
             frames.append(frame)
             self._size += len(frame)
-            if not self._writer_told:
-                self._writer_told = True
-                self._wake()
+            self._pushed += 1
             if (
-                len(frames) > self._may_hold
-                or self._size >= JOINED_BYTES
-                or now() > self._hold_until
+                (len(frames) > self._may_hold and len(frames) > self._allowance())
+                or self._size >= self._turn_room
+                or now() > self.runs_since + _HELD_SECONDS
             ):
+                self._turn_room -= self._size
+                if not self._writer_told:
+                    # Where the loop can do that, this sends them.
+                    self._writer_told = True
+                    self._wake()
                 if self._stopping:
                     return
-                try:
-                    while frames:
-                        await self._room.wait()
-                except cancelled as exc:
-                    # A timeout or cancel scope that the source holds open around its `yield` has run
-                    # out. It's the source's, so there it goes; the writer, in a task of its own, is
-                    # not hit, and the frames stay where they are.
-                    throw = getattr(iterator, "athrow", None)
-                    if self._stopping or throw is None:
-                        raise
-                    step = throw(exc)
-                    continue
+                if frames or self._turn_room <= 0 or now() > self.runs_since + _HELD_SECONDS:
+                    try:
+                        await self._pause()
+                    except cancelled as exc:
+                        # A timeout or cancel scope that the source holds open around its `yield` has
+                        # run out. It's the source's, so there it goes; the writer, in a task of its
+                        # own, is not hit, and the frames stay where they are.
+                        throw = getattr(iterator, "athrow", None)
+                        if self._stopping or throw is None:
+                            raise
+                        step = throw(exc)
+                        continue
             step = iterator.__anext__()
 
-    @types.coroutine
-    def _watch(self, source: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-        """Run `source` as it is, and take note of each wait and of the cancellation's arrival."""
-        cancelled = anyio.get_cancelled_exc_class()
-        resume: Callable[[Any], Any] = source.send
-        outcome: Any = None
-        # Whether the source has had a cancellation since `stop`, and from within a scope of its own
-        # that was cancelled in the same turn of the loop. Inside of that a shield would be wrong: the
-        # scope would take the cancellation for its own and swallow it. trio's nurseries cancel their
-        # scope on the way out, so the same is true of them.
-        reached = within = False
-        while True:
-            self._running_since = self._loop.time()
-            self._hold_until = self._running_since + _HELD_SECONDS
-            self._held_since_then = len(self._frames)
-            try:
-                wait = resume(outcome)
-            except StopIteration:
-                return
+    async def _pause(self) -> None:
+        """Let the writer take what there is, and the others on this loop have their turn."""
+        if not self._frames:
+            self._loop.soon(self._room.set)
+            await self._room
+        self._blocked = True
+        while self._frames:
+            await self._room
+        self._blocked = False
+
+    def about_to_wait(self) -> None:
+        if self._frames and not self._writer_told:
+            self._writer_told = True
+            self._wake()
+        if self._pushed:
+            self._turn_room = JOINED_BYTES
             self._judge()
-            if reached and _leaves_nursery():
-                self._cleanup.shield = False
-            elif self._cleaning:
-                self._cleanup.shield = True
-            elif reached:
-                within = within and self._is_within_cancelled_scope()
-                if not within:
-                    # `asyncio.timeout` has made a TimeoutError of it: ours is still to come.
-                    reached = not _is_taken_back()
-                    if reached:
-                        self._begin_cleanup()
-            try:
-                outcome = yield wait
-            except BaseException as exc:  # It's for the source: thrown there.
-                # asyncio throws a cancellation in ...
-                arrived: object = exc
-                resume, outcome = source.throw, exc
-            else:
-                # ... trio sends it in, as the outcome of the wait.
-                arrived = getattr(outcome, "error", None)
-                resume = source.send
-            if arrived is not None and isinstance(arrived, cancelled):
-                if self._cleaning:
-                    self._cut_short |= self._cleanup.cancel_called
-                elif self._stopping:
-                    reached, within = True, self._is_within_cancelled_scope()
 
     def _judge(self) -> None:
-        """Decide, whenever the source's task starts to wait, how many frames may be held from now on."""
-        ran = self._loop.time() - self._running_since
-        pushed = len(self._frames) - self._held_since_then
-        if self._stopping or not self.joins:
-            return
-        if ran > _SLOW_SECONDS:
-            self._quick = -self._caution
-            self._caution = min(4 * self._caution, _MOST_CAUTION)
-            self._may_hold = 0
-        elif pushed > 0:
+        """Count what the source has made since it waited last for it, or against it."""
+        pushed = self._pushed
+        self._pushed = 0
+        if self.time() - self.runs_since <= _SLOW_SECONDS:
             self._quick += pushed
             if self._quick > _FORGIVEN_AFTER:
                 self._caution = _TRUSTED_AFTER
-            affordable = int(_HELD_SECONDS * pushed / ran) if ran > 0 else pushed
-            self._may_hold = max(0, min((self._quick - _TRUSTED_AFTER) // _SHARE, affordable))
+        else:
+            self._quick = -self._caution
+            self._caution = min(4 * self._caution, _MOST_CAUTION)
+            self._may_hold = min(self._may_hold, 0)
 
-    def _begin_cleanup(self) -> None:
-        self._cleanup.shield = True
-        if not self._cleaning:
-            self._cleaning = True
-            if self._cleanup_timeout is not None:
-                self._cleanup.deadline = anyio.current_time() + self._cleanup_timeout
-
-    def _is_within_cancelled_scope(self) -> bool:
-        """Whether the source stands in a cancelled scope of its own; ours are further out."""
-        self._cleanup.shield = True
-        try:
-            return anyio.current_effective_deadline() == -math.inf
-        finally:
-            self._cleanup.shield = False
+    def _allowance(self) -> int:
+        """How many frames may be held from now on."""
+        if self.joins and not self._stopping:
+            quick = self._quick + self._pushed
+            ran = self.time() - self.runs_since
+            affordable = int(_HELD_SECONDS * self._pushed / ran) if ran > 0 else self._pushed
+            self._may_hold = max(0, min((quick - _TRUSTED_AFTER) // _SHARE, affordable))
+        return self._may_hold
 
     def _log(self, error: Exception | None) -> None:
         if error is not None:
@@ -310,25 +264,6 @@ def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception |
     if left is None or isinstance(left, Exception):
         return left
     raise left
-
-
-def _leaves_nursery() -> bool:
-    """Whether the calling task is on its way out of a nursery of trio, or has to be."""
-    trio = sys.modules.get("trio")
-    try:
-        nurseries = trio.lowlevel.current_task().child_nurseries if trio is not None else []
-    except RuntimeError:
-        return False  # It's not trio that runs.
-    return any(nursery.cancel_scope.cancel_called for nursery in nurseries)
-
-
-def _is_taken_back() -> bool:
-    """Whether the calling task, which has been cancelled, isn't any more; trio knows no such thing."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return False
-    return task is not None and not task.cancelling()
 
 
 def _iterate(content: object, loop: Loop) -> AsyncIterator[object]:

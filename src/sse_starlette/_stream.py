@@ -49,6 +49,50 @@ _LAST_CHUNK_SECONDS = 1.0
 class Stream:
     """Sends what a feed has to one client, from the first header to the last chunk."""
 
+    # There may be ten thousand of them, and a dict for so many attributes takes more than a kilobyte.
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_beside",
+        "_completed",
+        "_drain_alarm",
+        "_draining",
+        "_error_frame",
+        "_failure",
+        "_farewell_frame",
+        "_feed_begun",
+        "_feed_done",
+        "_feed_error_seen",
+        "_feed_running",
+        "_feed_stopped",
+        "_first_event_timeout",
+        "_grace",
+        "_on_draining",
+        "_over",
+        "_ping_due",
+        "_ping_frame",
+        "_ping_interval",
+        "_receive",
+        "_send",
+        "_send_timeout",
+        "_sending",
+        "_sending_since",
+        "_sent_at",
+        "_start",
+        "_start_alone",
+        "_started",
+        "_tasks",
+        "_timed_out",
+        "_timeout_alarm",
+        "_timeout_set",
+        "_wake",
+        "_writing",
+        "disconnected",
+        "feed",
+        "loop",
+        "reason",
+    )
+
     def __init__(
         self,
         feed: Feed,
@@ -99,7 +143,7 @@ class Stream:
         """The loop the stream runs on."""
         self._receive = receive
         self._send = send
-        self._start = start
+        self._start: Message | None = start
         self._start_alone = start_alone
         self._ping_interval = ping_interval
         self._ping_frame = ping_frame
@@ -112,20 +156,25 @@ class Stream:
         self._farewell_frame = farewell_frame
 
         self._wake = loop.wake_up()
-        self._writing = anyio.CancelScope()
-        self._tasks = anyio.create_task_group()
+        self._writing = loop.cut()
+        self._tasks = loop.tasks()
         self._alarm: Alarm | None = None
         self._failure: Exception | None = None
         self._feed_error_seen = False
         self._feed_running = False
         self._feed_begun = False
         self._feed_done = False
+        self._feed_stopped = False
         self._started = False
         self._completed = False
         self._sending = False
         self._sent_at = 0.0
         self._ping_due = False
         self._drain_alarm: Alarm | None = None
+        self._timeout_alarm: Alarm | None = None
+        self._sending_since = 0.0
+        self._timed_out = False
+        self._timeout_set = False
         self._draining = False
         self._over = False
 
@@ -199,12 +248,16 @@ class Stream:
             SendTimeoutError: a send took longer than `send_timeout`.
             Exception: what the feed, `send` or `beside` raised, as it was raised.
         """
-        self.feed.open(self._wake.set)
+        self.feed.open(self._wake.run)
         async with self._tasks:
             self._tasks.start_soon(self._watch_for_disconnect)
             try:
                 stream_begins(self)
                 await self._write(head=head)
+            except GeneratorExit:
+                # The loop was closed in mid-stream: nobody would run what is awaited here.
+                self._feed_stopped = True
+                raise
             except anyio.get_cancelled_exc_class():
                 self.end("cancelled")
                 with anyio.CancelScope(shield=True):
@@ -216,17 +269,18 @@ class Stream:
                 raise
             finally:
                 try:
-                    with anyio.CancelScope(shield=True):
-                        await self._stop_feed()
+                    if not self._feed_stopped:
+                        with anyio.CancelScope(shield=True):
+                            await self._stop_feed()
                 finally:
                     # No shield holds off asyncio's own cancellation, which may come here and above.
                     self._over = True
                     stream_ended(self)
-                    for alarm in (self._alarm, self._drain_alarm):
+                    for alarm in (self._alarm, self._drain_alarm, self._timeout_alarm):
                         if alarm is not None:
                             alarm.stop()
                     self._alarm = None  # On trio it may ring after it has been stopped.
-                    self._tasks.cancel_scope.cancel()
+                    self._tasks.cancel()
                 if self.feed.error is not None and not self._feed_error_seen:
                     self._log_unseen(self.feed.error)
         if self._failure is not None:
@@ -246,6 +300,8 @@ class Stream:
                         await self._complete()
                 else:
                     await self._complete()
+            if self._timed_out:
+                raise SendTimeoutError(self._send_timeout)
         except SendTimeoutError as exc:
             self._fail("timeout", exc)
         except OSError:
@@ -284,7 +340,7 @@ class Stream:
                     first = self.feed.take()
                     if first or self.feed.ended:
                         break
-                    await self._wake.wait()
+                    await self._wake
             if self.reason is not None or (not first and self.feed.error is not None):
                 return
             await self._send_start()
@@ -296,10 +352,16 @@ class Stream:
             self._alarm.set(self._sent_at + self._ping_interval)
 
     async def _write_frames(self) -> None:
-        feed = self.feed
+        feed, send, now = self.feed, self._send, self.loop.time
         while self.reason is None:
             if frames := feed.take():
-                await self._send_frames(frames)
+                # What _send_frames does; without its calls, for this is done for each event.
+                self._sending = True
+                if self._send_timeout is not None:
+                    self._bound_send(self._send_timeout)
+                await send({"type": "http.response.body", "body": frames, "more_body": True})
+                self._sending = self._ping_due = False
+                self._sent_at = now()
                 feed.sent()
             elif self._ping_due:
                 try:
@@ -309,7 +371,7 @@ class Stream:
                 else:
                     await self._send_frames(ping)
             elif not feed.ended:
-                await self._wake.wait()
+                await self._wake
             elif feed.error is not None:
                 self._feed_error_seen = True
                 self.end("error", feed.error)
@@ -365,34 +427,45 @@ class Stream:
 
     async def _send_start(self) -> None:
         self._started = True
-        await self._send_message(self._start)
+        start, self._start = self._start, None
+        if start is not None:
+            await self._send_message(start)
         if not self._start_alone:
             await self._send_message({"type": "http.response.body", "body": b"", "more_body": True})
         self._sent_at = self.loop.time()
 
     async def _send_frames(self, frames: bytes) -> None:
-        message: Message = {"type": "http.response.body", "body": frames, "more_body": True}
-        if self._send_timeout is None:
-            # What _send_message does; a call less for each event of each client.
-            self._sending = True
-            await self._send(message)
-            self._sending = False
-        else:
-            await self._send_message(message)
+        await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
         self._ping_due = False
         self._sent_at = self.loop.time()
 
     async def _send_message(self, message: Message) -> None:
         self._sending = True
-        # No cancel scope where none is needed: it costs more than the send itself.
-        if self._send_timeout is None:
-            await self._send(message)
-        else:
-            with anyio.move_on_after(self._send_timeout) as within:
-                await self._send(message)
-            if within.cancelled_caught:
-                raise SendTimeoutError(self._send_timeout)
+        if self._send_timeout is not None:
+            self._bound_send(self._send_timeout)
+        await self._send(message)
         self._sending = False
+
+    def _bound_send(self, timeout: float) -> None:
+        """Have the send that begins now cut off when it takes too long."""
+        # One alarm for as many sends as there are: it looks since when the last one has been waiting.
+        self._sending_since = self.loop.time()
+        if self._timeout_alarm is None:
+            self._timeout_alarm = self.loop.alarm(self._on_timeout, self._tasks)
+        if not self._timeout_set:
+            self._timeout_set = True
+            self._timeout_alarm.set(self._sending_since + timeout)
+
+    def _on_timeout(self) -> None:
+        self._timeout_set = False
+        if self._sending and self._send_timeout is not None and self._timeout_alarm is not None:
+            until = self._sending_since + self._send_timeout
+            if until <= self.loop.time():
+                self._timed_out = True
+                self._writing.cancel()
+            else:
+                self._timeout_set = True
+                self._timeout_alarm.set(until)
 
     def _on_alarm(self) -> None:
         now = self.loop.time()
@@ -402,7 +475,7 @@ class Stream:
             due = now + self._ping_interval
         elif due <= now:
             self._ping_due = True
-            self._wake.set()
+            self._wake.run()
             due = now + self._ping_interval
         if self._alarm is not None:
             self._alarm.set(due)
@@ -452,7 +525,7 @@ class Stream:
             self._wake.set()
 
     async def _stop_feed(self) -> None:
-        if not self._feed_done:
+        if not self._feed_stopped:
             self.feed.stop()
             self._start_feed()
             if self._feed_running and not self._feed_begun:
@@ -463,4 +536,5 @@ class Stream:
                 if not self._feed_begun:
                     await self._run_feed()
             while self._feed_running and not self._feed_done:
-                await self._wake.wait()
+                await self._wake
+            self._feed_stopped = True

@@ -60,6 +60,11 @@ AsyncContentStream: TypeAlias = AsyncIterable[Content]
 ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
 
 
+_USUAL_HEADERS: dict[tuple[str | None, str], tuple[tuple[bytes, bytes], ...]] = {}
+"""The headers of responses that were given none, by media type and charset: the same for nearly all."""
+_MOST_USUAL_HEADERS = 16
+
+
 class EventSourceResponse(StreamingResponse):
     """
     Streams events to a browser's `EventSource`, or to any client that reads an event stream.
@@ -187,7 +192,7 @@ class EventSourceResponse(StreamingResponse):
         self.status_code = status_code
         self.media_type: str | None = self.media_type if media_type is None else media_type
         self.background = background
-        self.init_headers(self._event_stream_headers(headers))
+        self._init_event_stream_headers(headers)
 
         self.sep = self.DEFAULT_SEPARATOR if sep is None else sep
         self.ping_interval = self.DEFAULT_PING_INTERVAL if ping is None else ping
@@ -207,13 +212,20 @@ class EventSourceResponse(StreamingResponse):
         self.active: bool = True
         """False once the stream has ended."""
 
-    @staticmethod
-    def _event_stream_headers(headers: Mapping[str, str] | None) -> MutableHeaders:
+    def _init_event_stream_headers(self, headers: Mapping[str, str] | None) -> None:
+        usual = None
+        if headers is None and type(self).init_headers is StreamingResponse.init_headers:
+            usual = (self.media_type, self.charset)
+            if usual in _USUAL_HEADERS:
+                self.raw_headers = list(_USUAL_HEADERS[usual])
+                return
         ours = MutableHeaders(headers)
         ours.setdefault("Cache-Control", "no-store")
         ours["Connection"] = "keep-alive"
         ours["X-Accel-Buffering"] = "no"
-        return ours
+        self.init_headers(ours)
+        if usual is not None and len(_USUAL_HEADERS) < _MOST_USUAL_HEADERS:
+            _USUAL_HEADERS[usual] = tuple(self.raw_headers)
 
     @property
     def sep(self) -> str:
@@ -308,7 +320,9 @@ class EventSourceResponse(StreamingResponse):
         # RFC 9113, 8.2.2: a message with connection-specific fields is malformed from HTTP/2 on.
         if scope.get("http_version", "1.1") >= "2":
             without.add(b"connection")
-        headers = [(name, value) for name, value in self.raw_headers if name not in without]
+        headers = self.raw_headers
+        if without:
+            headers = [(name, value) for name, value in headers if name not in without]
         return {"type": "http.response.start", "status": status, "headers": headers}
 
     def _ping_frame(self) -> bytes:

@@ -4,6 +4,12 @@ Drives an ASGI app in memory: the server and the client do what the test says, w
 The server takes each message at once, as uvicorn does while its buffer has room, unless the test
 blocks it. It holds every app to the protocol, whatever else the test looks at: one send at a time,
 the headers first, nothing after the last chunk.
+
+Where events, pings and headers are what a test is about, it uses `sse_starlette.testing`, as the
+tests of an application do. This is for the rest: the messages and chunks themselves, a send that
+fails or never returns, a server that cancels, a `receive` of the test's own, what is sent to a client
+that has left. Nor may the kit be the only judge of the response: a fault in it would hide one in the
+response.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import anyio.lowlevel
 import pytest
 
 from sse_starlette._feed import Feed
-from sse_starlette._loop import Alarm, Loop, WakeUp, current_loop
+from sse_starlette._loop import Alarm, Beside, Loop, WakeUp, current_loop
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -33,18 +39,35 @@ E = TypeVar("E", bound=BaseException)
 
 DISCONNECT = {"type": "http.disconnect"}
 
-ASYNCIO = ("asyncio", {"use_uvloop": False})
-UVLOOP = ("asyncio", {"use_uvloop": True})
-TRIO: tuple[str, dict[str, Any]] = ("trio", {})
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+"""The loops a test can run on, as anyio's plugin wants to be told."""
+
+
+def on(loop: str, *values: object, name: str = "") -> Any:
+    """
+    Make a row of a table for `parametrize`: this loop, and these values.
+
+    The rows on uvloop are marked, because the unit stage leaves them to the thorough one.
+    """
+    marks = (pytest.mark.uvloop,) if loop == "uvloop" else ()
+    return pytest.param(LOOPS[loop], *values, id="-".join(filter(None, [loop, name])), marks=marks)
+
+
+on_asyncio = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")])
+"""Runs a test on the loops of asyncio alone."""
 
 each_way_to_cancel = pytest.mark.parametrize(
     ("anyio_backend", "way"),
     [
-        pytest.param(ASYNCIO, "scope", id="asyncio-scope"),
-        pytest.param(ASYNCIO, "natively", id="asyncio-natively"),
-        pytest.param(UVLOOP, "scope", id="uvloop-scope"),
-        pytest.param(UVLOOP, "natively", id="uvloop-natively"),
-        pytest.param(TRIO, "scope", id="trio-scope"),
+        on("asyncio", "scope", name="scope"),
+        on("asyncio", "natively", name="natively"),
+        on("uvloop", "scope", name="scope"),
+        on("uvloop", "natively", name="natively"),
+        on("trio", "scope", name="scope"),
     ],
 )
 """Runs a test once for each `way` in which a server cancels an application, on each loop."""
@@ -350,6 +373,9 @@ class StillLoop:
         """How many alarms have been asked for."""
         self._real: Loop = current_loop()
         self.key = self._real.key
+        self.tasks = self._real.tasks
+        self.cut = self._real.cut
+        self.reins = self._real.reins
         self._order = count()
         self._due: list[tuple[float, int, StillAlarm]] = []
 
@@ -359,7 +385,7 @@ class StillLoop:
     def wake_up(self) -> WakeUp:
         return self._real.wake_up()
 
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
+    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
         self.alarms += 1
         return StillAlarm(self, ring)
 

@@ -73,7 +73,7 @@ class Writer:
         self.blocked = False
         self._unblocked = anyio.Event()
         self._wake = current_loop().wake_up()
-        feed.open(self._wake.set)
+        feed.open(self._wake.run)
 
     @property
     def body(self) -> bytes:
@@ -92,7 +92,7 @@ class Writer:
             elif self.feed.ended:
                 return
             else:
-                await self._wake.wait()
+                await self._wake
 
     async def _send(self, frames: bytes) -> None:
         while self.blocked:
@@ -119,9 +119,10 @@ async def running(feed: Feed, *, blocked: bool = False) -> AsyncGenerator[Writer
             done.set()
 
     with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
+        # The source's task is one like a stream's: outside of the scopes of whoever started it.
+        async with current_loop().tasks() as own, anyio.create_task_group() as tasks:
             try:
-                tasks.start_soon(run)
+                own.start_soon(run)
                 tasks.start_soon(writer.run)
                 yield writer
                 writer.unblock()

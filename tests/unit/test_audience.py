@@ -1,4 +1,4 @@
-"""Who is called when something has been published: at once when it's quiet, together when it isn't."""
+"""Who is called when something has been published: without delay when it's quiet, together when it isn't."""
 
 from __future__ import annotations
 
@@ -46,16 +46,27 @@ def audience_of(loop: HandLoop, *members: Member) -> Audience:
     return audience
 
 
-def test_a_quiet_audience_is_called_at_once() -> None:
+def work(audience: Audience, loop: HandLoop, seconds: float) -> None:
+    """Have the members called, which keeps the loop for so long."""
+    audience.call()
+    loop.turn()
+    loop.now += seconds
+    loop.turn()
+
+
+def test_a_quiet_audience_is_called_when_the_loop_turns() -> None:
     loop = HandLoop()
     one, another = Member(), Member()
     audience = audience_of(loop, one, another)
 
     audience.call()
 
+    assert (one.calls, another.calls) == (0, 0)
+    loop.turn()
     assert (one.calls, another.calls) == (1, 1)
     loop.settle()
     audience.call()
+    loop.turn()
     assert (one.calls, another.calls) == (2, 2)
 
 
@@ -64,6 +75,7 @@ def test_calls_while_the_members_are_at_work_become_one() -> None:
     member = Member()
     audience = audience_of(loop, member)
     audience.call()
+    loop.turn()
 
     for _ in range(50):
         audience.call()
@@ -89,9 +101,7 @@ def test_after_work_comes_a_pause_as_long_as_the_work() -> None:
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
-    audience.call()
-    loop.now += 0.05
-    loop.turn()
+    work(audience, loop, 0.05)
 
     audience.call()
 
@@ -105,9 +115,7 @@ def test_calls_in_the_pause_become_one() -> None:
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
-    audience.call()
-    loop.now += 0.05
-    loop.turn()
+    work(audience, loop, 0.05)
 
     for _ in range(50):
         audience.call()
@@ -123,15 +131,14 @@ def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
     member = Member()
     audience = Audience(loop, Forsaken(), most_waiting=10)
     audience.add(member)
-    audience.call()
-    loop.now += 0.05
-    loop.turn()
+    work(audience, loop, 0.05)
 
     for _ in range(10):
         audience.call()
     assert member.calls == 1
 
     audience.call()
+    loop.turn()
     assert member.calls == 2
 
     loop.settle()
@@ -144,12 +151,11 @@ def test_after_the_pause_it_is_quiet_again() -> None:
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
-    audience.call()
-    loop.now += 0.05
-    loop.turn()
+    work(audience, loop, 0.05)
     loop.now += 0.05
 
     audience.call()
+    loop.turn()
 
     assert member.calls == 2
 
@@ -158,9 +164,7 @@ def test_whatever_blocked_the_loop_nobody_waits_long_for_the_next_event() -> Non
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
-    audience.call()
-    loop.now += 60
-    loop.turn()
+    work(audience, loop, 60)
 
     audience.call()
     loop.advance(0.1)
@@ -220,6 +224,7 @@ def test_members_come_and_go() -> None:
     audience.discard(Member())
     audience.add(stays)
     audience.call()
+    loop.turn()
 
     assert (stays.calls, goes.calls) == (1, 0)
     assert audience.members() == [stays]
@@ -235,6 +240,7 @@ def test_a_member_that_leaves_when_another_is_called_disturbs_nobody() -> None:
         audience.add(member)
 
     audience.call()
+    loop.turn()
 
     assert sorted(member.calls for member in members)[1:] == [1, 1]
     assert len(audience.members()) == 2

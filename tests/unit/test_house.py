@@ -16,10 +16,13 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
+    {"_led"},
+    {"_on_asyncio", "_on_trio"},
     {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
     {"_audience", "_ring", "_shutdown", "backends.base"},
-    {"_source", "_stream", "backends.memory", "backends.redis"},
-    {"channel", "sse"},
+    {"_follower", "_source", "_stream", "backends.redis", "backends.sqlite"},
+    {"sse", "subscription"},
+    {"channel"},
     {"hub"},
     {"testing._clock", "testing._failures", "testing._left_behind"},
     {"testing._parser"},

@@ -13,18 +13,11 @@ import pytest
 import trio
 import trio.lowlevel
 from anyio import wait_all_tasks_blocked
+from tests.unit.driving import on_asyncio
 
 from sse_starlette._loop import Loop, WakeUp, current_loop, stand_in
 
 pytestmark = pytest.mark.anyio
-
-on_asyncio = pytest.mark.parametrize(
-    "anyio_backend",
-    [
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    ],
-)
 
 PAST = -1_000.0
 FAR_AWAY = 1_000.0
@@ -41,7 +34,7 @@ class Sleeper:
 
     async def run(self) -> None:
         while True:
-            await self._wake_up.wait()
+            await self._wake_up
             self.woken += 1
 
 

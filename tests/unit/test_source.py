@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from tests.unit.driving import on_asyncio
 from tests.unit.sources import (
     SEAT_BELT,
     Clockwork,
@@ -34,14 +35,6 @@ from sse_starlette._loop import current_loop
 from sse_starlette._source import _iterate
 
 pytestmark = pytest.mark.anyio
-
-on_asyncio = pytest.mark.parametrize(
-    "anyio_backend",
-    [
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    ],
-)
 
 
 @pytest.fixture
@@ -1626,15 +1619,24 @@ async def test_a_context_variable_set_in_a_sync_step_can_be_reset_in_another(
 async def test_sync_sources_do_not_take_the_threads_of_others() -> None:
     sources = [Blocking() for _ in range(45)]
     feeds = [feed_of(source.events()) for source in sources]
+    in_a_thread: list[Blocking] = []
+    all_threads_are_taken = anyio.Event()
+
+    async def count(source: Blocking) -> None:
+        await source.entered.wait()
+        in_a_thread.append(source)
+        if len(in_a_thread) == 40:
+            all_threads_are_taken.set()
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
             try:
-                for feed in feeds:
+                for source, feed in zip(sources, feeds, strict=True):
                     tasks.start_soon(Writer(feed).run)
                     tasks.start_soon(feed.run)
-                while sum(source.entered.is_set() for source in sources) < 40:
-                    await anyio.lowlevel.checkpoint()
+                    tasks.start_soon(count, source)
+                # Not by turning the loop: it would leave the threads little of the interpreter.
+                await all_threads_are_taken.wait()
                 assert await anyio.to_thread.run_sync(threading.get_ident)
             except BaseException:
                 for feed in feeds:

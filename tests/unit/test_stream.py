@@ -11,55 +11,23 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 from tests.unit.driving import (
-    ASYNCIO,
     DISCONNECT,
-    UVLOOP,
     Exchange,
-    HandFeed,
-    StillLoop,
     drive,
     each_way_to_cancel,
+    on_asyncio,
     settled,
     turns,
 )
+from tests.unit.hand_fed import PING, Run
 
-from sse_starlette._stream import Stream
 from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
 
-PING = b": ping\n\n"
-FAREWELL = b"data: farewell\n\n"
-
-
-class Run:
-    """A stream of a hand-fed feed, on a loop whose clock stands still, as an ASGI app."""
-
-    stream: Stream
-
-    def __init__(self, *frames: bytes, head: bool = False, **options: Any) -> None:
-        self.feed = HandFeed(*frames)
-        self.loop = StillLoop()
-        self.head = head
-        self.options: dict[str, Any] = {
-            "ping_interval": 0,
-            "ping_frame": lambda: PING,
-            "error_frame": None,
-            "send_timeout": None,
-            "first_event_timeout": None,
-            "beside": None,
-            "on_draining": lambda: None,
-            "grace": 0,
-            "farewell_frame": lambda: b"",
-            **options,
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start: Message = {"type": "http.response.start", "status": 200, "headers": []}
-        self.stream = Stream(self.feed, self.loop, receive, send, start, **self.options)
-        await self.stream.run(head=self.head)
+SORRY = b"data: sorry\n\n"
 
 
 class MadeUpError(Exception):
@@ -79,8 +47,8 @@ def failing_at(number: int, failure: Exception) -> Callable[[Message], Awaitable
     return on_send
 
 
-async def farewell(failure: Exception) -> bytes:
-    return FAREWELL
+async def sorry(failure: Exception) -> bytes:
+    return SORRY
 
 
 # The way of a frame
@@ -215,6 +183,7 @@ async def test_head_to_a_client_that_does_not_read_times_out() -> None:
     run = Run(head=True, send_timeout=0)
 
     async with drive(run, blocked=True) as exchange:
+        await run.loop.advance(0)
         error = await exchange.raises(SendTimeoutError)
 
     assert error.timeout == 0
@@ -405,7 +374,7 @@ async def test_frame_that_is_ready_from_the_beginning_is_not_waited_for() -> Non
 
 
 async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
-    run = Run(first_event_timeout=float("inf"), error_frame=farewell)
+    run = Run(first_event_timeout=float("inf"), error_frame=sorry)
 
     async with drive(run) as exchange:
         run.feed.end(failure := MadeUpError())
@@ -418,14 +387,14 @@ async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
 
 
 async def test_error_together_with_the_first_frame_comes_after_it() -> None:
-    run = Run(first_event_timeout=float("inf"), error_frame=farewell)
+    run = Run(first_event_timeout=float("inf"), error_frame=sorry)
 
     async with drive(run) as exchange:
         run.feed.ready = [b"first"]
         run.feed.end(MadeUpError())
         await exchange.returns()
 
-    assert exchange.chunks == [b"first", FAREWELL]
+    assert exchange.chunks == [b"first", SORRY]
 
 
 async def test_feed_that_ends_without_a_frame_gives_an_empty_body() -> None:
@@ -504,14 +473,14 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
 
 
 async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
-    run = Run(b"data", error_frame=farewell)
+    run = Run(b"data", error_frame=sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
         run.feed.end(MadeUpError())
         await exchange.returns()
 
-    assert exchange.chunks == [b"data", FAREWELL]
+    assert exchange.chunks == [b"data", SORRY]
     assert exchange.complete
     assert run.stream.reason == "error"
 
@@ -621,12 +590,12 @@ async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
     async def beside() -> None:
         raise MadeUpError
 
-    run = Run(beside=beside, error_frame=farewell)
+    run = Run(beside=beside, error_frame=sorry)
 
     async with drive(run) as exchange:
         await exchange.returns()
 
-    assert exchange.chunks == [FAREWELL]
+    assert exchange.chunks == [SORRY]
     assert exchange.complete
     assert run.stream.reason == "error"
 
@@ -849,7 +818,7 @@ async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> N
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number: int) -> None:
-    run = Run(b"data", error_frame=farewell)
+    run = Run(b"data", error_frame=sorry)
 
     async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
         run.feed.end()
@@ -896,6 +865,7 @@ async def test_send_that_takes_too_long_ends_the_stream(number: int) -> None:
 
     async with drive(run, on_send=on_send) as exchange:
         run.feed.end()
+        await run.loop.advance(0)
         error = await exchange.raises(SendTimeoutError)
 
     assert error.timeout == 0
@@ -911,6 +881,7 @@ async def test_ping_that_takes_too_long_ends_an_idle_stream() -> None:
         await settled()
         exchange.block()
         await run.loop.advance(15)
+        await run.loop.advance(0)
         await exchange.raises(SendTimeoutError)
 
     assert run.stream.reason == "timeout"
@@ -1004,13 +975,13 @@ async def test_cancelled_stream_whose_send_fails_is_cancelled_all_the_same(
 async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None:
     made = 0
 
-    async def slow_farewell(failure: Exception) -> bytes:
+    async def slow_sorry(failure: Exception) -> bytes:
         nonlocal made
         made += 1
         await anyio.sleep_forever()
         raise AssertionError
 
-    run = Run(b"data", error_frame=slow_farewell)
+    run = Run(b"data", error_frame=slow_sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -1156,9 +1127,7 @@ async def test_ping_takes_along_what_the_feed_adds() -> None:
         assert exchange.chunks == [PING + b"id: 5\n\n"]
 
 
-@pytest.mark.parametrize(
-    "anyio_backend", [pytest.param(ASYNCIO, id="asyncio"), pytest.param(UVLOOP, id="uvloop")]
-)
+@on_asyncio
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 async def test_feed_is_closed_when_all_tasks_of_the_loop_are_cancelled_at_once() -> None:
     """As `asyncio.run` does in the end, also to tasks that haven't begun."""

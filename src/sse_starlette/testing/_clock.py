@@ -18,9 +18,7 @@ from sse_starlette._loop import current_loop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import anyio.abc
-
-    from sse_starlette._loop import Alarm, Loop, WakeUp
+    from sse_starlette._loop import Alarm, Beside, Loop
 
 _TURNS = 40
 """How often the loop turns before anybody asks whether all tasks wait: more than a reaction takes."""
@@ -134,17 +132,16 @@ class ServedLoop:
         self.soon = self._real.soon
         self.later = self._real.later
         self.is_current = self._real.is_current
+        self.wake_up = self._real.wake_up
+        self.tasks = self._real.tasks
+        self.cut = self._real.cut
+        self.reins = self._real.reins
+        self.knock = self._real.knock
 
     def time(self) -> float:
         return self._real.time() if self._clock is None else self._clock.time()
 
-    def wake_up(self) -> WakeUp:
-        return self._real.wake_up()
-
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
+    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
         if self._clock is None:
             return self._real.alarm(ring, beside)
         return self._clock.alarm(ring)
-
-    def knock(self, call: Callable[[], object]) -> None:
-        self._real.knock(call)
