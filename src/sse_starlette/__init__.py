@@ -2,11 +2,12 @@
 
 from ._shutdown import drain
 from ._version import __version__
-from .channel import Channel, Gap, Subscription, last_event_id
-from .errors import ChannelClosed, SSEError, SubscriberTooSlow
+from .channel import Channel, last_event_id
+from .errors import ChannelClosed, LogUnavailable, SSEError, SubscriberTooSlow
 from .event import JSONServerSentEvent, ServerSentEvent
 from .hub import Hub
 from .sse import EventSourceResponse, SendTimeoutError
+from .subscription import Gap, Subscription
 
 __all__ = [
     "Channel",
@@ -15,6 +16,7 @@ __all__ = [
     "Gap",
     "Hub",
     "JSONServerSentEvent",
+    "LogUnavailable",
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",

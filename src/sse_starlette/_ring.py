@@ -1,7 +1,8 @@
 """What a channel remembers: the frames of its newest events, in order, with no gap between them.
 
 Pure: no loop, no lock, no clock of its own. Offsets start at 1; `head` is the newest there is and
-`oldest` the first that is kept, so `oldest == head + 1` while nothing is.
+`oldest` the first that is kept, so `oldest == head + 1` while nothing is. A ring is of one history: a
+channel whose history has been lost takes a new ring.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ _MOST_JOINS = 32
 class Ring:
     """The newest frames, bounded in number, bytes and age."""
 
-    def __init__(self, *, events: int, bytes_: int, seconds: float | None) -> None:
+    def __init__(
+        self,
+        *,
+        events: int,
+        bytes_: int,
+        seconds: float | None,
+        epoch: str = "",
+        head: int = 0,
+    ) -> None:
         """
         Remember nothing yet.
 
@@ -23,21 +32,35 @@ class Ring:
             events: how many frames are kept at the most.
             bytes_: how many bytes they may have together; the newest frame is kept in any case.
             seconds: how long a frame is kept; None: that doesn't matter.
+            epoch: the name of the history.
+            head: how many events it has already.
         """
-        self.head = 0
-        self.oldest = 1
+        self.epoch = epoch
+        self.head = head
+        self.oldest = head + 1
+        self.origin = head
+        """Where it was begun, or begun anew after a hole."""
+        self.floor = 0
+        """Up to here nothing can be remembered any more. What lies between may be put before."""
+        self.hole = 0
+        """Up to here something is missing that was never here."""
         self.size = 0
         self._events = events
         self._bytes = bytes_
         self._seconds = seconds
         # Frames that are no longer kept are let go in stretches: to cut a list costs its length.
         self._frames: list[bytes] = []
-        self._first = 1
+        self._first = head + 1
         self._times: list[float] = []
         self._joins: dict[int, tuple[bytes, int]] = {}
 
     def __len__(self) -> int:
         return self.head + 1 - self.oldest
+
+    @property
+    def reach(self) -> int:
+        """The lowest position whose successors may all be here, once they're put before."""
+        return max(self.floor, self.head - self._events)
 
     def append(self, frame: bytes, now: float) -> int:
         """Remember `frame` as the newest and return its offset."""
@@ -62,12 +85,44 @@ class Ring:
             oldest += 1
         if oldest > self.oldest:
             self.oldest = oldest
+            self.floor = oldest - 1
             self._joins.clear()
         gone = oldest - first
         if gone > 64 and gone > len(frames) // 8:
             del frames[:gone]
             del self._times[:gone]
             self._first = oldest
+
+    def prepend(self, frames: list[bytes], now: float) -> None:
+        """Remember `frames` before the oldest; only the newest of them, if there's no room for all."""
+        count, size = 0, self.size
+        room = self._events - len(self)
+        for frame in reversed(frames):
+            if count == room or (size + len(frame) > self._bytes and len(self) + count):
+                # There never will be room: as long as those that follow are here, they take it.
+                self.floor = self.oldest - 1 - count
+                break
+            count += 1
+            size += len(frame)
+        if not count:
+            return
+        gone = self.oldest - self._first
+        # How old they are isn't known; no younger than what follows them.
+        age = self._times[gone] if len(self) else now
+        self._frames[:gone] = frames[-count:]
+        self._times[:gone] = [age] * count
+        self.oldest -= count
+        self._first = self.oldest
+        self.size = size
+
+    def skip(self, to: int) -> None:
+        """Forget everything and go on after `to`: what lies between can't be had."""
+        self.head = self.origin = self.hole = self.floor = to
+        self.oldest = self._first = to + 1
+        self.size = 0
+        self._frames.clear()
+        self._times.clear()
+        self._joins.clear()
 
     def holds(self, offset: int) -> bool:
         """Whether all that came after `offset` is here."""

@@ -1,45 +1,47 @@
 """Channels: publish once, every subscriber gets it, and who comes back gets exactly what it missed.
 
-A channel encodes an event once and keeps its frame in a ring. A subscription is a position in that
-ring and nothing else: no queue, no task, and until it is streamed not even a place in a list. What a
-change here must keep:
+A channel encodes an event once and keeps its frame in a ring. What a change here must keep:
 
 - Deciding where a subscription begins and knowing what has been published until then is one stretch
   under the channel's lock. After it nothing is missed, since nothing is copied.
-- The next event of a subscription is the next offset of the same epoch, or the client is told first.
 - A channel never waits for a client. A client that the ring has overtaken is dealt with as the
   channel says (`slow`), counted, and told.
 - Any thread may publish. What wakes a subscription runs on the loop of the subscription.
+- A ring is of one history. Who finds that its channel has another one by now is told.
+- On a log it's the follower alone who adds to a channel; until the log has been heard of, where a
+  subscription begins isn't known, and it waits.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-import anyio
 import anyio.lowlevel
-from starlette.requests import HTTPConnection
 
 from ._audience import Audience
-from ._cursor import format_cursor, last_event_id, new_epoch, parse_cursor
-from ._feed import JOINED_BYTES, Feed
-from ._loop import current_loop
+from ._cursor import last_event_id, new_epoch
 from ._ring import Ring
-from .errors import ChannelClosed, SubscriberTooSlow
-from .event import ServerSentEvent, check_field, encoder, parse_frame, split_frames
+from .backends.base import Limits, Position
+from .errors import ChannelClosed
+from .event import ServerSentEvent, parse_frame
+from .subscription import Gap, Overtaken, Subscription, encode_body
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
 
-    from ._loop import Loop, WakeUp
+    from starlette.requests import HTTPConnection
+
+    from ._follower import Follower
+    from ._loop import Loop
+    from .backends.base import Entry
+    from .subscription import Event, Events, GapReason, Snapshot, Start
 
 __all__ = [
     "Channel",
@@ -48,6 +50,8 @@ __all__ = [
     "Subscription",
     "last_event_id",
 ]
+
+logger = logging.getLogger("sse_starlette.channel")
 
 Slow: TypeAlias = Literal["disconnect", "reset", "latest"]
 """
@@ -58,43 +62,10 @@ What becomes of a client that has not taken an event when the channel forgets it
 - `"latest"`: it's told so, gets the newest event of every key (`latest_by`), and goes on.
 """
 
-GapReason: TypeAlias = Literal["unknown", "epoch", "future", "trimmed", "lagging"]
-"""
-Why a client can't be given all that it missed:
-
-- `"unknown"`: its id is none of ours.
-- `"epoch"`: its id is from a history that has been lost, or from another channel.
-- `"future"`: its id is newer than the newest event.
-- `"trimmed"`: what follows its id is no longer kept.
-- `"lagging"`: it is connected, and read too slowly.
-"""
-
-Event: TypeAlias = Any
-"""What may be published: whatever a source may yield, without an id of its own."""
-Events: TypeAlias = Iterable[Event] | AsyncIterable[Event]
-Snapshot: TypeAlias = Callable[[], Events | Awaitable[Events]]
-
 _KEYS_KEPT_SECONDS = 120.0
 """How long an idempotency key is remembered."""
 _MOST_PARSED = 256
 _MOST_PARSED_BYTES = 1024 * 1024
-_ENCODE = encoder("\r\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """
-    A hole in what a client gets, as `on_gap` is told of it.
-
-    Attributes:
-        channel: the name of the channel.
-        reason: why there is one; see `GapReason`.
-        cursor: the id from which the client goes on.
-    """
-
-    channel: str
-    reason: GapReason
-    cursor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +75,8 @@ class ChannelStats:
 
     Attributes:
         subscribers: streams that are open now.
-        published: events since the channel was made.
+        published: events since the channel was made; on a log, since its history began, as far as
+            this process knows.
         delivered: events that were handed to a client's connection, all clients together.
         dropped: events that clients did not get because they read too slowly.
         disconnected: streams that were ended because their clients read too slowly.
@@ -143,8 +115,13 @@ class Channel:
         slow: Slow = "disconnect",
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
+        follower: Follower | None = None,
     ) -> None:
-        """Make a channel that nobody else finds; the arguments are those of `Hub.channel`."""
+        """
+        Make a channel that nobody else finds; the arguments are those of `Hub.channel`.
+
+        A hub that has a log gives its `follower`, too.
+        """
         if history < 1:
             raise ValueError(f"history must be at least 1 event, got: {history}")
         if history_bytes < 1:
@@ -158,8 +135,6 @@ class Channel:
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 seconds, got: {linger}")
         self.name = name
-        self.epoch: str = new_epoch()
-        """Names this channel's history; part of its ids."""
         self.options: dict[str, object] = {
             "history": history,
             "history_bytes": history_bytes,
@@ -169,7 +144,11 @@ class Channel:
             "linger": linger,
         }
         self.closed: bool = False
-        """Whether `close` has been called."""
+        """Whether `close` has been called; on a log, by any process, as far as this one knows."""
+        self.follower = follower
+        """What keeps the channel in step with its log; None: it has none."""
+        self.closes_at: int | None = None
+        """Where the log says that the channel was closed: no event, an id alone."""
         self._slow = slow
         self._latest_by = latest_by
         self._linger = linger
@@ -177,44 +156,85 @@ class Channel:
         self._history_bytes = history_bytes
         # Held for moments and never across an await; whoever holds it holds no other.
         self._lock = threading.Lock()
-        self._ring = Ring(events=history, bytes_=history_bytes, seconds=history_seconds)
+        self._history_seconds = history_seconds
+        self._ring = self._new_ring(new_epoch() if follower is None else "", 0)
         self._latest: dict[object, tuple[int, bytes]] = {}
         self._latest_bytes = 0
         self._ids_by_key: dict[str, tuple[str, float]] = {}
-        self._parsed: dict[int, ServerSentEvent] = {}
+        self._parsed: dict[int, tuple[bytes, ServerSentEvent]] = {}
         self._parsed_bytes = 0
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._audiences: dict[int, Audience] = {}
-        self._used = time.monotonic()
+        self._used = self._listened = time.monotonic()
         self._delivered = 0
         self._dropped = 0
         self._disconnected = 0
         self._resets: Counter[GapReason] = Counter()
+        if follower is not None:
+            self.limits = Limits(history, history_seconds, follower.expire)
+            """How much of the channel the log is to keep."""
+            self.asked = 0
+            self.answered = 0
+            # Who waits for a look into the log, and for which one.
+            self._askers: weakref.WeakKeyDictionary[Subscription, int] = weakref.WeakKeyDictionary()
+            # Who is new and doesn't know its place yet, and from where on it has to get everything.
+            self._newcomers: weakref.WeakKeyDictionary[Subscription, Position | None]
+            self._newcomers = weakref.WeakKeyDictionary()
+            self._wanted_from: int | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r} at {self.last_event_id}>"
 
     @property
-    def last_event_id(self) -> str:
-        """The id of the newest event, or the one before the first: where a new client begins."""
-        return f"{self.epoch}.{self._ring.head}"
+    def epoch(self) -> str:
+        """
+        Names this channel's history; part of its ids.
 
-    async def publish(self, event: Event, *, key: str | None = None) -> str:
+        On a log it's known while somebody in this process listens to the channel; empty otherwise.
+        """
+        return self._ring.epoch
+
+    @property
+    def head(self) -> int:
+        """The offset of the newest event; 0 before the first."""
+        return self._ring.head
+
+    @property
+    def last_event_id(self) -> str:
+        """
+        The id of the newest event, or the one before the first: where a new client begins.
+
+        On a log it's known while somebody in this process listens to the channel; empty otherwise.
+        """
+        ring = self._ring
+        return ring.epoch and f"{ring.epoch}.{ring.head}"
+
+    async def publish(
+        self, event: Event, *, key: str | None = None, wait: float | None = None
+    ) -> str:
         """
         Send `event` to every subscriber and return its id.
 
-        Other tasks get a turn. If the call is cancelled, the event has not been published.
+        Other tasks get a turn. If the call is cancelled, the event has not been published. On a log
+        it may have been; publish it again with the same `key`.
 
         Args:
             event: what a source may yield, with no id of its own.
             key: makes it safe to try again: an event with the same key that was published within
                 the last 120 seconds is not published again, and its id is returned.
+            wait: seconds for which it's tried again while the log is out of reach; 0: not at all.
+                None: as the hub's `publish_wait` says.
 
         Raises:
             ChannelClosed: the channel has been closed.
+            LogUnavailable: the log was out of reach all the time; nobody knows whether the event was
+                added. With the same `key` it's safe to publish it again.
             TypeError, ValueError: the event can't be encoded, has an id, or a name that an event
                 stream can't carry.
+            RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
+        if self.follower is not None:
+            return await self.follower.publish(self, self._encode(event), key, wait)
         await anyio.lowlevel.checkpoint()
         return self.publish_nowait(event, key=key)
 
@@ -222,11 +242,15 @@ class Channel:
         """
         Do what `publish` does, from any thread, without waiting.
 
+        On a log, what one thread publishes so is added in its order.
+
         Returns:
             A future of the id. What `publish` raises, it raises when asked for its result, too.
         """
         future: Future[str] = Future()
         try:
+            if self.follower is not None:
+                return self.follower.publish_in_line(self, self._encode(event), key)
             future.set_result(self.publish_nowait(event, key=key))
         except Exception as exc:
             future.set_exception(exc)
@@ -238,8 +262,15 @@ class Channel:
 
         Raises:
             ChannelClosed, TypeError, ValueError: as for `publish`.
+            RuntimeError: the channel is on a log, which has to be waited for.
         """
-        body = _encode_body(event)
+        if self.follower is not None:
+            raise RuntimeError(
+                f"channel {self.name!r} is on a log, and what is added there has to be waited for: "
+                "use `await channel.publish(…)`, or `channel.publish_threadsafe(…)` where nothing "
+                "can be awaited."
+            )
+        body = encode_body(event)
         latest_key = None if self._latest_by is None else self._latest_by(parse_frame(body))
         hash(latest_key)  # If it has none, nothing has been published yet.
         now = time.monotonic()
@@ -250,9 +281,10 @@ class Channel:
                     return self._ids_by_key[key][0]
             if self.closed:
                 raise ChannelClosed(self.name)
-            event_id = f"{self.epoch}.{self._ring.head + 1}"
+            ring = self._ring
+            event_id = f"{ring.epoch}.{ring.head + 1}"
             frame = b"id: %b\r\n%b" % (event_id.encode(), body)
-            offset = self._ring.append(frame, now)
+            offset = ring.append(frame, now)
             if self._latest_by is not None:
                 self._remember_latest(latest_key, offset, frame)
             if key is not None:
@@ -292,6 +324,7 @@ class Channel:
 
         Raises:
             ValueError: `replay` is negative.
+            RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
         return Subscription([self], request, filter, on_gap, snapshot, replay)
 
@@ -302,13 +335,37 @@ class Channel:
         Streams end when they have sent what was published before. A client that comes back is
         answered with 204, which tells `EventSource` to stay away (WHATWG HTML 9.2.2). That is
         remembered for the linger time. May be called twice, and from any thread.
+
+        On a log the channel is closed for all processes, once all that was published here before has
+        been added. `aclose` waits for that.
+
+        Raises:
+            RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
+        if self.follower is not None:
+            self.follower.publish_in_line(self, b"").add_done_callback(self._log_failed_close)
+            return
         with self._lock:
             self.closed = True
             self._used = time.monotonic()
-            audiences = list(self._audiences.values())
-        for audience in audiences:
-            audience.call()
+        self.look()
+
+    async def aclose(self, *, wait: float | None = None) -> None:
+        """
+        Do what `close` does, and return when it's done.
+
+        Args:
+            wait: as for `publish`.
+
+        Raises:
+            LogUnavailable: the log was out of reach all the time. Try it again.
+            RuntimeError: as for `close`.
+        """
+        if self.follower is not None:
+            await self.follower.close(self, wait)
+        else:
+            await anyio.lowlevel.checkpoint()
+            self.close()
 
     def stats(self) -> ChannelStats:
         """How the channel stands."""
@@ -324,7 +381,7 @@ class Channel:
                 dropped=self._dropped,
                 disconnected=self._disconnected,
                 resets=dict(self._resets),
-                lag=max(behind, default=0),
+                lag=max([0, *behind]),
                 kept_events=len(ring),
                 kept_bytes=ring.size,
             )
@@ -341,27 +398,79 @@ class Channel:
 
     def begin(
         self, subscription: Subscription, positions: dict[str, int] | None, replay: int | None
-    ) -> tuple[int, GapReason | None]:
-        """Say where `subscription` begins; with `replay` None, where its client left off."""
+    ) -> Start | None:
+        """
+        Say where `subscription` begins; with `replay` None, where its client left off.
+
+        None: the log has to be asked first. When it has been, the subscription is called, and asks
+        again.
+        """
         now = time.monotonic()
         with self._lock:
             self._subscriptions.add(subscription)
-            self._used = now
+            self._used = self._listened = now
             ring = self._ring
             ring.expire(now)
-            reason: GapReason
-            if replay is not None:
-                return max(ring.oldest - 1, ring.head - replay), None
-            if positions is None:
-                reason = "unknown"
-            elif self.epoch not in positions:
-                reason = "epoch"
-            elif ring.holds(positions[self.epoch]):
-                return positions[self.epoch], None
+            start = self._start(subscription, ring, positions, replay)
+            if start is not None and (reason := start[2]) is not None:
+                self._resets[reason] += 1
+        if self.follower is not None:
+            if start is None:
+                self.follower.tend(self)
             else:
-                reason = "future" if positions[self.epoch] > ring.head else "trimmed"
-            self._resets[reason] += 1
-            return ring.head, reason
+                self._newcomers.pop(subscription, None)
+        return start
+
+    def _start(
+        self,
+        subscription: Subscription,
+        ring: Ring,
+        positions: dict[str, int] | None,
+        replay: int | None,
+    ) -> Start | None:
+        if not ring.epoch:
+            if replay is not None:
+                self._newcomers.setdefault(subscription, None)
+            return None
+        if replay is not None:
+            offset = ring.head - replay
+            if self.follower is not None and subscription in self._newcomers:
+                # It may look only when more has been heard.
+                offset = min(offset, ring.origin)
+                since = self._newcomers[subscription]
+                if since is not None and since.epoch == ring.epoch:
+                    offset = min(offset, since.offset)
+            if offset >= ring.oldest - 1:
+                return ring, offset, None
+            return self._start_at(ring, max(offset, ring.reach))
+        reason: GapReason
+        if positions is None:
+            reason = "unknown"
+        elif ring.epoch not in positions:
+            reason = "epoch"
+        elif (offset := positions[ring.epoch]) > ring.head:
+            reason = "future"
+        elif offset < ring.reach:
+            reason = "trimmed"
+        else:
+            return self._start_at(ring, offset)
+        if self.follower is not None and reason in ("epoch", "future"):
+            # The log may be further than what has been heard of it: another process knew the id.
+            look = self._askers.get(subscription)
+            if look is None:
+                self.asked += 1
+                self._askers[subscription] = self.asked
+                return None
+            if look > self.answered:
+                return None
+        return ring, ring.head, reason
+
+    def _start_at(self, ring: Ring, offset: int) -> Start | None:
+        if ring.holds(offset):
+            return ring, offset, None
+        # On a log, what comes before the ring is read when somebody wants it.
+        self._wanted_from = min(offset, self._wanted_from or offset)
+        return None
 
     def join(self, subscription: Subscription, loop: Loop) -> None:
         """Call `subscription` on `loop` from now on when there's something new."""
@@ -376,7 +485,7 @@ class Channel:
     def leave(self, subscription: Subscription) -> None:
         """Don't call `subscription` any more."""
         with self._lock:
-            self._used = time.monotonic()
+            self._used = self._listened = time.monotonic()
             self._subscriptions.discard(subscription)
             for key, audience in list(self._audiences.items()):
                 audience.discard(subscription)
@@ -390,9 +499,17 @@ class Channel:
                 key: one for key, one in self._audiences.items() if one is not audience
             }
 
-    def read(self, after: int) -> tuple[bytes, int] | None:
+    def look(self) -> None:
+        """Have all subscriptions look for something new."""
+        with self._lock:
+            audiences = list(self._audiences.values())
+        for audience in audiences:
+            audience.call()
+
+    def read(self, ring: Ring, after: int) -> tuple[bytes, int] | None:
         """Join the frames after `after`, as `Ring.read` does; None if they're no longer here."""
-        ring = self._ring
+        if ring is not self._ring:
+            return None
         if after == ring.head:
             return b"", after
         with self._lock:
@@ -402,11 +519,12 @@ class Channel:
             self._delivered += last - after
             return frames, last
 
-    def read_each(self, after: int) -> list[bytes] | None:
+    def read_each(self, ring: Ring, after: int) -> list[bytes] | None:
         """Return the frames after `after`, each by itself; None if they're no longer here."""
         with self._lock:
-            ring = self._ring
-            return ring.frames(after, ring.head) if after >= ring.oldest - 1 else None
+            if ring is not self._ring or after < ring.oldest - 1:
+                return None
+            return ring.frames(after, ring.head)
 
     def count_delivered(self, events: int) -> None:
         """Count events that were read by `read_each` and went to the client."""
@@ -415,29 +533,179 @@ class Channel:
 
     def parsed(self, offset: int, frame: bytes) -> ServerSentEvent:
         """Return the event of a frame; parsed once for all who ask soon."""
-        event = self._parsed.get(offset)
-        if event is None:
-            event = parse_frame(frame)
+        parsed = self._parsed.get(offset)
+        # Another history may have had another event at this offset.
+        if parsed is None or parsed[0] is not frame:
+            parsed = frame, parse_frame(frame)
             if len(self._parsed) >= _MOST_PARSED or self._parsed_bytes > _MOST_PARSED_BYTES:
                 self._parsed.clear()
                 self._parsed_bytes = 0
-            self._parsed[offset] = event
+            self._parsed[offset] = parsed
             self._parsed_bytes += len(frame)
-        return event
+        return parsed[1]
 
-    def overtook(self, after: int) -> tuple[Slow, int, list[tuple[int, bytes]]]:
-        """Deal with a subscription that is behind the ring: what to do, where to go on, what to send."""
+    def overtook(self, ring: Ring, after: int) -> Overtaken | None:
+        """
+        Deal with a subscription whose next event is not here: why, where to go on, what to send.
+
+        None: its stream ends, since the lifespan of the hub has; it can be resumed in the next one.
+        """
         with self._lock:
-            head = self._ring.head
+            now = self._ring
+            if not now.epoch or (ring is not now and ring.epoch == now.epoch):
+                return None
             latest: list[tuple[int, bytes]] = []
-            if self._slow == "disconnect":
+            reason: GapReason = "lagging"
+            head = now.head
+            if ring is not now or after < now.hole:
+                reason = "trimmed" if ring is now else "epoch"
+                # What came after the break, as long as it's here.
+                if now.holds(now.origin):
+                    head = now.origin
+            elif self._slow == "disconnect":
                 self._disconnected += 1
+                return Overtaken(reason, now, after, latest, ends=True)
             else:
-                self._resets["lagging"] += 1
                 if self._slow == "latest":
                     latest = [one for one in self._latest.values() if one[0] > after]
                 self._dropped += head - after - len(latest)
-            return self._slow, head, latest
+            self._resets[reason] += 1
+            return Overtaken(reason, now, head, latest, ends=False)
+
+    # What follows is for the follower of the log; see `Followed`.
+
+    def published(self, position: Position) -> None:
+        """Note that this process has added something: who has subscribed by now is to get it."""
+        with self._lock:
+            before = Position(position.epoch, position.offset - 1)
+            for subscription, since in list(self._newcomers.items()):
+                if since is None:
+                    self._newcomers[subscription] = before
+
+    def answer(self, asked: int) -> None:
+        """Let those go on who had wanted a look into the log by then."""
+        self.answered = asked
+        self.look()
+
+    def begin_anew(self, epoch: str, head: int, *, closed: bool) -> None:
+        """Go on with another history; who was in the last one is told."""
+        with self._lock:
+            self._change_ring(epoch, head)
+            self.closed = closed
+            self.closes_at = head if closed else None
+        self.look()
+
+    def emit(self, entries: list[Entry]) -> None:
+        """Add what has been added to the log, with no gap."""
+        keys = self._keys_of(entries)
+        now = time.monotonic()
+        with self._lock:
+            ring = self._ring
+            for entry, key in zip(entries, keys, strict=True):
+                frame = _frame_of(ring.epoch, entry)
+                ring.append(frame, now)
+                if key is not _NO_KEY:
+                    self._remember_latest(key, entry.offset, frame)
+            if not entries[-1].body:
+                self.closes_at = entries[-1].offset
+                self.closed = True
+        self.look()
+
+    def skip(self, to: int) -> None:
+        """Go on after `to`; who misses something is told when it looks."""
+        with self._lock:
+            self._ring.skip(to)
+        self.look()
+
+    def wanted(self) -> tuple[int, int] | None:
+        """Return what somebody waits for that came before what is here: after, up to."""
+        with self._lock:
+            ring = self._ring
+            if self._wanted_from is not None:
+                ring.expire(time.monotonic())
+                after = max(self._wanted_from, ring.reach)
+                if after < ring.oldest - 1:
+                    return after, ring.oldest - 1
+                self._wanted_from = None
+            return None
+
+    def fill(self, entries: list[Entry], after: int, upto: int) -> None:
+        """Put what the log has of (`after`, `upto`] before the oldest event."""
+        keys = self._keys_of(entries)
+        with self._lock:
+            ring = self._ring
+            # If not, some have been forgotten meanwhile, and these can't be put before the others.
+            if ring.oldest - 1 == upto:
+                frames = [_frame_of(ring.epoch, entry) for entry in entries]
+                oldest = upto + 1 - len(entries)
+                if oldest > after + 1:
+                    ring.floor = oldest - 1  # The log has no more.
+                ring.prepend(frames, time.monotonic())
+                newer = self._latest
+                self._latest, self._latest_bytes = {}, 0
+                for entry, key, frame in zip(entries, keys, frames, strict=True):
+                    if key is not _NO_KEY:
+                        self._remember_latest(key, entry.offset, frame)
+                for key, (offset, frame) in newer.items():
+                    self._remember_latest(key, offset, frame)
+        self.look()
+
+    def let_go_if_idle(self) -> bool:
+        """Forget what is known of the log if nobody has listened for the linger time; say so."""
+        with self._lock:
+            if self._subscriptions or time.monotonic() - self._listened <= self._linger:
+                return False
+            self._change_ring("", 0)
+            return True
+
+    def let_go(self) -> None:
+        """Forget what is known of the log; the streams end."""
+        with self._lock:
+            self._change_ring("", 0)
+        self.look()
+
+    def _new_ring(self, epoch: str, head: int) -> Ring:
+        return Ring(
+            events=self._history,
+            bytes_=self._history_bytes,
+            seconds=self._history_seconds,
+            epoch=epoch,
+            head=head,
+        )
+
+    def _change_ring(self, epoch: str, head: int) -> None:
+        # Who still holds the old one finds nothing there.
+        self._ring.skip(self._ring.head)
+        self._ring = self._new_ring(epoch, head)
+        self._latest.clear()
+        self._latest_bytes = 0
+        self._wanted_from = None
+
+    def _encode(self, event: Event) -> bytes:
+        body = encode_body(event)
+        if self._latest_by is not None:
+            hash(self._latest_by(parse_frame(body)))  # If it has no key, it's not published.
+        return body
+
+    def _keys_of(self, entries: list[Entry]) -> list[object]:
+        return [self._key_of(entry) for entry in entries]
+
+    def _key_of(self, entry: Entry) -> object:
+        if self._latest_by is None or not entry.body:
+            return _NO_KEY
+        try:
+            key = self._latest_by(parse_frame(entry.body))
+            hash(key)
+        except Exception:
+            # Here nobody can be told; whoever published it was told if it failed there.
+            logger.exception("latest_by failed for an event of channel %r", self.name)
+            return _NO_KEY
+        return key
+
+    def _log_failed_close(self, outcome: Future[str]) -> None:
+        error = outcome.exception()
+        if error is not None and not isinstance(error, ChannelClosed):
+            logger.error("channel %r could not be closed", self.name, exc_info=error)
 
     def _remember_latest(self, key: object, offset: int, frame: bytes) -> None:
         latest = self._latest
@@ -459,383 +727,9 @@ class Channel:
             del keys[oldest]
 
 
-class Subscription(Feed):
-    """
-    One client's way through one or several channels; made by `Channel.subscribe`.
-
-    Give it to an `EventSourceResponse`. Or iterate it: it yields `ServerSentEvent`s with their ids,
-    `reset` events among them, ends when the channels are closed, and should be closed (`aclose`, or
-    `async with`) if it's left before. It can be used once.
-    """
-
-    ended: bool
-    error: Exception | None
-    close_reason: Literal["lagging"] | None
-
-    def __init__(
-        self,
-        channels: Sequence[Channel],
-        request: HTTPConnection | str | None,
-        filter_: Callable[[ServerSentEvent], object] | None,
-        on_gap: Callable[[Gap], Events | Awaitable[Events]] | None,
-        snapshot: Snapshot | None,
-        replay: int,
-    ) -> None:
-        """Take the positions; see `Channel.subscribe`."""
-        if replay < 0:
-            raise ValueError(f"replay must be >= 0 events, got: {replay}")
-        came_with = last_event_id(request) if isinstance(request, HTTPConnection) else request
-        positions = parse_cursor(came_with) if came_with else None
-        self._channels = list(channels)
-        self._offsets: list[int] = []
-        self._filter = filter_
-        self._on_gap = on_gap
-        self._snapshot = snapshot
-        # The application's functions may wait, so they need a task, and it an end.
-        self.has_work: bool = on_gap is not None or snapshot is not None
-        self._preparing: anyio.CancelScope | None = None
-        self._wake: Callable[[], None] = _wake_nobody
-        self._own_wake_up: WakeUp | None = None
-        self._work: WakeUp | None = None
-        self._wake_work: Callable[[], None] = _wake_nobody
-        self._taken_from = False
-        self._stopped = False
-        self._to_prepare = True
-        self._begins_anew = not came_with
-        self._gaps: list[_Hole] = []
-        # What goes out before anything that is read from the channels.
-        self._before: list[bytes] = []
-        self._cursor_told = True
-        self._events: deque[ServerSentEvent] = deque()
-        for channel in self._channels:
-            offset, reason = channel.begin(self, positions, None if came_with else replay)
-            self._offsets.append(offset)
-            if reason is not None:
-                self._gaps.append(_Hole(channel, reason, []))
-
-    @property
-    def last_event_id(self) -> str:
-        """The id with which the client would come back now."""
-        return format_cursor(
-            (channel.epoch, offset)
-            for channel, offset in zip(self._channels, self._offsets, strict=True)
-        )
-
-    def offset_in(self, channel: Channel) -> int:
-        """The offset of the newest event of `channel` that was taken."""
-        return self._offsets[self._channels.index(channel)]
-
-    # The feed of a response.
-
-    def is_over(self) -> bool:
-        """Whether the channels are closed and the client has all their events."""
-        return not self._gaps and all(
-            channel.closed and channel.read_each(offset) == []
-            for channel, offset in zip(self._channels, self._offsets, strict=True)
-        )
-
-    def open(self, wake: Callable[[], None]) -> None:
-        if self._work is not None or self._stopped:
-            raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
-        loop = current_loop()
-        self._work = loop.wake_up()
-        self._wake_work = self._work.set
-        self._wake = wake
-        for channel in self._channels:
-            channel.join(self, loop)
-        if not self.has_work:
-            self._prepare_at_once()
-
-    async def run(self) -> None:
-        if not self.has_work or self._work is None:
-            return
-        with anyio.CancelScope(shield=True) as self._preparing:
-            while not self.ended and not self._stopped:
-                if self._to_prepare:
-                    await self._prepare()
-                    self._wake()
-                else:
-                    await self._work.wait()
-
-    def stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            if not self._taken_from:
-                # Nothing has been asked for: the answer is a HEAD's, or 204.
-                self.ended = True
-                self._before.clear()
-            for channel in self._channels:
-                channel.leave(self)
-            if self._preparing is not None:
-                self._preparing.cancel()
-
-    def call(self) -> None:
-        """Look for something new; on the subscription's loop."""
-        self._wake()
-
-    def sent(self) -> None:
-        pass
-
-    def take(self) -> bytes:
-        self._taken_from = True
-        if self._before:
-            count = len(self._before) if self.joins else 1
-            before = b"".join(self._before[:count])
-            del self._before[:count]
-            return before
-        if self._to_prepare or self.ended:
-            return b""
-        if len(self._channels) > 1 or self._filter is not None or not self.joins:
-            return self._take_each()
-        channel = self._channels[0]
-        # Asked first: another thread may publish, and close the channel, in between.
-        closed = channel.closed
-        found = channel.read(self._offsets[0])
-        if found is None:
-            return self._fall_behind(0)
-        frames, self._offsets[0] = found
-        if not frames and closed:
-            self._end()
-        return frames
-
-    def ping(self) -> bytes:
-        if self._cursor_told or self._to_prepare:
-            return b""
-        return self._cursor_line() + b"\r\n"
-
-    # The subscription by itself.
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ServerSentEvent:
-        """
-        Wait for the next event.
-
-        If the wait is cancelled, no event is lost.
-
-        Raises:
-            SubscriberTooSlow: the channel has forgotten the next event (`slow="disconnect"`).
-            StopAsyncIteration: the channels have been closed, or the subscription has.
-        """
-        if self._own_wake_up is None:
-            if self._stopped:
-                raise StopAsyncIteration
-            own_wake_up = current_loop().wake_up()
-            self.open(own_wake_up.set)
-            self._own_wake_up = own_wake_up
-        while not self._events:
-            if self._stopped:
-                raise StopAsyncIteration
-            if self._to_prepare:
-                await self._prepare()
-            if frames := self.take():
-                # An id alone is for clients that may be cut off.
-                found = map(parse_frame, split_frames(frames))
-                self._events.extend(one for one in found if one.data is not None or one.event)
-            elif self.ended:
-                self.stop()
-                if self.error is not None:
-                    raise self.error
-                if self.close_reason == "lagging":
-                    raise SubscriberTooSlow(
-                        [channel.name for channel in self._channels], self.last_event_id
-                    )
-            elif not self._to_prepare:
-                await self._own_wake_up.wait()
-        return self._events.popleft()
-
-    async def aclose(self) -> None:
-        """Give up the subscription, also while another task waits for it; may be called twice."""
-        self.ended = True
-        self.stop()
-        self._events.clear()
-        self._wake()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    # What comes first: resets, the application's events, the cursor.
-
-    def _prepare_at_once(self) -> None:
-        frames: list[bytes] = []
-        for hole in self._gaps:
-            frames += [self._reset_frame(hole), *hole.latest]
-        self._begin_with(frames)
-
-    async def _prepare(self) -> None:
-        frames: list[bytes] = []
-        try:
-            for hole in self._gaps:
-                if self._on_gap is None:
-                    frames.append(self._reset_frame(hole))
-                else:
-                    gap = Gap(hole.channel.name, hole.reason, self.last_event_id)
-                    frames += await _frames_of(self._on_gap(gap))
-            if self._snapshot is not None and (
-                self._begins_anew or (self._gaps and self._on_gap is None)
-            ):
-                frames += await _frames_of(self._snapshot())
-            # These have ids, so they come after what the client has to have before it moves on.
-            for hole in self._gaps:
-                frames += hole.latest
-        except Exception as exc:
-            self.error = exc
-            self._end()
-        self._begin_with(frames)
-
-    def _begin_with(self, frames: list[bytes]) -> None:
-        # The cursor comes last: who is cut off before it comes back with the one it had.
-        if (self._gaps or self._begins_anew) and self.error is None:
-            if frames and frames[-1].startswith(b"event: reset"):
-                frames[-1] = self._cursor_line() + frames[-1]
-            else:
-                frames.append(self._cursor_line() + b"\r\n")
-        self._before = frames
-        self._gaps = []
-        self._begins_anew = False
-        self._to_prepare = False
-
-    def _reset_frame(self, hole: _Hole) -> bytes:
-        return _ENCODE(
-            {
-                "event": "reset",
-                "data": {
-                    "reason": hole.reason,
-                    "channel": hole.channel.name,
-                    "cursor": self.last_event_id,
-                },
-            }
-        )
-
-    def _cursor_line(self) -> bytes:
-        # An id without data moves the client's cursor and fires no event (WHATWG HTML 9.2.6).
-        self._cursor_told = True
-        return f"id: {self.last_event_id}\r\n".encode()
-
-    def _fall_behind(self, place: int) -> bytes:
-        channel = self._channels[place]
-        policy, head, latest = channel.overtook(self._offsets[place])
-        if policy == "disconnect":
-            self.close_reason = "lagging"
-            self._end()
-            return b""
-        frames: list[bytes] = []
-        for offset, frame in latest:
-            self._offsets[place] = offset
-            if self._wants(channel, offset, frame):
-                frames.append(self._with_cursor(frame))
-        self._offsets[place] = head
-        channel.count_delivered(len(frames))
-        self._gaps.append(_Hole(channel, "lagging", frames))
-        self._to_prepare = True
-        if not self.has_work:
-            self._prepare_at_once()
-        else:
-            self._wake_work()
-        return self.take()
-
-    def _take_each(self) -> bytes:
-        taken: list[bytes] = []
-        size = 0
-        try:
-            for place, channel in enumerate(self._channels):
-                frames = channel.read_each(self._offsets[place])
-                if frames is None:
-                    # What has been taken so far goes out with the cursor of before the gap.
-                    return b"".join(taken) or self._fall_behind(place)
-                taken_before = len(taken)
-                try:
-                    for frame in frames:
-                        if size >= JOINED_BYTES or (taken and not self.joins):
-                            break
-                        offset = self._offsets[place] + 1
-                        wanted = self._wants(channel, offset, frame)
-                        self._offsets[place] = offset
-                        self._cursor_told = wanted
-                        if wanted:
-                            taken.append(self._with_cursor(frame))
-                            size += len(frame)
-                finally:
-                    channel.count_delivered(len(taken) - taken_before)
-        except Exception as exc:
-            self.error = exc
-            self._end()
-        if not taken and not self.ended and self.is_over():
-            # Who doesn't know that what was left out is behind it would come back for ever.
-            if cursor := self.ping():
-                return cursor
-            self._end()
-        return b"".join(taken)
-
-    def _wants(self, channel: Channel, offset: int, frame: bytes) -> bool:
-        return self._filter is None or bool(self._filter(channel.parsed(offset, frame)))
-
-    def _with_cursor(self, frame: bytes) -> bytes:
-        """Return the frame of a channel with the positions in all channels as its id."""
-        if len(self._channels) == 1:
-            return frame
-        return self._cursor_line() + frame[frame.index(b"\n") + 1 :]
-
-    def _end(self) -> None:
-        self.ended = True
-        self._wake_work()
+_NO_KEY = object()
 
 
-@dataclass(frozen=True, slots=True)
-class _Hole:
-    """A gap that the client has not been told of yet, and the newest events of each key after it."""
-
-    channel: Channel
-    reason: GapReason
-    latest: list[bytes]
-
-
-def _wake_nobody() -> None:
-    """Stand in for who is to be woken until there is one."""
-
-
-async def _frames_of(result: Events | Awaitable[Events]) -> list[bytes]:
-    events = await result if isawaitable(result) else result
-    if isinstance(events, AsyncIterable):
-        try:
-            return [_encode_body(event) async for event in events]
-        finally:
-            # Not all of it has been read when an event can't be encoded.
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
-    if isinstance(events, (dict, str, bytes, ServerSentEvent)):
-        return [_encode_body(events)]
-    return [_encode_body(event) for event in events]
-
-
-def _encode_body(event: Event) -> bytes:
-    """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
-    if isinstance(event, (bytes, bytearray, memoryview)):
-        event = parse_frame(bytes(event))
-    elif isinstance(event, dict):
-        name = event.get("event")
-        plain = name is None or (type(name) is str and name.isprintable())
-        if plain and "id" not in event and "sep" not in event:
-            return _ENCODE(event)  # The usual event.
-        _ENCODE(dict.fromkeys(event))  # Says what is wrong with its keys.
-        event = ServerSentEvent(**event)
-    elif not isinstance(event, ServerSentEvent):
-        return _ENCODE(event)
-    elif type(event).encode is not ServerSentEvent.encode:
-        event = parse_frame(event.encode())  # It has a way of its own.
-    if event.id is not None:
-        raise ValueError(
-            f"the event has the id {event.id!r}: a channel numbers its events itself. Leave it out, "
-            "and put an id of your own into the data."
-        )
-    if event.event is not None:
-        check_field("event", str(getattr(event.event, "value", event.event)))
-    return _ENCODE(
-        ServerSentEvent(
-            event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
-        )
-    )
+def _frame_of(epoch: str, entry: Entry) -> bytes:
+    # Where the channel was closed there's no event, but an id: who has it need not come back.
+    return b"id: %b.%d\r\n%b" % (epoch.encode(), entry.offset, entry.body or b"\r\n")

@@ -3,6 +3,7 @@ The exceptions of this package, one small tree.
 
     SSEError                    everything below; `except SSEError` catches what only we raise
     ├── ChannelClosed           the channel takes no more events
+    ├── LogUnavailable          the log of a hub can't be reached (ConnectionError)
     ├── SendTimeoutError        a client took longer over one send than it was allowed (TimeoutError)
     └── SubscriberTooSlow       a channel has forgotten the next event of a subscription
 
@@ -11,7 +12,7 @@ A wrong argument is not among them: it raises `TypeError` or `ValueError`, where
 
 from __future__ import annotations
 
-__all__ = ["ChannelClosed", "SSEError", "SendTimeoutError", "SubscriberTooSlow"]
+__all__ = ["ChannelClosed", "LogUnavailable", "SSEError", "SendTimeoutError", "SubscriberTooSlow"]
 
 
 class SSEError(Exception):
@@ -57,6 +58,30 @@ class ChannelClosed(SSEError):  # noqa: N818  (it says what it is)
         return (
             f"channel {self.channel!r} has been closed for good. Publish before close(), or to a "
             "channel of another name."
+        )
+
+
+class LogUnavailable(SSEError, ConnectionError):  # noqa: N818  (it says what it is)
+    """
+    The log of a hub (Redis, a file) can't be reached, or doesn't answer in time.
+
+    Raised where an event was published: it may or may not have been added to the log. Publishing it
+    again with the same `key` is safe. Streams that are open stay open, and go on when it's back.
+
+    Attributes:
+        log: which one, without a password.
+        reason: what was found.
+    """
+
+    def __init__(self, log: str, reason: str) -> None:
+        super().__init__(log, reason)
+        self.log = log
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the log at {self.log} can't be reached: {self.reason}. Open streams stay open and go on "
+            "when it's back; publish again with the same key=…, or give publish the time to wait."
         )
 
 

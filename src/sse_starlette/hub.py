@@ -1,4 +1,8 @@
-"""Hub: the channels of an application by name, and for how long a name stands for the same channel."""
+"""Hub: the channels of an application by name, and for how long a name stands for the same channel.
+
+A hub has its channels in this process alone, or keeps them in step with a log that it shares with
+others. Which kind of log it is, is known here and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .channel import Channel, ChannelStats, Subscription
+import anyio.lowlevel
+
+from ._follower import Follower
+from .backends.base import Backend
+from .channel import Channel, ChannelStats
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from starlette.requests import HTTPConnection
 
-    from .channel import Events, Gap, Slow, Snapshot
+    from .channel import Slow
     from .event import ServerSentEvent
+    from .subscription import Events, Gap, Snapshot
 
 __all__ = ["Hub", "HubStats"]
 
@@ -29,9 +39,15 @@ class HubStats:
 
     Attributes:
         channels: the figures of each channel, by its name.
+        connected: whether the log is in reach, as far as is known; always, if there's none.
+        losses: how often the log has been out of reach.
+        catch_ups: how often a channel has read from the log what it had not heard.
     """
 
     channels: dict[str, ChannelStats]
+    connected: bool = True
+    losses: int = 0
+    catch_ups: int = 0
 
     @property
     def subscribers(self) -> int:
@@ -51,7 +67,7 @@ class HubStats:
 
 class Hub:
     """
-    The channels of an application, by name, in this process.
+    The channels of an application, by name: in this process, or on a log that many processes share.
 
     ```python
     hub = Hub()
@@ -66,22 +82,62 @@ class Hub:
         return JSONResponse({"id": await prices.publish({"event": "tick", "data": 12.5})})
     ```
 
-    It needs no loop and no start; it may be a module's variable, and be used from any thread.
+    It may be a module's variable, and be used from any thread. In memory it needs no loop and no
+    start. On a log it needs its lifespan:
+
+    ```python
+    hub = Hub("sqlite:///events.db")  # or "redis://…", for many hosts
+    app = Starlette(lifespan=hub.lifespan)
+    ```
     """
 
-    def __init__(self, *, linger: float = 30.0) -> None:
+    def __init__(
+        self,
+        log: str | Backend | None = None,
+        *,
+        linger: float = 30.0,
+        publish_wait: float = 5.0,
+        expire: float = 86_400.0,
+        check_every: float = 30.0,
+    ) -> None:
         """
         Make a hub without channels.
 
         Args:
+            log: where the channels are kept: a URL, or a `Backend`. `redis://`, `rediss://`,
+                `unix://` (a socket of Redis), `redis+cluster://` and `rediss+cluster://` are for many
+                hosts, `sqlite://` is for the processes of one. None: in this process alone.
             linger: seconds that a channel nobody holds on to is remembered after it was last used,
-                so that clients that reload their page find its history. See `channel`.
+                so that clients that reload their page find its history. See `channel`. On a log,
+                seconds for which it's listened to after its last subscriber has left.
+            publish_wait: seconds for which publishing is tried again while the log is out of reach;
+                0: not at all.
+            expire: seconds after which the log may forget a channel that nobody has published or
+                listened to. Default: a day.
+            check_every: seconds between two looks whether anything was added to the log that has not
+                been heard here, as when a connection has died without a word.
 
         Raises:
-            ValueError: `linger` is negative.
+            ImportError: the log needs an extra that isn't installed.
+            ValueError: a number is out of range, or there's no log of this scheme.
         """
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 seconds, got: {linger}")
+        if not publish_wait >= 0:
+            raise ValueError(f"publish_wait must be >= 0 seconds, got: {publish_wait}")
+        if not check_every > 0:
+            raise ValueError(f"check_every must be > 0 seconds, got: {check_every}")
+        if not expire > check_every:
+            # With each look it's said that somebody listens.
+            raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
+        self._follower: Follower | None = None
+        if log is not None:
+            self._follower = Follower(
+                log if isinstance(log, Backend) else _backend(log),
+                publish_wait=publish_wait,
+                expire=expire,
+                check_every=check_every,
+            )
         self._linger = linger
         self._lock = threading.Lock()
         # A channel that the application holds on to is never replaced by a namesake.
@@ -105,7 +161,8 @@ class Hub:
 
         A channel is forgotten, with its history, when it has no subscriber, nothing has been
         published for its linger time, and the application holds no reference to it. After that the
-        name stands for a new channel, and clients of the old one are told (`reset`).
+        name stands for a new channel, and clients of the old one are told (`reset`). On a log only
+        what this process has of it is forgotten; the log keeps it, see `expire`.
 
         Args:
             name: any text.
@@ -136,7 +193,8 @@ class Hub:
             self._sweep()
             channel = self._channels.get(name)
             if channel is None:
-                channel = Channel(name, **{"linger": self._linger, **options})
+                options = {"linger": self._linger, **options}
+                channel = Channel(name, **options, follower=self._follower)
                 self._channels[name] = self._lingering[name] = channel
             else:
                 for option, value in options.items():
@@ -177,6 +235,7 @@ class Hub:
         Raises:
             TypeError: `channels` is one name.
             ValueError: there's no channel, or one is named twice.
+            RuntimeError: the hub has a log, and its lifespan isn't under way.
         """
         if isinstance(channels, str):
             raise TypeError(f"channels is one name, {channels!r}: give a list, [{channels!r}]")
@@ -192,16 +251,50 @@ class Hub:
         with self._lock:
             self._sweep()
             channels = dict(self._channels.items())
-        return HubStats({name: channel.stats() for name, channel in sorted(channels.items())})
+        figures = {name: channel.stats() for name, channel in sorted(channels.items())}
+        follower = self._follower
+        if follower is None:
+            return HubStats(figures)
+        connected = follower.running and follower.away_since is None
+        return HubStats(figures, connected, follower.losses, follower.catch_ups)
+
+    async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
+        """
+        Whether channels can be used now: for the readiness probe of a service.
+
+        In memory they always can. On a log: whether the lifespan is under way, the log is being
+        listened to, and it answers.
+
+        Args:
+            timeout: seconds within which the log has to answer.
+        """
+        if self._follower is None:
+            await anyio.lowlevel.checkpoint()
+            return True
+        return await self._follower.ready(timeout)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  (Starlette passes it)
         """
         Keep the hub for as long as the application runs: `Starlette(lifespan=hub.lifespan)`.
 
-        A hub in memory does without; one that is connected to others needs it.
+        Or `async with hub.lifespan():`, in a lifespan of your own or in a script. A hub in memory does
+        without. One on a log is connected to it meanwhile; whether the log is in reach at the
+        beginning doesn't matter. Streams that are still open at the end of it, end. After that it may
+        be entered again, on another loop, too.
+
+        Raises:
+            RuntimeError: it has been entered already, and not left.
         """
-        yield
+        if self._follower is None:
+            yield
+        else:
+            async with self._follower.run(self._sweep_now):
+                yield
+
+    def _sweep_now(self) -> None:
+        with self._lock:
+            self._sweep()
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -211,3 +304,26 @@ class Hub:
         for name, channel in list(self._lingering.items()):
             if channel.idle_since(now):
                 del self._lingering[name]
+
+
+def _backend(url: str) -> Backend:
+    scheme, colon, _ = url.partition("://")
+    if colon and scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+        try:
+            from .backends.redis import RedisLog  # noqa: PLC0415  (an extra)
+        except ModuleNotFoundError as exc:
+            if (exc.name or "").partition(".")[0] != "redis":
+                raise
+            raise ImportError(
+                f"Hub({scheme + '://…'!r}) needs the client of Redis: install this package with its "
+                'extra of that name, pip install "sse-starlette[redis]"'
+            ) from exc
+        return RedisLog(url)
+    if colon and scheme == "sqlite":
+        from .backends.sqlite import SQLiteLog  # noqa: PLC0415  (not everyone needs it)
+
+        return SQLiteLog(url)
+    raise ValueError(
+        f"there's no log for {(scheme + colon) or url!r}: give Hub a URL that begins with redis://, "
+        "rediss://, unix://, redis+cluster://, rediss+cluster:// or sqlite://, a Backend, or nothing."
+    )

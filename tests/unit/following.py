@@ -8,22 +8,19 @@ has nothing of our code in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from tests.unit.driving import StillLoop
 
 import sse_starlette.channel
 import sse_starlette.hub
-from sse_starlette._loop import Alarm, WakeUp, stand_in
+from sse_starlette._loop import Alarm, Beside, Cut, Reins, Tasks, WakeUp, stand_in
 from sse_starlette.channel import Channel, Subscription
-
-if TYPE_CHECKING:
-    import anyio.abc
 
 
 class HandLoop:
@@ -45,7 +42,16 @@ class HandLoop:
     def wake_up(self) -> WakeUp:
         return HandWakeUp()
 
-    def alarm(self, ring: Callable[[], None], beside: anyio.abc.TaskGroup) -> Alarm:
+    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
+        raise NotImplementedError
+
+    def tasks(self) -> Tasks:
+        raise NotImplementedError
+
+    def cut(self) -> Cut:
+        raise NotImplementedError
+
+    def reins(self, cleanup_seconds: float | None) -> Reins:
         raise NotImplementedError
 
     def soon(self, call: Callable[[], object], /) -> None:
@@ -89,7 +95,10 @@ class HandWakeUp:
     def set(self) -> None:
         pass
 
-    async def wait(self) -> None:
+    def run(self) -> None:
+        pass
+
+    def __await__(self) -> Generator[Any, Any, None]:
         raise NotImplementedError
 
 

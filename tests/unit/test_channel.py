@@ -46,6 +46,7 @@ from tests.unit.parsers import read_by_the_standard
 
 import sse_starlette.channel as channel_module
 from sse_starlette._feed import JOINED_BYTES
+from sse_starlette._ring import Ring
 from sse_starlette.channel import Channel, Gap, Subscription
 from sse_starlette.errors import ChannelClosed, SubscriberTooSlow
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent, parse_frame
@@ -471,10 +472,10 @@ async def test_nobody_looks_for_news_while_there_are_none(monkeypatch: pytest.Mo
     reads = 0
     real = channel.read
 
-    def counted(after: int) -> tuple[bytes, int] | None:
+    def counted(ring: Ring, after: int) -> tuple[bytes, int] | None:
         nonlocal reads
         reads += 1
-        return real(after)
+        return real(ring, after)
 
     monkeypatch.setattr(channel, "read", counted)
     async with drive(EventSourceResponse(channel.subscribe())) as client:
@@ -1125,7 +1126,7 @@ def test_parsed_events_are_soon_let_go(loop: HandLoop, events: int, size: int) -
         taken(subscription)
 
     assert len(channel._parsed) <= 256
-    assert sum(len(event.data) for event in channel._parsed.values()) < 2_000_000
+    assert sum(len(event.data) for _, event in channel._parsed.values()) < 2_000_000
 
 
 @pytest.mark.anyio
@@ -2018,9 +2019,9 @@ def test_what_is_published_between_a_look_and_the_close_is_not_lost(
     subscription = opened(channel.subscribe(**options))
     taken(subscription)
 
-    def meanwhile(real: Callable[[int], Any]) -> Callable[[int], Any]:
-        def look(after: int) -> Any:
-            found = real(after)
+    def meanwhile(real: Callable[..., Any]) -> Callable[..., Any]:
+        def look(*position: Any) -> Any:
+            found = real(*position)
             if not channel.closed:
                 channel.publish_nowait("last")
                 channel.close()

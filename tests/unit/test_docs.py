@@ -29,8 +29,9 @@ def blocks() -> list[Any]:
 
 
 @pytest.mark.parametrize("code", blocks())
-def test_printed_block_runs(code: Any) -> None:
-    """What it defines as `main` or as a test is called, too."""
+def test_printed_block_runs(code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it defines as `main` or as a test is called, too; where it runs it may write files."""
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "printed"}
     exec(code, namespace)
 

@@ -6,7 +6,13 @@ import pickle
 
 import pytest
 
-from sse_starlette.errors import ChannelClosed, SendTimeoutError, SSEError, SubscriberTooSlow
+from sse_starlette.errors import (
+    ChannelClosed,
+    LogUnavailable,
+    SendTimeoutError,
+    SSEError,
+    SubscriberTooSlow,
+)
 
 
 def test_a_send_timeout_is_a_timeout_and_ours() -> None:
@@ -53,7 +59,21 @@ def test_a_slow_subscriber_says_where_it_stood_and_what_to_do() -> None:
     assert str(error).endswith('Raise history, or choose slow="reset".')
 
 
-@pytest.mark.parametrize("error", [ChannelClosed("c"), SubscriberTooSlow(["c"], "ab.7")])
+def test_a_log_out_of_reach_is_a_connection_error_and_says_what_to_do() -> None:
+    error = LogUnavailable("redis://example.org:6379/0", "connection refused")
+
+    assert isinstance(error, SSEError)
+    assert isinstance(error, ConnectionError)
+    assert (error.log, error.reason) == ("redis://example.org:6379/0", "connection refused")
+    assert str(error).startswith(
+        "the log at redis://example.org:6379/0 can't be reached: connection refused. "
+    )
+    assert "the same key" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ChannelClosed("c"), LogUnavailable("l", "r"), SubscriberTooSlow(["c"], "ab.7")]
+)
 def test_the_errors_of_channels_survive_pickling(error: SSEError) -> None:
     again = pickle.loads(pickle.dumps(error))
 

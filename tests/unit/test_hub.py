@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -25,6 +27,7 @@ from tests.unit.following import (
     stop_the_clock,
     taken,
 )
+from tests.unit.logs import FakeLog
 
 from sse_starlette.channel import Channel, Gap
 from sse_starlette.errors import SubscriberTooSlow
@@ -554,3 +557,98 @@ async def test_a_hub_needs_no_start() -> None:
         async with hub.subscribe(["a"]) as subscription:
             await hub.channel("a").publish("x")
             assert (await anext(subscription)).data == "x"
+
+
+# --- Which log
+
+
+class LogAt(FakeLog):
+    """A log that knows what it was asked for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "name"),
+    [
+        ("redis://localhost:6379/0", "redis", "RedisLog"),
+        ("rediss://user:secret@example.org", "redis", "RedisLog"),
+        ("unix:///run/redis.sock", "redis", "RedisLog"),
+        ("redis+cluster://10.0.0.1:6379,10.0.0.2:6379", "redis", "RedisLog"),
+        ("rediss+cluster://10.0.0.1:6379", "redis", "RedisLog"),
+        ("sqlite:///events.db", "sqlite", "SQLiteLog"),
+    ],
+)
+def test_the_url_says_which_log(
+    url: str, module: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = ModuleType(module)
+    setattr(stand_in, name, LogAt)
+    monkeypatch.setitem(sys.modules, f"sse_starlette.backends.{module}", stand_in)
+
+    follower = Hub(url).channel("c").follower
+
+    assert follower is not None
+    assert isinstance(follower._backend, LogAt)
+    assert follower._backend.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("kafka://localhost", "'kafka://'"),
+        ("redis:6379", "'redis:6379'"),
+        ("", "''"),
+        ("postgres://u:secret@h", "'postgres://'"),
+    ],
+)
+def test_a_log_that_there_is_not_is_refused(url: str, found: str) -> None:
+    with pytest.raises(ValueError, match=f"there's no log for {found}: give Hub a URL") as raised:
+        Hub(url)
+
+    assert "secret" not in str(raised.value)
+
+
+def test_a_log_whose_client_is_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "sse_starlette.backends.redis", raising=False)
+    for name in {"redis", *(name for name in sys.modules if name.startswith("redis."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(ImportError, match=r'pip install "sse-starlette\[redis\]"') as raised:
+        Hub("redis://user:secret@localhost")
+
+    assert "secret" not in str(raised.value)
+
+
+def test_an_import_that_fails_for_another_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sse_starlette.backends.redis", None)
+
+    with pytest.raises(ImportError, match=r"backends\.redis"):
+        Hub("redis://localhost")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"publish_wait": -1}, "publish_wait must be >= 0 seconds, got: -1"),
+        ({"publish_wait": float("nan")}, "publish_wait must be >= 0"),
+        ({"check_every": 0}, "check_every must be > 0 seconds, got: 0"),
+        ({"expire": 30}, r"expire must be > check_every=30.0 seconds, got: 30"),
+        ({"expire": float("nan")}, "expire must be > check_every"),
+    ],
+)
+def test_an_option_of_the_log_that_is_out_of_range_is_refused(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        Hub(FakeLog(), **options)
+
+
+@pytest.mark.anyio
+async def test_a_hub_in_memory_is_ready() -> None:
+    assert await Hub().ready()
+    assert (Hub().stats().connected, Hub().stats().losses, Hub().stats().catch_ups) == (True, 0, 0)

@@ -21,6 +21,11 @@ def fill(ring: Ring, first: int, last: int, now: float = 0.0) -> None:
         assert ring.append(b"%d;" % number, now) == number
 
 
+def behind(*, head: int, events: int = 1_000, bytes_: int = 1 << 30) -> Ring:
+    """The ring of a history that has `head` events already, none of which is here."""
+    return Ring(events=events, bytes_=bytes_, seconds=10, epoch="e", head=head)
+
+
 def kept(ring: Ring) -> list[bytes]:
     return ring.frames(ring.oldest - 1, ring.head)
 
@@ -214,6 +219,144 @@ def test_a_ring_that_was_emptied_by_time_needs_no_room() -> None:
     assert (len(ring), len(ring._frames), len(ring._times)) == (0, 0, 0)
     assert ring.append(b"next", 6.0) == 1_001
     assert ring.read(1_000) == (b"next", 1_001)
+
+
+# --- What came before
+
+
+def test_a_ring_may_begin_in_the_middle_of_a_history() -> None:
+    ring = behind(head=7)
+
+    assert (len(ring), ring.head, ring.oldest, ring.floor, ring.reach) == (0, 7, 8, 0, 0)
+    assert ring.append(b"8;", 0.0) == 8
+    assert ring.read(7) == (b"8;", 8)
+    assert [offset for offset in range(10) if ring.holds(offset)] == [7, 8]
+
+
+def test_what_came_before_can_be_put_before() -> None:
+    ring = behind(head=4)
+    fill(ring, 5, 6)
+
+    ring.prepend([b"3;", b"4;"], 0.0)
+    ring.prepend([], 0.0)
+    ring.prepend([b"2;"], 0.0)
+
+    assert kept(ring) == [b"2;", b"3;", b"4;", b"5;", b"6;"]
+    assert (ring.oldest, ring.head, ring.size, ring.floor) == (2, 6, 10, 0)
+    assert ring.read(2) == (b"3;4;5;6;", 6)
+
+
+def test_what_came_before_can_be_put_into_an_empty_ring() -> None:
+    ring = behind(head=4)
+
+    ring.prepend([b"3;", b"4;"], 0.0)
+
+    assert kept(ring) == [b"3;", b"4;"]
+    assert ring.append(b"5;", 0.0) == 5
+    assert ring.read(2) == (b"3;4;5;", 5)
+
+
+def test_of_what_came_before_only_as_many_events_are_kept_as_there_is_room_for() -> None:
+    ring = behind(head=10, events=4)
+    fill(ring, 11, 12)
+
+    ring.prepend([b"%d;" % number for number in range(5, 11)], 0.0)
+
+    assert kept(ring) == [b"9;", b"10;", b"11;", b"12;"]
+    assert ring.floor == ring.reach == 8
+    ring.prepend([b"8;"], 0.0)
+    assert len(ring) == 4
+
+
+def test_of_what_came_before_only_as_many_bytes_are_kept_as_there_is_room_for() -> None:
+    ring = behind(head=3, bytes_=10)
+    ring.append(b"4444", 0.0)
+
+    ring.prepend([b"1", b"22", b"3333"], 0.0)
+
+    assert kept(ring) == [b"22", b"3333", b"4444"]
+    assert ring.floor == 1
+
+
+def test_the_newest_event_is_put_before_however_large_it_is() -> None:
+    ring = behind(head=3, bytes_=10)
+
+    ring.prepend([b"x", b"y" * 100], 0.0)
+
+    assert kept(ring) == [b"y" * 100]
+
+
+def test_what_came_before_is_taken_to_be_as_old_as_what_follows_it() -> None:
+    ring = behind(head=3)
+    ring.append(b"4;", 100.0)
+
+    ring.prepend([b"3;"], 105.0)
+    ring.expire(110.1)
+
+    assert kept(ring) == []
+    assert ring.floor == 4
+
+
+def test_what_was_forgotten_makes_room_before_something_is_put_there() -> None:
+    ring = behind(head=3)
+    ring.append(b"4;", 100.0)
+    ring.append(b"5;", 108.0)
+    ring.expire(111.0)
+    assert ring.oldest == 5
+
+    ring.prepend([b"4;"], 111.0)
+
+    assert kept(ring) == [b"4;", b"5;"]
+
+
+def test_the_reach_of_a_ring_moves_with_its_head() -> None:
+    ring = behind(head=5, events=4)
+    assert ring.reach == 1
+
+    fill(ring, 6, 8)
+
+    assert (ring.reach, ring.oldest) == (4, 6)
+
+
+def test_a_ring_that_skips_has_nothing_before_the_hole() -> None:
+    ring = behind(head=2)
+    fill(ring, 3, 5)
+    ring.read(3)
+
+    ring.skip(9)
+
+    assert (len(ring), ring.size, ring.head, ring.oldest) == (0, 0, 9, 10)
+    assert (ring.hole, ring.floor, ring.origin, ring.reach) == (9, 9, 9, 9)
+    assert ring.append(b"10;", 0.0) == 10
+    assert ring.read(9) == (b"10;", 10)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 40),
+    st.lists(st.integers(-6, 6), max_size=40),
+)
+def test_the_ring_is_a_stretch_of_a_history_in_whatever_order_it_is_filled(
+    events: int, bytes_: int, steps: list[int]
+) -> None:
+    history = [b"%d;" % number for number in range(500)]
+    ring = behind(head=100, events=events, bytes_=bytes_)
+
+    for step in steps:
+        if step > 0:
+            for _ in range(step):
+                ring.append(history[ring.head + 1], 0.0)
+        else:
+            ring.prepend(history[ring.oldest + step : ring.oldest], 0.0)
+        assert kept(ring) == history[ring.oldest : ring.head + 1]
+        assert ring.size == sum(map(len, kept(ring)))
+        assert len(ring) <= events
+        assert ring.size <= bytes_ or len(ring) == 1
+        assert ring.floor <= ring.oldest - 1
+        assert ring.reach <= ring.oldest - 1
+        if len(ring):
+            assert ring.read(ring.oldest - 1)[0] == b"".join(kept(ring))
 
 
 @settings(max_examples=60)

@@ -1,0 +1,692 @@
+"""Keeps the channels of a hub in step with their log, and brings to the log what is published.
+
+It lives in the hub's lifespan, on one loop; what any thread may call says so. What a change here must
+keep:
+
+- Nothing is handed to a channel but the entry after its head, of its epoch. Whatever else is heard
+  only leads to a look into the log.
+- One look at a time for a channel, whoever asks and however many.
+- An entry is handed over in the stretch in which it was heard or read: no await comes between.
+- A history that differs from what a channel has handed out is never carried on: it's given a new epoch.
+- No task is started in the context of whoever asks. A request leaves none behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import Counter, deque
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import anyio
+
+from ._loop import current_loop
+from .errors import ChannelClosed, LogUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    import anyio.abc
+
+    from ._loop import Loop
+    from .backends.base import Backend, Entry, Limits, Page, Position
+
+logger = logging.getLogger("sse_starlette.hub")
+
+T = TypeVar("T")
+Errand: TypeAlias = "Callable[[], Coroutine[Any, Any, object]]"
+
+_PAGE = 500
+"""Entries that are read at a time."""
+_MOST_LOOKS = 8
+"""Channels that are read at a time."""
+_CHECKED_AT_A_TIME = 1_000
+_SWEEP_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+_KEYS_KEPT_SECONDS = 120.0
+"""How long an idempotency key is remembered."""
+_LAST_ATTEMPT_SECONDS = 60.0
+"""How long the last attempt to append something may be under way in the log."""
+_LAST_JOBS_SECONDS = 2.0
+"""How long the end of the lifespan waits for what is still to be appended."""
+
+
+class Followed(Protocol):
+    """What is kept in step: a channel."""
+
+    name: str
+    limits: Limits
+
+    @property
+    def epoch(self) -> str:
+        """The history that the channel knows; empty: none yet."""
+
+    @property
+    def head(self) -> int:
+        """The offset of the newest entry that it knows."""
+
+    @property
+    def asked(self) -> int:
+        """How often somebody has wanted a look into the log; compare with what was `answered`."""
+
+    @property
+    def answered(self) -> int:
+        """How many of these have had it."""
+
+    def published(self, position: Position) -> None:
+        """Take note of where something is that this process has added."""
+
+    def answer(self, asked: int) -> None:
+        """Let those go on who had asked by then."""
+
+    def begin_anew(self, epoch: str, head: int, *, closed: bool) -> None:
+        """Go on with another history."""
+
+    def emit(self, entries: list[Entry]) -> None:
+        """Take the entries that come after the head."""
+
+    def skip(self, to: int) -> None:
+        """Go on after `to`; what comes before it can't be had."""
+
+    def wanted(self) -> tuple[int, int] | None:
+        """Return the stretch before what the channel has that somebody waits for: after, up to."""
+
+    def fill(self, entries: list[Entry], after: int, upto: int) -> None:
+        """Take what the log has between these two."""
+
+    def look(self) -> None:
+        """Have all subscriptions look."""
+
+    def let_go_if_idle(self) -> bool:
+        """Forget everything if nobody listens any more; say so."""
+
+    def let_go(self) -> None:
+        """Forget everything; those who listen end."""
+
+
+@dataclass(eq=False)
+class _Track:
+    """A channel, and what is known of how it stands to the log."""
+
+    channel: Followed
+    joined: bool = False
+    behind: bool = True
+    """What the log has may be something else; until that's known, nothing that is heard is believed."""
+    again: bool = False
+    """There's news since the look that is under way."""
+    due: bool = False
+    """A worker has it, or will."""
+    key: str | None = None
+    """That of the entry at the channel's head, if it's known."""
+    heard: deque[tuple[str, Entry]] = field(default_factory=lambda: deque(maxlen=_PAGE))
+    """What was heard while it was behind."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """What is to be appended."""
+
+    channel: Followed
+    body: bytes
+    key: str | None
+    wait: float
+    outcome: Future[str] = field(default_factory=Future)
+
+
+class Follower:
+    """What a hub has of its log: a `Listener`, and the way for what is published."""
+
+    def __init__(
+        self, backend: Backend, *, publish_wait: float, expire: float, check_every: float
+    ) -> None:
+        """
+        Do nothing yet.
+
+        Args:
+            backend: the log.
+            publish_wait: seconds for which publishing is tried again, where nothing else is said.
+            expire: seconds after which the log may forget a channel that nobody uses.
+            check_every: seconds between two looks at where the channels are.
+        """
+        self.expire = expire
+        self.away_since: str | None = None
+        """Since when the log has been out of reach."""
+        self.losses = 0
+        """How often the connection to the log was lost."""
+        self.catch_ups = 0
+        """How often something had to be read from the log because it wasn't heard."""
+        self._backend = backend
+        self._publish_wait = publish_wait
+        self._check_every = check_every
+        self._loop: Loop | None = None
+        self._sent_on = anyio.Event()
+        self._errands: deque[Errand] = deque()
+        self._tracks: dict[str, _Track] = {}
+        self._due: deque[_Track] = deque()
+        self._workers = 0
+        self._failed: list[_Track] = []
+        self._pause = _FIRST_PAUSE_SECONDS
+        # Held for moments, and never across an await.
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[_Job]] = {}
+        """What is to be appended one after the other, by channel."""
+        self._appending: Counter[str] = Counter()
+        """How much is being appended beside that."""
+        self._appended: dict[str, anyio.Event] = {}
+        self._served = anyio.Event()
+
+    # Any thread may call these.
+
+    @property
+    def running(self) -> bool:
+        """Whether the hub's lifespan is under way."""
+        return self._loop is not None
+
+    def must_run(self) -> Loop:
+        """Return the loop of the lifespan; raise RuntimeError outside of one."""
+        if self._loop is None:
+            raise RuntimeError(
+                "the hub isn't connected to its log: give its lifespan to the application, "
+                "Starlette(lifespan=hub.lifespan), or use it within `async with hub.lifespan():`."
+            )
+        return self._loop
+
+    def tend(self, channel: Followed) -> None:
+        """See soon what `channel` needs of the log; from now on it's kept in step."""
+        self._call(partial(self._tend, channel))
+
+    async def publish(
+        self, channel: Followed, body: bytes, key: str | None, wait: float | None
+    ) -> str:
+        """Append `body` and return its id; see `Channel.publish`."""
+        loop = self.must_run()
+        job = self._job(channel, body, key, wait)
+        name = channel.name
+        if current_loop().key is not loop.key or name in self._lines:
+            return await _outcome(self._put_in_line(job))
+        self._appending[name] += 1
+        try:
+            return await self._append(job)
+        finally:
+            self._appending[name] -= 1
+            if not self._appending[name]:
+                del self._appending[name]
+                if name in self._appended:
+                    self._appended.pop(name).set()
+
+    def publish_in_line(
+        self, channel: Followed, body: bytes, key: str | None = None, wait: float | None = None
+    ) -> Future[str]:
+        """Append `body` after all that is being appended to `channel`; an empty one closes it."""
+        self.must_run()
+        return self._put_in_line(self._job(channel, body, key, wait))
+
+    async def close(self, channel: Followed, wait: float | None) -> None:
+        """Append the entry that closes `channel`, in line, and wait for it."""
+        try:
+            await _outcome(self.publish_in_line(channel, b"", None, wait))
+        except ChannelClosed:
+            pass
+
+    async def ready(self, timeout: float) -> bool:  # noqa: ASYNC109  (a question that has an answer in any case)
+        """Whether the log is being listened to, and answers within `timeout` seconds."""
+        loop = self._loop
+        if loop is None:
+            return False
+        with anyio.move_on_after(timeout):
+            if current_loop().key is loop.key:
+                return await self._answers()
+            future: Future[bool] = Future()
+            self._call(partial(self._send_on, partial(_settle, future, self._answers)))
+            return await _outcome(future)
+        return False
+
+    # What follows happens on the loop of the lifespan.
+
+    @asynccontextmanager
+    async def run(self, sweep: Callable[[], None]) -> AsyncIterator[None]:
+        """
+        Be connected for the time of the block.
+
+        Args:
+            sweep: called about once a second.
+        """
+        if self._loop is not None:
+            raise RuntimeError("the hub's lifespan is under way: it can be entered again after it")
+        failure: Exception | None = None
+        async with self._backend.open(), anyio.create_task_group() as tasks:
+            self._loop = current_loop()
+            for task in (self._listen, self._check_now_and_then):
+                tasks.start_soon(task)
+            tasks.start_soon(self._sweep_now_and_then, sweep)
+            tasks.start_soon(self._dispatch, tasks)
+            try:
+                yield
+                with anyio.move_on_after(_LAST_JOBS_SECONDS):
+                    await self._lines_end()
+            except Exception as exc:
+                failure = exc  # Not one of a group, as it would be if it left the task group.
+            finally:
+                self._end()
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def joined(self, channel: str) -> None:
+        if self.away_since is not None:
+            self._say_away(None)
+        track = self._tracks.get(channel)
+        if track is not None:
+            track.joined = True
+            self._look_into_log(track)
+
+    def heard(self, channel: str, epoch: str, entry: Entry) -> None:
+        track = self._tracks.get(channel)
+        if track is not None:
+            if track.behind:
+                track.heard.append((epoch, entry))
+            else:
+                self._take_heard(track, epoch, entry)
+
+    def stirred(self, channel: str) -> None:
+        track = self._tracks.get(channel)
+        if track is not None:
+            self._look_into_log(track)
+
+    def lost(self, error: Exception) -> None:
+        for track in self._tracks.values():
+            track.joined = False
+            track.behind = True
+            track.heard.clear()
+        if self.away_since is None:
+            self.losses += 1
+            found = error.reason if isinstance(error, LogUnavailable) else error
+            logger.warning("the log is out of reach: %s", found)
+            self._say_away(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+    def sweep(self) -> None:
+        """Let go of the channels that nobody listens to any more."""
+        for name, track in list(self._tracks.items()):
+            if track.channel.let_go_if_idle():
+                del self._tracks[name]
+                self._backend.unwatch(name)
+
+    async def check_positions(self) -> None:
+        """Look where the channels are: a connection may have died without a word."""
+        if self.away_since is not None:
+            await self._answers()
+        tracks = [track for track in self._tracks.values() if track.joined and track.channel.epoch]
+        for start in range(0, len(tracks), _CHECKED_AT_A_TIME):
+            stretch = tracks[start : start + _CHECKED_AT_A_TIME]
+            heads = [track.channel.head for track in stretch]
+            try:
+                positions = await self._backend.heads(
+                    [track.channel.name for track in stretch], expire=self.expire
+                )
+            except LogUnavailable:
+                return  # There is a next time.
+            for track, head in zip(stretch, heads, strict=True):
+                found = positions.get(track.channel.name)
+                if (
+                    found is None
+                    or found.epoch != track.channel.epoch
+                    or not head <= found.offset <= track.channel.head
+                ):
+                    self._look_into_log(track)
+
+    def _call(self, call: Callable[[], object]) -> None:
+        loop = self._loop
+        if loop is not None:
+            if loop.is_current():
+                call()
+            else:
+                loop.knock(call)
+
+    def _send_on(self, errand: Errand) -> None:
+        """Have `errand` run in a task of the lifespan."""
+        self._errands.append(errand)
+        self._sent_on.set()
+
+    async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
+        while True:
+            self._sent_on = anyio.Event()
+            while self._errands:
+                tasks.start_soon(self._errands.popleft())
+            await self._sent_on.wait()
+
+    def _end(self) -> None:
+        self._loop = None
+        self._errands.clear()
+        self._appended.clear()
+        self._due.clear()
+        self._failed.clear()
+        self._workers = 0
+        self.away_since = None
+        with self._lock:
+            lines, self._lines = self._lines, {}
+        for job in (job for line in lines.values() for job in line):
+            if job.outcome.running() or job.outcome.set_running_or_notify_cancel():
+                job.outcome.set_exception(
+                    RuntimeError(
+                        "the hub's lifespan has ended: nobody knows if the event was added"
+                    )
+                )
+        tracks, self._tracks = self._tracks, {}
+        for name, track in tracks.items():
+            self._backend.unwatch(name)
+            track.channel.let_go()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._backend.listen(self)
+            except Exception as exc:
+                logger.exception("the log can't be listened to")
+                self.lost(exc)
+            await anyio.sleep(_LONGEST_PAUSE_SECONDS)
+
+    async def _check_now_and_then(self) -> None:
+        while True:
+            await anyio.sleep(self._check_every)
+            await self.check_positions()
+
+    async def _sweep_now_and_then(self, sweep: Callable[[], None]) -> None:
+        while True:
+            await anyio.sleep(_SWEEP_SECONDS)
+            sweep()
+            self.sweep()
+
+    def _say_away(self, since: str | None) -> None:
+        self.away_since = since
+        for track in self._tracks.values():
+            track.channel.look()
+
+    async def _answers(self) -> bool:
+        if self.away_since is not None and self._tracks:
+            return False
+        try:
+            await self._backend.check()
+        except LogUnavailable:
+            return False
+        if not self._tracks:
+            self.away_since = None  # Nothing is watched, so nothing is joined that would say so.
+        return self.away_since is None
+
+    # Reading.
+
+    def _tend(self, channel: Followed) -> None:
+        if self._loop is None:
+            channel.look()  # The lifespan has ended meanwhile, and nobody else will say so.
+            return
+        track = self._tracks.get(channel.name)
+        if track is None:
+            track = self._tracks[channel.name] = _Track(channel)
+            self._backend.watch(channel.name)
+        self._make_due(track)
+
+    def _look_into_log(self, track: _Track) -> None:
+        track.behind = track.again = True
+        self._make_due(track)
+
+    def _take_heard(self, track: _Track, epoch: str, entry: Entry) -> None:
+        channel = track.channel
+        head = channel.head
+        if epoch == channel.epoch and entry.offset == head + 1:
+            channel.emit([entry])
+            track.key = entry.key
+        elif (
+            epoch != channel.epoch
+            or entry.offset > head
+            # Another one at the same place: the history has been written anew.
+            or (entry.offset == head and track.key not in (None, entry.key))
+        ):
+            self._look_into_log(track)
+
+    def _make_due(self, track: _Track) -> None:
+        if track.due or not track.joined:
+            return  # In the end its worker looks again; `joined` makes it due.
+        track.due = True
+        self._due.append(track)
+        if self._workers < _MOST_LOOKS:
+            self._workers += 1
+            self._send_on(self._work)
+
+    async def _work(self) -> None:
+        while self._due:
+            track = self._due.popleft()
+            try:
+                while self._follows(track) and await self._step(track):
+                    self._pause = _FIRST_PAUSE_SECONDS
+            except Exception as exc:
+                if not isinstance(exc, LogUnavailable):
+                    logger.exception("channel %r can't be read from its log", track.channel.name)
+                self._failed.append(track)
+                if len(self._failed) == 1:
+                    self._send_on(self._try_again)
+            else:
+                track.due = False
+        self._workers -= 1
+
+    async def _try_again(self) -> None:
+        await anyio.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        failed, self._failed = self._failed, []
+        for track in failed:
+            track.due = False
+            if self._follows(track):
+                self._make_due(track)
+
+    def _follows(self, track: _Track) -> bool:
+        return track.joined and self._tracks.get(track.channel.name) is track
+
+    async def _step(self, track: _Track) -> bool:
+        """Do one thing that the channel needs; say whether there was any."""
+        channel = track.channel
+        if not channel.epoch:
+            await self._attach(track)
+        elif track.behind or channel.asked > channel.answered:
+            await self._catch_up(track)
+        elif (stretch := channel.wanted()) is not None:
+            await self._fill(track, *stretch)
+        else:
+            return False
+        return True
+
+    async def _attach(self, track: _Track) -> None:
+        channel = track.channel
+        asked = channel.asked
+        page = await self._read(track, after=0, upto=None, most=0)
+        if page is not None:
+            self._begin_anew(track, page)
+            channel.answer(asked)
+
+    def _begin_anew(self, track: _Track, page: Page) -> None:
+        track.channel.begin_anew(page.epoch, page.head, closed=page.closed)
+        # For what has been added meanwhile, and for the key of the entry at the head.
+        track.behind = True
+        track.key = None
+
+    async def _catch_up(self, track: _Track) -> None:
+        channel = track.channel
+        asked, epoch, head = channel.asked, channel.epoch, channel.head
+        track.behind = True
+        track.again = False
+        # The one at the head is read too: is it the one that we know?
+        page = await self._read(track, after=max(head - 1, 0), upto=None, most=_PAGE)
+        if page is not None and page.epoch == epoch and _written_anew(page, head, track.key):
+            logger.warning("the log has lost the newest events of channel %r", channel.name)
+            await self._backend.renew(channel.name, epoch)
+            return
+        while page is not None:
+            if page.epoch != epoch:
+                self._begin_anew(track, page)
+                channel.answer(asked)
+                return
+            if page.head < head:
+                return  # It has been written anew since the first page.
+            self._take(track, page)
+            head = channel.head
+            if head >= page.head:
+                channel.answer(asked)
+                self._in_step(track)
+                return
+            page = await self._read(track, after=head, upto=None, most=_PAGE)
+
+    def _take(self, track: _Track, page: Page) -> None:
+        channel = track.channel
+        head = channel.head
+        first = page.entries[0].offset if page.entries else page.head + 1
+        entries = [entry for entry in page.entries if entry.offset > head]
+        if page.head > head:
+            self.catch_ups += 1
+            if first > head + 1:
+                channel.skip(first - 1)
+                track.key = None
+        if entries:
+            channel.emit(entries)
+        if page.entries and page.entries[-1].offset == channel.head:
+            track.key = page.entries[-1].key
+
+    def _in_step(self, track: _Track) -> None:
+        if track.again:
+            return
+        track.behind = False
+        heard = list(track.heard)
+        track.heard.clear()
+        for epoch, entry in heard:
+            if not track.behind:
+                self._take_heard(track, epoch, entry)
+
+    async def _fill(self, track: _Track, after: int, upto: int) -> None:
+        channel = track.channel
+        epoch = channel.epoch
+        after = max(after, upto - _PAGE)
+        page = await self._read(track, after=after, upto=upto, most=upto - after)
+        if page is None:
+            return
+        if page.epoch != epoch or page.head < upto:
+            self._look_into_log(track)
+        else:
+            channel.fill(page.entries, after, upto)
+
+    async def _read(self, track: _Track, *, after: int, upto: int | None, most: int) -> Page | None:
+        """Read a page; None if the channel has been let go meanwhile."""
+        channel = track.channel
+        page = await self._backend.read(
+            channel.name, after=after, upto=upto, most=most, limits=channel.limits
+        )
+        return page if self._tracks.get(channel.name) is track else None
+
+    # Publishing.
+
+    def _job(self, channel: Followed, body: bytes, key: str | None, wait: float | None) -> _Job:
+        if wait is None:
+            wait = self._publish_wait
+        elif not wait >= 0:
+            raise ValueError(f"wait must be >= 0 seconds, got: {wait}")
+        return _Job(channel, body, key, wait)
+
+    async def _append(self, job: _Job) -> str:
+        key_seconds = job.wait + _LAST_ATTEMPT_SECONDS
+        if job.key is not None:
+            key_seconds = max(key_seconds, _KEYS_KEPT_SECONDS)
+        key = job.key if job.key is not None else secrets.token_urlsafe(12)
+        until = anyio.current_time() + job.wait
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                position = await self._backend.append(
+                    job.channel.name,
+                    job.body,
+                    key=key,
+                    key_seconds=key_seconds,
+                    limits=job.channel.limits,
+                )
+            except LogUnavailable:
+                left = until - anyio.current_time()
+                if left <= 0 or self._loop is None:
+                    raise
+                await anyio.sleep(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                job.channel.published(position)
+                return f"{position.epoch}.{position.offset}"
+
+    def _put_in_line(self, job: _Job) -> Future[str]:
+        with self._lock:
+            self.must_run()  # Not after `_end` has looked for what is left.
+            name = job.channel.name
+            line = self._lines.get(name)
+            if line is None:
+                line = self._lines[name] = deque()
+                self._call(partial(self._send_on, partial(self._serve, name, line)))
+            line.append(job)
+        return job.outcome
+
+    async def _serve(self, name: str, line: deque[_Job]) -> None:
+        while self._loop is not None:
+            with self._lock:
+                if not line:
+                    del self._lines[name]
+                    self._served.set()
+                    return
+            job = line[0]
+            # While there's a line, whatever else is published stands in it.
+            if not job.body and name in self._appending:
+                self._appended[name] = anyio.Event()
+                await self._appended[name].wait()
+            await _settle(job.outcome, partial(self._append, job))
+            line.popleft()
+
+    async def _lines_end(self) -> None:
+        while self._lines:
+            self._served = anyio.Event()
+            await self._served.wait()
+
+
+def _written_anew(page: Page, head: int, key: str | None) -> bool:
+    """Whether the log has something else than what was handed out up to `head`, which ends with `key`."""
+    if page.head < head:
+        return True
+    at_head = page.entries[0] if page.entries else None
+    return at_head is not None and at_head.offset == head and key not in (None, at_head.key)
+
+
+async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = await call()
+    except Exception as exc:
+        if not future.done():
+            future.set_exception(exc)
+    else:
+        if not future.done():
+            future.set_result(result)
+
+
+async def _outcome(future: Future[T]) -> T:
+    """Wait for what another task, perhaps on another loop, finds."""
+    loop = current_loop()
+    done = anyio.Event()
+
+    def tell(_: Future[T]) -> None:
+        try:
+            loop.knock(done.set)
+        except RuntimeError:
+            pass  # That loop has been closed, so nobody waits.
+
+    future.add_done_callback(tell)
+    try:
+        await done.wait()
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()

@@ -1,0 +1,172 @@
+"""The contract of a log: where the events of channels are kept beyond one process.
+
+A log numbers the events of each channel from 1 without a gap, under an epoch that changes when the
+history is lost. Everyone who appends and everyone who follows meets there. A log knows no client, no
+frame and no stream; what a change here must keep:
+
+- `append` decides the offset and stores the entry in one step, so offsets have no gap and no double.
+- A key that was seen before appends nothing, so an attempt whose outcome is unknown can be repeated.
+- The epoch exists from the first look on, not from the first entry on: who waits for the first entry
+  is told the position it comes after.
+- Once `Listener.joined` has been called for a channel, each entry appended since is heard, in order,
+  or `Listener.lost` is called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Position(NamedTuple):
+    """A place in the history of a channel: after the entry of this offset; 0 is before the first."""
+
+    epoch: str
+    offset: int
+
+
+class Entry(NamedTuple):
+    """One event in the log."""
+
+    offset: int
+    key: str
+    """What it was appended with: tells a history that was written anew from the one before."""
+    body: bytes
+    """A frame without its id; empty: the channel was closed here, nothing follows."""
+
+
+class Page(NamedTuple):
+    """What a look into the log has found."""
+
+    epoch: str
+    head: int
+    """The offset of the newest entry, whether it's still kept or not; 0 before the first."""
+    closed: bool
+    """Whether the newest entry is the one that closed the channel."""
+    entries: list[Entry]
+    """In order and without a gap. The first may be later than asked for: then what was asked for is
+    no longer kept."""
+
+
+def last_stretch(entries: list[Entry]) -> list[Entry]:
+    """What comes after the last gap. There is none, unless somebody else has taken entries out."""
+    for index in range(len(entries) - 1, 0, -1):
+        if entries[index - 1].offset + 1 != entries[index].offset:
+            return entries[index:]
+    return entries
+
+
+class Limits(NamedTuple):
+    """How much of a channel is kept, and for how long."""
+
+    events: int
+    """Entries that can be read at the least, as long as the others allow it; at least 1."""
+    seconds: float | None
+    """Age at which an entry may no longer be read; None: any."""
+    expire: float
+    """Seconds after which a channel that nobody has appended to or looked at is forgotten."""
+
+
+class Listener(Protocol):
+    """Who follows the log; called on the loop that runs `Backend.listen`. None of these waits."""
+
+    def joined(self, channel: str) -> None:
+        """From now on everything appended to `channel` is heard. Comes anew after each `lost`."""
+
+    def heard(self, channel: str, epoch: str, entry: Entry) -> None:
+        """Something was appended to `channel`. May come twice, and before `joined`."""
+
+    def stirred(self, channel: str) -> None:
+        """Something was appended to `channel`, but it has to be read from the log."""
+
+    def lost(self, error: Exception) -> None:
+        """Nothing is heard until `joined` comes again for each channel that is watched."""
+
+
+class Backend(ABC):
+    """
+    A log of many channels, reached from one process.
+
+    Whatever waits may be cancelled, and raises `LogUnavailable` when the log can't be reached or
+    doesn't answer in time. All of it is called on the loop in which `open` was entered, `watch` and
+    `unwatch` too.
+    """
+
+    @abstractmethod
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """
+        Hold what the process needs to reach the log; given back at the end.
+
+        It doesn't fail when the log is out of reach: `listen` says so, and goes on trying.
+        """
+
+    @abstractmethod
+    async def append(
+        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
+    ) -> Position:
+        """
+        Add an entry and return its position.
+
+        Args:
+            channel: the name of the channel.
+            body: a frame without its id; empty closes the channel.
+            key: an entry appended with the same key within `key_seconds` is not appended again, and
+                its position is returned.
+            key_seconds: how long `key` is remembered.
+            limits: what is kept from now on.
+
+        Raises:
+            ChannelClosed: the channel has been closed (and `key` is a new one).
+            LogUnavailable: nobody knows whether the entry was added. Repeat it with the same key.
+        """
+
+    @abstractmethod
+    async def read(
+        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+    ) -> Page:
+        """
+        Look into the log; the channel gets its epoch with the first look.
+
+        Args:
+            channel: the name of the channel.
+            after: the offset after which to read.
+            upto: the last offset wanted; None: the newest.
+            most: entries that are returned at the most; 0: none, for the head alone.
+            limits: as for `append`.
+        """
+
+    @abstractmethod
+    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+        """Where `channels` are, those of them that the log knows; they count as looked at."""
+
+    @abstractmethod
+    async def renew(self, channel: str, epoch: str) -> None:
+        """
+        Forget the history of `channel` if it's still that of `epoch`: it has been told falsely.
+
+        Keys that were seen are remembered nevertheless: those who listened have had these events.
+        """
+
+    @abstractmethod
+    async def listen(self, listener: Listener) -> None:
+        """
+        Tell `listener` of what is appended to the channels that are watched, until cancelled.
+
+        A lost connection is made again, for as long as it takes.
+        """
+
+    @abstractmethod
+    def watch(self, channel: str) -> None:
+        """Listen to `channel` too; `joined` follows. Watched twice is watched once."""
+
+    @abstractmethod
+    def unwatch(self, channel: str) -> None:
+        """Don't listen to `channel` any more."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Return if the log answers now."""

@@ -1,0 +1,799 @@
+"""A log in a file, for the processes of one host; nothing but the standard library and anyio.
+
+SQLite has nobody that tells others of a change, so one thread looks every few milliseconds whether
+there was one, which costs a few microseconds, and reads what is new. What a change here must keep:
+
+- No call of SQLite on the event loop: each may wait for the disk.
+- A connection is used by one thread at a time: that of the log by whoever holds its lock, that of the
+  follower by its thread alone. The follower has one of its own because a connection isn't told of its
+  own changes.
+- Nothing waits for another process inside SQLite for longer than a moment: waiting is done on the
+  loop, where it can be cancelled.
+- An entry is kept until every follower has had the time to read it, whatever the limits say.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from itertools import count
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import unquote
+
+import anyio
+import anyio.to_thread
+
+from sse_starlette._cursor import new_epoch
+from sse_starlette._loop import current_loop
+from sse_starlette.errors import ChannelClosed, LogUnavailable
+
+from .base import Backend, Entry, Page, Position, last_stretch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from sse_starlette._loop import Loop
+
+    from .base import Limits, Listener
+
+__all__ = ["SQLiteLog"]
+
+T = TypeVar("T")
+_Job: TypeAlias = "Callable[[sqlite3.Connection], T]"
+
+_logger = getLogger(__name__)
+
+_BUSY_SECONDS = 0.02
+"""How long SQLite itself waits for another process."""
+_LONGEST_PAUSE = 0.02
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+_FOLLOWERS_SECONDS = 1.0
+"""How long an entry is there to be heard, at the least."""
+_TRIM_EVERY = 32
+_HEADS_AT_ONCE = 500
+_NUMBERS_AT_ONCE = 500
+_MOST_TOGETHER = 256
+_TOUCH_AT = 0.9
+"""The part of a channel's remaining time below which a look prolongs it: most looks only read."""
+
+# Names and keys are BLOBs: they may be text that UTF-8 can't carry. A channel whose history is renewed
+# gets a new id, so an id stands for one name and one epoch for ever. The columns that are looked at
+# alone come before the body, which may be long.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sse_channels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL UNIQUE,
+    epoch TEXT NOT NULL,
+    head INTEGER NOT NULL,
+    closed INTEGER NOT NULL,
+    expires REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS sse_channels_by_expiry ON sse_channels (expires);
+CREATE TABLE IF NOT EXISTS sse_entries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    made REAL NOT NULL,
+    key BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS sse_entries_by_offset ON sse_entries (channel, "offset");
+CREATE TABLE IF NOT EXISTS sse_keys (
+    name BLOB NOT NULL,
+    key BLOB NOT NULL,
+    epoch TEXT NOT NULL,
+    "offset" INTEGER NOT NULL,
+    expires REAL NOT NULL,
+    UNIQUE (name, key)
+);
+CREATE INDEX IF NOT EXISTS sse_keys_by_expiry ON sse_keys (expires);
+"""
+
+_HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'sse_keys_by_expiry'"
+
+# CROSS JOIN keeps this order: from the few entries that are new to those who watch, not the reverse.
+_NEW_ENTRIES = """
+SELECT c.name, c.epoch, e."offset", e.key, e.body
+FROM sse_entries AS e CROSS JOIN sse_channels AS c ON c.id = e.channel
+CROSS JOIN temp.watched AS w ON w.name = c.name
+WHERE e.number > ? AND e.number <= ? ORDER BY e.number
+"""
+
+
+def _bytes(text: str) -> bytes:
+    # Any text may be a name, half of a surrogate pair too.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+class _Channel(NamedTuple):
+    """A row of the table of channels."""
+
+    id: int
+    epoch: str
+    head: int
+    closed: int
+    expires: float
+
+
+class _Append:
+    """An entry that waits to be added, and what became of it."""
+
+    def __init__(
+        self, channel: str, body: bytes, key: str, key_seconds: float, limits: Limits
+    ) -> None:
+        self.channel = channel
+        self.body = body
+        self.key = key
+        self.key_seconds = key_seconds
+        self.limits = limits
+        self.outcome: Position | Exception | None = None
+        self.given_up = False
+        """Whether whoever asked for it has gone."""
+
+
+class SQLiteLog(Backend):
+    """
+    A log in an SQLite file, for processes on one host; on asyncio and trio.
+
+    ```python
+    SQLiteLog("sqlite:///events.db")  # in the working directory
+    SQLiteLog("sqlite:////var/lib/app/events.db")
+    SQLiteLog(Path("events.db"))
+    ```
+
+    The file must be on a disk of this host: network file systems don't lock well enough. It may have
+    tables of the application's own beside those that begin with `sse_`. Whoever deletes it deletes the
+    files beside it, `-wal` and `-shm`, as well; the log then begins anew.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout: float = 5.0,
+        poll: float = 0.015,
+        synchronous: Literal["full", "normal"] = "full",
+    ) -> None:
+        """
+        Name the file; it isn't opened before `open`.
+
+        Args:
+            path: the file, or its URL; made if there's none. Its folder must exist.
+            timeout: seconds to wait for other processes that write.
+            poll: seconds between two looks for what other processes have appended: how late that is
+                heard. 0.015 costs about 1 % of a processor. What this process appends is heard at
+                once.
+            synchronous: `"full"`: an event that was published survives a power cut; `"normal"`: the
+                newest ones may not, which spares a wait for the disk. Those that come after them then
+                have the same ids, and a client that had the lost ones isn't told. Neither loses
+                anything when only the processes die.
+
+        Raises:
+            ValueError: the URL can't be understood, or an argument is out of range.
+        """
+        for name, seconds in (("timeout", timeout), ("poll", poll)):
+            if not seconds > 0:
+                raise ValueError(f"{name} must be > 0 seconds, got: {seconds}")
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f'synchronous must be "full" or "normal", got: {synchronous!r}')
+        self._path = _path_of(path)
+        self._timeout = timeout
+        self._poll = poll
+        self._synchronous = synchronous
+        self._file: _File | None = None
+        self._lock = anyio.Lock()
+        self._thread = anyio.CapacityLimiter(1)
+        self._waiting: deque[_Append] = deque()
+        self._watched: dict[str, int] = {}
+        self._counter = count()
+        self._follower: _Follower | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        self._file = _File(self._path, self._synchronous)
+        self._lock = anyio.Lock()
+        self._thread = anyio.CapacityLimiter(1)
+        file = self._file
+        try:
+            yield
+        finally:
+            self._file = None
+            with anyio.CancelScope(shield=True):
+                # Whoever was cancelled may still be at it.
+                async with self._lock:
+                    await anyio.to_thread.run_sync(file.close, limiter=self._thread)
+
+    async def append(
+        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
+    ) -> Position:
+        """
+        Add an entry and return its position; see `Backend.append`.
+
+        What is appended at the same time is written together. If the call is cancelled, it returns
+        when SQLite does, for a write that has begun can't be called back.
+        """
+        request = _Append(channel, body, key, key_seconds, limits)
+        self._waiting.append(request)
+        try:
+            while request.outcome is None:
+                await self._patiently(partial(self._write, request))
+        except Exception as error:
+            # Whatever it is, the others would each wait for it anew.
+            while self._waiting:
+                self._waiting.popleft().outcome = error
+        finally:
+            request.given_up = True
+        if isinstance(request.outcome, Position):
+            return request.outcome
+        assert request.outcome is not None  # noqa: S101  (whoever takes it says what became of it)
+        raise request.outcome
+
+    async def read(
+        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+    ) -> Page:
+        return await self._use(partial(_read, channel, after, upto, most, limits))
+
+    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+        found: dict[str, Position] = {}
+        for start in range(0, len(channels), _HEADS_AT_ONCE):
+            some = channels[start : start + _HEADS_AT_ONCE]
+            found |= await self._use(partial(_heads, some, expire))
+        return found
+
+    async def renew(self, channel: str, epoch: str) -> None:
+        await self._use(partial(_renew, channel, epoch))
+
+    async def listen(self, listener: Listener) -> None:
+        self._require_open()
+        follower = _Follower(
+            _File(self._path, self._synchronous),
+            self._watched,
+            current_loop(),
+            poll=self._poll,
+            timeout=self._timeout,
+        )
+        # A thread for as long as it takes: not one of those that the application shares.
+        limiter = anyio.CapacityLimiter(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(anyio.to_thread.run_sync, follower.run, limiter=limiter))
+            self._follower = follower
+            try:
+                while True:
+                    for call in await follower.news():
+                        call(listener)
+            finally:
+                self._follower = None
+                follower.stop()
+
+    def watch(self, channel: str) -> None:
+        if channel not in self._watched:
+            self._watched[channel] = turn = next(self._counter)
+            if self._follower is not None:
+                self._follower.change(channel, turn)
+
+    def unwatch(self, channel: str) -> None:
+        if self._watched.pop(channel, None) is not None and self._follower is not None:
+            self._follower.change(channel, None)
+
+    async def check(self) -> None:
+        await self._use(lambda connection: connection.execute("SELECT 1 FROM sse_channels LIMIT 1"))
+
+    # --- Using the file ---------------------------------------------------------------
+
+    def _require_open(self) -> _File:
+        if self._file is None:
+            raise RuntimeError("the log isn't open: enter `async with log.open():` first")
+        return self._file
+
+    async def _use(self, job: _Job[T]) -> T:
+        return await self._patiently(partial(self._in_thread, job))
+
+    async def _write(self, request: _Append) -> None:
+        async with self._lock:
+            # Whoever was here before may have taken it along.
+            if request.outcome is None:
+                await self._run(self._append_all)
+
+    async def _in_thread(self, job: _Job[T]) -> T:
+        async with self._lock:
+            return await self._run(job)
+
+    async def _run(self, job: _Job[T]) -> T:
+        use: Callable[[_Job[T]], T] = self._require_open().use
+        return await anyio.to_thread.run_sync(use, job, limiter=self._thread)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until no other process writes, which leaves room for others between the attempts."""
+        file = self._require_open()
+        pause = 0.001
+        deadline = anyio.current_time() + self._timeout
+        while True:
+            try:
+                return await attempt()
+            except (sqlite3.OperationalError, OSError) as error:
+                if not _is_busy(error) or anyio.current_time() > deadline:
+                    raise file.unavailable(error) from error
+            # Many processes wait for the same one.
+            await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # --- Appending, in a thread -------------------------------------------------------
+
+    def _append_all(self, connection: sqlite3.Connection) -> None:
+        """Add what waits, in one transaction; all of it or none."""
+        taken: list[_Append] = []
+        outcomes: list[Position | Exception] = []
+        try:
+            # What waits is taken once it's our turn to write: by then there may be more of it.
+            with _transaction(connection, "IMMEDIATE"):
+                now = time.time()
+                while self._waiting and len(taken) < _MOST_TOGETHER:
+                    request = self._waiting.popleft()
+                    if not request.given_up:
+                        taken.append(request)
+                        outcomes.append(_append(connection, request, now))
+                _sweep(connection, now, most=2 * len(taken) + 2)
+        except BaseException:
+            self._waiting.extendleft(reversed(taken))
+            raise
+        for request, outcome in zip(taken, outcomes, strict=True):
+            request.outcome = outcome
+        if self._follower is not None:
+            self._follower.stir()
+
+
+# --- The file -------------------------------------------------------------------------
+
+
+class _File:
+    """A connection to the file that has the path now. Used by one thread at a time."""
+
+    def __init__(self, path: Path, synchronous: str) -> None:
+        self.where = f"sqlite:///{path}"
+        self._path = path
+        self._synchronous = synchronous
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def use(self, job: _Job[T]) -> T:
+        connection = self.connect()
+        try:
+            return job(connection)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                self.close()
+            raise
+
+    def connect(self) -> sqlite3.Connection:
+        """The connection; another one if the file is no longer the one that was opened."""
+        if self._connection is not None:
+            if self.is_the_one():
+                return self._connection
+            self.close()
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if not connection.execute(_HAS_SCHEMA).fetchone():
+                with _transaction(connection, "IMMEDIATE"):
+                    for statement in _SCHEMA.split(";"):
+                        connection.execute(statement)
+            self._identity = self._find()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def is_the_one(self) -> bool:
+        """Whether the path still leads to what was opened."""
+        try:
+            return self._find() == self._identity
+        except OSError:
+            return False
+
+    def unavailable(self, error: Exception) -> LogUnavailable:
+        """What callers are told of an error of SQLite or the system."""
+        unavailable = LogUnavailable(self.where, str(error))
+        unavailable.__cause__ = error
+        return unavailable
+
+    def close(self) -> None:
+        """Close what is open; may be called twice."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _find(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors end it by themselves.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether it's only that another process writes."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _path_of(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path)
+    if text.startswith("sqlite:"):
+        slashes, _, rest = text.partition("sqlite:///")
+        if slashes:
+            raise ValueError(
+                "the URL of a log in a file is sqlite:///name, or sqlite:////folder/name from the "
+                f"root on, not {text!r}"
+            )
+        text = unquote(rest)
+    if not text or text == ":memory:":
+        raise ValueError(f"a log in SQLite needs a file, got: {os.fspath(path)!r}")
+    # Where it is doesn't change with the working directory.
+    return Path(text).absolute()
+
+
+# --- What is done in a transaction ----------------------------------------------------
+
+
+def _find(connection: sqlite3.Connection, channel: str, now: float) -> _Channel | None:
+    row = connection.execute(
+        "SELECT id, epoch, head, closed, expires FROM sse_channels WHERE name = ?",
+        (_bytes(channel),),
+    ).fetchone()
+    if row is None or row[-1] <= now:
+        return None
+    return _Channel(*row)
+
+
+def _make(connection: sqlite3.Connection, channel: str, expires: float) -> _Channel:
+    """Begin a history, in place of one that has expired."""
+    _forget(connection, "name = ?", _bytes(channel))
+    made = _Channel(0, new_epoch(), 0, 0, expires)
+    cursor = connection.execute(
+        "INSERT INTO sse_channels (name, epoch, head, closed, expires) VALUES (?, ?, ?, ?, ?)",
+        (_bytes(channel), *made[1:]),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101  (it's an INSERT)
+    return made._replace(id=cursor.lastrowid)
+
+
+def _forget(connection: sqlite3.Connection, which: str, *values: object) -> None:
+    for (channel,) in connection.execute(
+        f"SELECT id FROM sse_channels WHERE {which}",  # noqa: S608  (written in this file)
+        values,
+    ).fetchall():
+        connection.execute("DELETE FROM sse_entries WHERE channel = ?", (channel,))
+        connection.execute("DELETE FROM sse_channels WHERE id = ?", (channel,))
+
+
+def _append(
+    connection: sqlite3.Connection, request: _Append, now: float
+) -> Position | ChannelClosed:
+    name, key, limits = _bytes(request.channel), _bytes(request.key), request.limits
+    before = connection.execute(
+        'SELECT epoch, "offset" FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
+        (name, key, now),
+    ).fetchone()
+    if before is not None:
+        return Position(*before)
+    expires = now + limits.expire
+    channel = _find(connection, request.channel, now) or _make(connection, request.channel, expires)
+    if channel.closed:
+        return ChannelClosed(request.channel)
+    offset = channel.head + 1
+    connection.execute(
+        'INSERT INTO sse_entries (channel, "offset", made, key, body) VALUES (?, ?, ?, ?, ?)',
+        (channel.id, offset, now, key, request.body),
+    )
+    connection.execute(
+        "UPDATE sse_channels SET head = ?, closed = ?, expires = ? WHERE id = ?",
+        (offset, not request.body, expires, channel.id),
+    )
+    connection.execute(
+        'INSERT OR REPLACE INTO sse_keys (name, key, epoch, "offset", expires)'
+        " VALUES (?, ?, ?, ?, ?)",
+        (name, key, channel.epoch, offset, now + request.key_seconds),
+    )
+    if offset % _TRIM_EVERY == 0:
+        _trim(connection, channel.id, offset, limits, now)
+    return Position(channel.epoch, offset)
+
+
+def _trim(
+    connection: sqlite3.Connection, channel: int, head: int, limits: Limits, now: float
+) -> None:
+    """Delete the oldest entries, up to the first one that is to stay."""
+    too_old = -math.inf if limits.seconds is None else now - limits.seconds
+    (stays,) = connection.execute(
+        'SELECT "offset" FROM sse_entries WHERE channel = ?'
+        ' AND (made > ? OR "offset" > ? AND made > ?) ORDER BY "offset" LIMIT 1',
+        (channel, now - _FOLLOWERS_SECONDS, head - limits.events, too_old),
+    ).fetchone()
+    connection.execute(
+        'DELETE FROM sse_entries WHERE channel = ? AND "offset" < ?', (channel, stays)
+    )
+
+
+def _sweep(connection: sqlite3.Connection, now: float, most: int) -> None:
+    """Delete some of what has expired: more than what is added meanwhile."""
+    connection.execute(
+        "DELETE FROM sse_keys WHERE rowid IN"
+        " (SELECT rowid FROM sse_keys WHERE expires <= ? LIMIT ?)",
+        (now, most),
+    )
+    _forget(connection, "expires <= ? LIMIT 2", now)
+
+
+def _read(
+    channel: str,
+    after: int,
+    upto: int | None,
+    most: int,
+    limits: Limits,
+    connection: sqlite3.Connection,
+) -> Page:
+    now = time.time()
+    # Most looks find a channel that needs nothing, and don't have to wait for those who write.
+    with _transaction(connection, "DEFERRED"):
+        found = _find(connection, channel, now)
+        if found is not None and not _must_touch(found.expires, now, limits.expire):
+            return _page(connection, found, after, upto, most, limits, now)
+    with _transaction(connection, "IMMEDIATE"):
+        found = _find(connection, channel, now)
+        if found is None:
+            found = _make(connection, channel, now + limits.expire)
+        _touch(connection, [found.id], now + limits.expire)
+        return _page(connection, found, after, upto, most, limits, now)
+
+
+def _page(
+    connection: sqlite3.Connection,
+    channel: _Channel,
+    after: int,
+    upto: int | None,
+    most: int,
+    limits: Limits,
+    now: float,
+) -> Page:
+    rows = connection.execute(
+        'SELECT "offset", key, body FROM sse_entries'
+        ' WHERE channel = ? AND "offset" > ? AND "offset" <= ? AND made > ?'
+        ' ORDER BY "offset" LIMIT ?',
+        (
+            channel.id,
+            after,
+            channel.head if upto is None else upto,
+            -math.inf if limits.seconds is None else now - limits.seconds,
+            most,
+        ),
+    )
+    entries = last_stretch([Entry(offset, _text(key), body) for offset, key, body in rows])
+    return Page(channel.epoch, channel.head, bool(channel.closed), entries)
+
+
+def _heads(
+    channels: Sequence[str], expire: float, connection: sqlite3.Connection
+) -> dict[str, Position]:
+    now = time.time()
+    with _transaction(connection, "DEFERRED"):
+        found = {channel: _find(connection, channel, now) for channel in channels}
+    rows = {channel: row for channel, row in found.items() if row is not None}
+    touched = [row.id for row in rows.values() if _must_touch(row.expires, now, expire)]
+    if touched:
+        with _transaction(connection, "IMMEDIATE"):
+            _touch(connection, touched, now + expire)
+    return {channel: Position(row.epoch, row.head) for channel, row in rows.items()}
+
+
+def _must_touch(expires: float, now: float, expire: float) -> bool:
+    return expires - now < _TOUCH_AT * expire
+
+
+def _touch(connection: sqlite3.Connection, channels: list[int], expires: float) -> None:
+    connection.executemany(
+        "UPDATE sse_channels SET expires = ? WHERE id = ?",
+        [(expires, channel) for channel in channels],
+    )
+
+
+def _renew(channel: str, epoch: str, connection: sqlite3.Connection) -> None:
+    # What was appended keeps its key: whoever repeats it is given the position that it had.
+    with _transaction(connection, "IMMEDIATE"):
+        _forget(connection, "name = ? AND epoch = ?", _bytes(channel), epoch)
+
+
+# --- Following ------------------------------------------------------------------------
+
+
+class _Follower:
+    """Looks for what is new, in a thread, and passes it on to the task that listens."""
+
+    def __init__(
+        self, file: _File, watched: dict[str, int], loop: Loop, *, poll: float, timeout: float
+    ) -> None:
+        self._file = file
+        self._watched = watched
+        self._loop = loop
+        self._poll = poll
+        self._timeout = timeout
+        # Set on the loop, looked at in the thread.
+        self._stirred = threading.Event()
+        self._stopped = threading.Event()
+        self._changes: deque[tuple[str, int | None]] = deque()
+        # Filled in the thread, emptied on the loop. The thread waits until it has been taken.
+        self._calls: deque[Callable[[Listener], None]] = deque()
+        self._taken = threading.Event()
+        self._wake_up = loop.wake_up()
+        # The thread's own.
+        self._turns: dict[str, int] = {}
+        self._version = 0
+        self._read_upto = 0
+
+    # --- On the loop ------------------------------------------------------------------
+
+    def change(self, channel: str, turn: int | None) -> None:
+        """Have `channel` be watched, and its joining be told of by this number; None: not watched."""
+        self._changes.append((channel, turn))
+        self._stirred.set()
+
+    def stir(self) -> None:
+        """Look now: there's something new. Any thread may call this."""
+        self._stirred.set()
+
+    def stop(self) -> None:
+        """Have the thread end soon."""
+        self._stopped.set()
+        self._stirred.set()
+        self._taken.set()
+
+    async def news(self) -> list[Callable[[Listener], None]]:
+        """Wait for what the listener is to be told; asking again says that it has been."""
+        self._taken.set()
+        while not self._calls:
+            await self._wake_up
+        return [self._calls.popleft() for _ in range(len(self._calls))]
+
+    def _join(self, channel: str, turn: int, listener: Listener) -> None:
+        # It may have gone and come back since; then this isn't what it waits for.
+        if self._watched.get(channel) == turn:
+            listener.joined(channel)
+
+    def _hear(self, channel: str, epoch: str, entry: Entry, listener: Listener) -> None:
+        if channel in self._watched:
+            listener.heard(channel, epoch, entry)
+
+    # --- In the thread ----------------------------------------------------------------
+
+    def run(self) -> None:
+        """Follow the file, and those that take its place, until stopped."""
+        delay = _FIRST_DELAY
+        told = False
+        while not self._stopped.is_set():
+            try:
+                connection = self._begin()
+                delay, told = _FIRST_DELAY, False
+                while not self._stopped.is_set():
+                    self._look(connection)
+                    self._stirred.wait(self._poll)
+            except (sqlite3.Error, OSError) as error:
+                if not told:
+                    told = True
+                    self._tell([partial(self._lose, error)])
+                self._stopped.wait(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+            finally:
+                self._file.close()
+
+    def _lose(self, error: Exception, listener: Listener) -> None:
+        if isinstance(error, (sqlite3.OperationalError, OSError)):
+            error = self._file.unavailable(error)
+        else:
+            _logger.warning("Can't follow the log at %s: %s", self._file.where, error)
+        listener.lost(error)
+
+    def _begin(self) -> sqlite3.Connection:
+        """Open the file and watch in it all that is to be watched now."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection = self._file.connect()
+                self._read_upto = self._newest(connection)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+                self._stopped.wait(_LONGEST_PAUSE)
+            else:
+                break
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("CREATE TEMP TABLE watched (name BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._version = -1
+        self._turns.clear()
+        # In this order: what changes in between is in both, and recognized by its number.
+        self._changes.clear()
+        self._changes.extend(self._watched.copy().items())
+        return connection
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        self._stirred.clear()
+        if not self._file.is_the_one():
+            raise FileNotFoundError("the file was deleted or replaced")
+        if self._changes:
+            self._follow_changes(connection)
+        # Asked before reading: what is written meanwhile changes it again.
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._read_new(connection)
+            self._version = version
+
+    def _follow_changes(self, connection: sqlite3.Connection) -> None:
+        changes = dict(self._changes.popleft() for _ in range(len(self._changes)))
+        gone = [channel for channel, turn in changes.items() if turn is None]
+        come = {
+            channel: turn
+            for channel, turn in changes.items()
+            if turn is not None and turn != self._turns.get(channel)
+        }
+        for channel in gone:
+            self._turns.pop(channel, None)
+        self._turns |= come
+        with _transaction(connection, "DEFERRED"):
+            names = ([_bytes(channel)] for channel in gone)
+            connection.executemany("DELETE FROM temp.watched WHERE name = ?", names)
+            names = ([_bytes(channel)] for channel in come)
+            connection.executemany("INSERT OR IGNORE INTO temp.watched VALUES (?)", names)
+        self._tell([partial(self._join, channel, turn) for channel, turn in come.items()])
+
+    def _read_new(self, connection: sqlite3.Connection) -> None:
+        newest = self._newest(connection)
+        while self._read_upto < newest and not self._stopped.is_set():
+            upto = min(self._read_upto + _NUMBERS_AT_ONCE, newest)
+            rows = connection.execute(_NEW_ENTRIES, (self._read_upto, upto)).fetchall()
+            self._read_upto = upto
+            self._tell(
+                [
+                    partial(self._hear, _text(name), epoch, Entry(offset, _text(key), body))
+                    for name, epoch, offset, key, body in rows
+                ]
+            )
+
+    def _newest(self, connection: sqlite3.Connection) -> int:
+        (number,) = connection.execute("SELECT max(number) FROM sse_entries").fetchone()
+        return number or 0
+
+    def _tell(self, calls: list[Callable[[Listener], None]]) -> None:
+        """Hand over what the listener is to be told, and wait until it has been."""
+        if not calls:
+            return
+        self._taken.clear()
+        self._calls.extend(calls)
+        self._loop.knock(self._wake_up.set)
+        if not self._stopped.is_set():
+            self._taken.wait()

@@ -1,0 +1,317 @@
+"""The logs of a hub, each on what it is made of: Redis alone, as a cluster, behind Sentinel, and SQLite."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from redis.asyncio.sentinel import Sentinel as SentinelClient
+from tests.servers import redis_servers
+from tests.servers.redis_servers import MASTER_NAME, RedisCluster, RedisServer, Sentinel
+from tests.servers.serving import Program, until
+from tests.unit.log_contract import (
+    ALL,
+    LogContractOverTime,
+    MakeLog,
+    append,
+    listening,
+    look,
+    offsets,
+    opened,
+)
+
+from sse_starlette.backends.base import Backend, Position
+from sse_starlette.backends.redis import RedisLog
+from sse_starlette.backends.sqlite import SQLiteLog
+from sse_starlette.errors import LogUnavailable
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What no other test has in its keys."""
+    return secrets.token_hex(4)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with redis_servers.cluster_of_three(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shared_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
+    with redis_servers.watched_by_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
+        yield sentinel
+
+
+class TestRedis(LogContractOverTime):
+    @pytest.fixture
+    def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
+        return lambda: RedisLog(shared_server.url, prefix=prefix)
+
+
+class TestRedisCluster(LogContractOverTime):
+    @pytest.fixture
+    def make_log(self, shared_cluster: RedisCluster, prefix: str) -> MakeLog:
+        return lambda: RedisLog(shared_cluster.url, prefix=prefix)
+
+
+class LogBehindSentinel(RedisLog):
+    """A log, and the clients that are the application's own, closed as it would close them."""
+
+    def __init__(self, sentinel: Sentinel, prefix: str) -> None:
+        where = [("127.0.0.1", sentinel.sentinel.port)]
+        self._sentinel = SentinelClient(where)  # type: ignore[no-untyped-call]
+        self._master = self._sentinel.master_for(MASTER_NAME)
+        super().__init__(self._master, prefix=prefix, timeout=2)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        try:
+            async with super().open():
+                yield
+        finally:
+            for client in (self._master, *self._sentinel.sentinels):
+                await client.aclose()
+
+
+class TestRedisBehindSentinel(LogContractOverTime):
+    @pytest.fixture
+    def make_log(self, shared_sentinel: Sentinel, prefix: str) -> MakeLog:
+        return lambda: LogBehindSentinel(shared_sentinel, prefix)
+
+
+class TestSQLite(LogContractOverTime):
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(self, request: pytest.FixtureRequest) -> str:
+        loop: str = request.param
+        return loop
+
+    @pytest.fixture
+    def make_log(self, tmp_path: Path) -> MakeLog:
+        return lambda: SQLiteLog(tmp_path / "events.db")
+
+
+async def append_in_the_end(log: Backend, channel: str, key: str) -> Position:
+    """Repeat it with the same key until the log is there, as a publisher does."""
+    while True:
+        try:
+            return await append(log, channel, key=key)
+        except LogUnavailable:
+            await anyio.sleep(0.05)
+
+
+# --- Redis, broken --------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_history_outlives_a_server_that_keeps_it(tmp_path: Path) -> None:
+    kept = ("--appendonly", "yes", "--appendfsync", "always")
+    with RedisServer(tmp_path, *kept) as server:
+        log = RedisLog(server.url)
+        async with opened(log), listening(log, "a") as ears:
+            first = await append(log, "a", key="1")
+            server.stop()
+            await ears.until(lambda: ears.losses)
+            server.start()
+            assert await append_in_the_end(log, "a", "1") == first
+            second = await append_in_the_end(log, "a", "2")
+            await ears.until(lambda: ears.joins == ["a", "a"])
+            third = await append(log, "a", key="3")
+            await ears.until(lambda: 3 in ears.offsets("a"))
+
+    assert (second, third) == ((first.epoch, 2), (first.epoch, 3))
+
+
+@pytest.mark.anyio
+async def test_history_of_a_server_that_keeps_nothing_is_another_one(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        log = RedisLog(server.url)
+        async with opened(log), listening(log, "a") as ears:
+            first = await append(log, "a", key="1")
+            server.stop()
+            server.start()
+            await ears.until(lambda: ears.joins == ["a", "a"])
+            second = await append_in_the_end(log, "a", "1")
+
+    assert second.offset == 1
+    assert second.epoch != first.epoch
+
+
+@pytest.mark.anyio
+async def test_server_that_stands_still_for_seconds_has_each_event_once(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        log = RedisLog(server.url, timeout=0.5, probe=0.5)
+        async with opened(log), listening(log, "a") as ears:
+            await append(log, "a", key="0")
+            server.freeze()
+            async with anyio.create_task_group() as tasks:
+                for number in range(1, 20):
+                    tasks.start_soon(append_in_the_end, log, "a", f"{number}")
+                await ears.until(lambda: ears.losses)
+                await anyio.sleep(2)
+                server.thaw()
+            page = await look(log, "a")
+            await ears.until(lambda: ears.joins == ["a", "a"])
+
+    assert offsets(page) == list(range(1, 21))
+    assert sorted(int(entry.key) for entry in page.entries) == list(range(20))
+    assert len(ears.losses) == 1
+
+
+@pytest.mark.anyio
+async def test_ten_thousand_channels_take_one_connection(tmp_path: Path) -> None:
+    names = [f"{number}" for number in range(10_000)]
+    with RedisServer(tmp_path) as server:
+        log, other = RedisLog(server.url), RedisLog(server.url)
+        async with opened(log, other), listening(log, *names) as ears:
+            async with anyio.create_task_group() as tasks:
+                for name in names[::20]:
+                    tasks.start_soon(append, other, name)
+            await ears.until(lambda: len(ears.entries) == 500)
+            (connection,) = server.connections("pubsub")
+            assert connection["sub"] == "10000"
+            # Four of each log, at the most.
+            assert len(server.connections()) <= 8
+            server.cut()
+            await ears.until(lambda: len(ears.joins) == 20_000)
+            for name in names[::2]:
+                log.unwatch(name)
+            log.watch("last")
+            await ears.until(lambda: ears.joins[-1] == "last")
+            assert server.connections("pubsub")[0]["sub"] == "5001"
+            await append(other, "1")
+            await ears.until(lambda: ears.offsets("1"))
+            heads = await log.heads(names, expire=60)
+
+    assert len(ears.losses) == 1
+    assert len(heads) == 501
+
+
+@pytest.mark.anyio
+async def test_keys_of_a_channel_go_when_their_time_has_come(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        log = RedisLog(server.url)
+        async with opened(log):
+            await log.append("a", b"x", key="k", key_seconds=0.2, limits=ALL._replace(expire=0.1))
+            assert sorted(server.say("KEYS", "*")) == ["{sse:a}:k:k", "{sse:a}:m", "{sse:a}:s"]
+            assert until(lambda: server.say("DBSIZE") == 0, seconds=5)
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_replica_that_takes_over_goes_on_with_the_history(tmp_path: Path) -> None:
+    with redis_servers.watched_by_sentinel(tmp_path) as sentinel:
+        log = LogBehindSentinel(sentinel, "sse")
+        async with opened(log), listening(log, "a") as ears:
+            before = [await append(log, "a", key=f"{number}") for number in range(5)]
+            # What a replica that is behind has never had can't be gone on with.
+            with_replica = sentinel.master.say("WAIT", 1, 5_000)
+            sentinel.fail_over()
+            after = await append_in_the_end(log, "a", "after")
+            again = await append(log, "a", key="3")
+            await ears.until(lambda: len(ears.joins) == 2)
+            last = await append(log, "a")
+            await ears.until(lambda: last.offset in ears.offsets("a"))
+
+    assert with_replica == 1
+    assert after == (before[0].epoch, 6)
+    assert again == before[3]
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_listening_goes_on_at_another_node_when_its_own_dies(tmp_path: Path) -> None:
+    with redis_servers.cluster_of_three(tmp_path) as cluster:
+        log = RedisLog(cluster.url, timeout=2)
+        names = [f"{number}" for number in range(20)]
+        async with opened(log), listening(log, *names) as ears:
+            first = {name: await append(log, name) for name in names}
+            assert all(node.say("DBSIZE") for node in cluster.nodes)
+            (listened_to,) = (node for node in cluster.nodes if node.connections("pubsub"))
+            listened_to.stop()
+            await ears.until(lambda: len(ears.joins) == 40)
+            # Until then the cluster is down, for a part of the channels is nowhere.
+            listened_to.start()
+            for name in names:
+                await append_in_the_end(log, name, "k")
+            await ears.until(lambda: all(ears.offsets(name) for name in names))
+            pages = {name: await look(log, name) for name in names}
+
+    assert len(ears.losses) == 1
+    # That node kept nothing: its channels begin anew.
+    for name in names:
+        assert pages[name].head == (2 if pages[name].epoch == first[name].epoch else 1)
+    assert len({pages[name].head for name in names}) == 2
+
+
+# --- SQLite, by many processes --------------------------------------------------------
+
+WRITER = """
+import sys, anyio
+from sse_starlette.backends.base import Limits
+from sse_starlette.backends.sqlite import SQLiteLog
+
+async def main(path, name):
+    log = SQLiteLog(path)
+    async with log.open():
+        for number in range(200):
+            limits = Limits(events=1_000, seconds=None, expire=60)
+            await log.append("a", b"x", key=f"{name}-{number}", key_seconds=60, limits=limits)
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.anyio
+async def test_four_processes_write_one_history(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(path)
+    async with opened(log), listening(log, "a") as ears:
+        writers = [Program([sys.executable, "-c", WRITER, path, name]) for name in "1234"]
+        try:
+            await ears.until(lambda: len(ears.entries) == 800)
+        finally:
+            for writer in writers:
+                writer.stop()
+        page = await look(log, "a")
+
+    assert [line for writer in writers for line in writer.lines] == []
+    assert ears.offsets("a") == offsets(page) == list(range(1, 801))
+    assert len({entry.key for entry in page.entries}) == 800
+    assert ears.losses == []
+
+
+@pytest.mark.anyio
+async def test_killed_process_leaves_a_history_that_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(path)
+    async with opened(log), listening(log, "a") as ears:
+        with Program([sys.executable, "-c", WRITER, path, "1"]) as writer:
+            await ears.until(lambda: len(ears.entries) >= 20)
+            os.kill(writer.pid, signal.SIGKILL)
+        head = (await look(log, "a", most=0)).head
+        position = await append(log, "a")
+        await ears.until(lambda: position.offset in ears.offsets("a"))
+
+    assert position.offset == head + 1
+    assert ears.offsets("a") == list(range(1, head + 2))
+    assert ears.losses == []

@@ -1,0 +1,649 @@
+"""The log in Redis, on a real one: how it fails, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import redis
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import AuthenticationError, ResponseError
+from tests.servers.redis_servers import ClusterNode, RedisServer
+from tests.servers.serving import free_port
+from tests.unit.driving import on
+from tests.unit.log_contract import (
+    Ears,
+    LogContract,
+    MakeLog,
+    append,
+    listening,
+    look,
+    offsets,
+    opened,
+)
+
+from sse_starlette.backends.redis import RedisLog
+from sse_starlette.errors import LogUnavailable
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that a test may break."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[RedisServer]:
+    """A cluster of one, which for its first two seconds is not ready for more than listening."""
+    with ClusterNode(tmp_path) as server:
+        server.say("CLUSTER ADDSLOTS", *range(16384))
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What no other test has in its keys."""
+    return secrets.token_hex(4)
+
+
+class TestContract(LogContract):
+    @pytest.fixture
+    def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
+        return lambda: RedisLog(shared_server.url, prefix=prefix)
+
+
+@asynccontextmanager
+async def closed_at_the_end(*clients: Any) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+# --- What it is made with -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://localhost", "begins with one of redis://, rediss://, .*, not 'http'"),
+        ("localhost:6379", "begins with one of"),
+        ("redis://localhost:port", "can't be understood"),
+        ("redis://localhost/0?colour=red", "can't be understood: .*colour"),
+        ("redis+cluster://one:6379,two:port", "can't be understood"),
+    ],
+)
+def test_url_that_cannot_be_understood_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RedisLog(url)
+
+
+@pytest.mark.parametrize("client", [redis.Redis(), None, 5, b"redis://localhost"])
+def test_what_is_neither_a_url_nor_a_client_is_refused(client: Any) -> None:
+    with pytest.raises(TypeError, match=r"a URL or a client of redis\.asyncio is needed"):
+        RedisLog(client)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prefix": ""}, "prefix"),
+        ({"prefix": "a:b"}, "prefix"),
+        ({"prefix": "{"}, "prefix"),
+        ({"timeout": 0}, "timeout must be > 0 seconds, got: 0"),
+        ({"probe": float("nan")}, "probe must be > 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RedisLog("redis://localhost", **options)
+
+
+@pytest.mark.parametrize("url", ["redis://u:secret@127.0.0.1:1/3", "unix://u:secret@/no/such?db=3"])
+@pytest.mark.anyio
+async def test_log_is_named_without_its_password(url: str) -> None:
+    log = RedisLog(url)
+
+    async with opened(log):
+        with pytest.raises(LogUnavailable) as caught:
+            await log.check()
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.log == url.replace("u:secret@", "").partition("?")[0]
+    assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.anyio
+async def test_clients_of_the_users_own_are_named_by_where_they_lead() -> None:
+    behind = Sentinel([("127.0.0.1", 1)]).master_for("events")  # type: ignore[no-untyped-call]
+    cluster = RedisCluster("127.0.0.1", 1)
+    clients: dict[str, Redis | RedisCluster] = {
+        "redis://127.0.0.1:1": Redis(host="127.0.0.1", port=1, password="secret"),
+        "unix:///no/such": Redis(unix_socket_path="/no/such"),
+        "events (by Sentinel)": behind,
+        "redis+cluster://127.0.0.1:1": cluster,
+    }
+
+    for named, client in clients.items():
+        log = RedisLog(client, timeout=0.2)
+        async with closed_at_the_end(client), opened(log):
+            with pytest.raises(LogUnavailable) as caught:
+                await log.check()
+        assert caught.value.log == named
+
+
+def test_trio_is_refused() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="RedisLog needs asyncio"):
+            async with RedisLog("redis://localhost").open():
+                raise AssertionError
+
+    anyio.run(main, backend="trio")
+
+
+@pytest.mark.anyio
+async def test_guest_of_asyncio_that_has_no_task_is_refused() -> None:
+    """As trio is, when it's a guest of asyncio's loop."""
+    manager = RedisLog("redis://localhost").open()
+    entering: Any = manager.__aenter__()
+    said: list[str] = []
+    stepped = anyio.Event()
+
+    def step() -> None:
+        try:
+            entering.send(None)
+        except RuntimeError as error:
+            said.append(str(error))
+        stepped.set()
+
+    asyncio.get_running_loop().call_soon(step)
+    await stepped.wait()
+
+    assert "needs asyncio" in said[0]
+
+
+@pytest.mark.anyio
+async def test_server_is_reached_by_its_socket_too(shared_server: RedisServer, prefix: str) -> None:
+    by_socket = RedisLog(f"unix://{shared_server.socket}", prefix=prefix)
+    by_port = RedisLog(shared_server.url, prefix=prefix)
+
+    async with opened(by_socket, by_port), listening(by_socket, "a") as ears:
+        await append(by_port, "a")
+        await ears.until(lambda: ears.offsets("a") == [1])
+
+
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}, {}])
+@pytest.mark.anyio
+async def test_client_of_the_users_own_is_used_as_it_is_and_left_open(
+    shared_server: RedisServer, prefix: str, options: dict[str, Any]
+) -> None:
+    client = Redis(port=shared_server.port, **options)
+    log = RedisLog(client, prefix=prefix)
+    body = bytes(range(256))
+
+    async with closed_at_the_end(client):
+        async with opened(log), listening(log, "a") as ears:
+            position = await append(log, "a", body, key="\N{SNOWMAN}")
+            page = await look(log, "a")
+            heads = await log.heads(["a"], expire=60)
+            await ears.until(lambda: ears.entries)
+
+        assert page.entries == [(1, "\N{SNOWMAN}", body)]
+        assert ears.entries == [("a", position.epoch, page.entries[0])]
+        assert heads == {"a": position}
+        assert await client.ping()
+
+
+@pytest.mark.anyio
+async def test_databases_of_one_server_know_nothing_of_each_other(
+    shared_server: RedisServer, prefix: str
+) -> None:
+    """What is published in one is heard in all of them."""
+    first = RedisLog(shared_server.url, prefix=prefix)
+    second = RedisLog(shared_server.url[:-1] + "1", prefix=prefix)
+
+    async with opened(first, second), listening(first, "a") as ears:
+        other = await append(second, "a")
+        position = await append(first, "a")
+        await ears.until(lambda: ears.entries)
+
+    assert other.epoch != position.epoch
+    assert [epoch for _, epoch, _ in ears.entries] == [position.epoch]
+
+
+# --- Out of reach ---------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        log = RedisLog(server.url)
+        server.stop()
+        async with opened(log), anyio.create_task_group() as tasks:
+            ears = Ears()
+            log.watch("a")
+            tasks.start_soon(log.listen, ears)
+            await ears.until(lambda: ears.losses)
+            with pytest.raises(LogUnavailable, match=f"the log at {server.url} can't be reached"):
+                await append(log, "a")
+            await anyio.sleep(0.2)
+            server.start()
+            await ears.until(lambda: ears.joins)
+            position = await append(log, "a")
+            await ears.until(lambda: ears.entries)
+            tasks.cancel_scope.cancel()
+
+    assert position.offset == 1
+    (error,) = ears.losses
+    assert isinstance(error, LogUnavailable)
+    assert isinstance(error.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.anyio
+async def test_connection_that_breaks_is_told_and_nothing_is_missing_after_it(
+    own_server: RedisServer,
+) -> None:
+    log, other = RedisLog(own_server.url), RedisLog(own_server.url)
+
+    async with opened(log, other), listening(log, "a", "b") as ears:
+        for round_ in range(1, 4):
+            before = await append(other, "a")
+            assert own_server.cut() == 1
+            await append(other, "a")
+            await ears.until(partial(ears.has_joined, "a", round_ + 1))
+            await ears.until(partial(ears.has_joined, "b", round_ + 1))
+            missed = await look(log, "a", before.offset)
+            await append(other, "a")
+            await ears.until(partial(ears.has, "a", before.offset + 2))
+
+            heard = set(ears.offsets("a"))
+            assert heard | set(offsets(missed)) >= {before.offset + 1, before.offset + 2}
+            assert len(ears.losses) == round_
+    assert len(own_server.connections("pubsub")) == 0
+
+
+@pytest.mark.anyio
+async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url, timeout=0.15, probe=0.15)
+
+    async with opened(log), listening(log, "a") as ears:
+        first = await append(log, "a")
+        # It isn't silent as long as it answers.
+        await anyio.sleep(0.4)
+        assert ears.losses == []
+        own_server.freeze()
+        with pytest.raises(LogUnavailable, match=r"no answer within 0.15 s"):
+            await append(log, "a", key="k")
+        await ears.until(lambda: ears.losses)
+        own_server.thaw()
+        await ears.until(lambda: ears.joins == ["a", "a"])
+        second = await append(log, "a", key="k")
+        page = await look(log, "a")
+
+    assert second == (first.epoch, 2)
+    assert offsets(page) == [1, 2]
+    assert "no answer within 0.15 s" in str(ears.losses[0])
+
+
+@pytest.mark.anyio
+async def test_subscription_that_is_not_acknowledged_is_noticed(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url, timeout=0.1)
+
+    async with opened(log), listening(log, "a") as ears:
+        own_server.freeze()
+        log.watch("b")
+        await ears.until(lambda: ears.losses)
+        own_server.thaw()
+        await ears.until(lambda: sorted(ears.joins) == ["a", "a", "b"])
+
+
+@pytest.mark.anyio
+async def test_cut_off_publisher_publishes_each_event_once(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    done: set[int] = set()
+
+    async def publish(number: int) -> None:
+        while number not in done:
+            try:
+                await append(log, "a", key=f"{number}")
+            except LogUnavailable:
+                continue
+            done.add(number)
+
+    async with opened(log):
+        async with anyio.create_task_group() as tasks:
+            for number in range(150):
+                tasks.start_soon(publish, number)
+            cut = 0
+            while cut < 20:
+                cut += own_server.cut("normal")
+                await anyio.sleep(0.002)
+        page = await look(log, "a")
+
+    assert sorted(int(entry.key) for entry in page.entries) == list(range(150))
+    assert offsets(page) == list(range(1, 151))
+
+
+@pytest.mark.anyio
+async def test_lost_history_has_another_epoch(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        before = await append(log, "a")
+        own_server.say("FLUSHALL")
+        assert await log.heads(["a"], expire=60) == {}
+        empty = await look(log, "a", 1)
+        after = await append(log, "a")
+        own_server.say("FLUSHALL")
+        # The other script comes first this time.
+        again = await append(log, "a")
+        await ears.until(lambda: len(ears.entries) == 3)
+
+    assert (empty.head, empty.entries) == (0, [])
+    assert after == (empty.epoch, 1)
+    assert len({before.epoch, after.epoch, again.epoch}) == 3
+    assert [epoch for _, epoch, _ in ears.entries] == [before.epoch, after.epoch, again.epoch]
+    assert ears.losses == []
+
+
+@pytest.mark.anyio
+async def test_scripts_that_the_server_has_forgotten_are_given_again(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        for offset in range(1, 4):
+            assert (await append(log, "a")).offset == offset
+            own_server.say("SCRIPT FLUSH")
+            assert (await look(log, "a")).head == offset
+            own_server.say("SCRIPT FLUSH")
+
+
+@pytest.mark.anyio
+async def test_history_whose_head_was_evicted_is_not_read(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        for _ in range(5):
+            await append(log, "a")
+        own_server.say("DEL", "{sse:a}:m")
+        page = await look(log, "a")
+        for _ in range(5):
+            await append(log, "b")
+        own_server.say("DEL", "{sse:b}:m")
+        position = await append(log, "b")
+        other = await look(log, "b")
+
+    assert (page.head, page.entries) == (0, [])
+    assert (position.offset, offsets(other)) == (1, [1])
+
+
+@pytest.mark.anyio
+async def test_page_with_a_gap_begins_behind_it(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        for _ in range(9):
+            await append(log, "a")
+        ids = own_server.say("XRANGE", "{sse:a}:s", "-", "+")
+        own_server.say("XDEL", "{sse:a}:s", ids[1][0], ids[5][0])
+
+        assert offsets(await look(log, "a")) == [7, 8, 9]
+
+
+# --- What the server says -------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_replica_is_left_for_whoever_is_the_master_now(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        before = await append(log, "a")
+        connected = own_server.connections()
+        own_server.say("CONFIG SET", "replica-serve-stale-data", "yes")
+        own_server.say("REPLICAOF", "127.0.0.1", free_port())
+        with pytest.raises(LogUnavailable):
+            await append(log, "a", key="k")
+        left = own_server.connections()
+        own_server.say("REPLICAOF", "NO", "ONE")
+        after = await append(log, "a", key="k")
+
+    assert (len(connected), len(left)) == (1, 0)
+    assert after == (before.epoch, 2)
+
+
+@pytest.mark.anyio
+async def test_full_server_is_unavailable_until_it_has_room(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        await append(log, "a")
+        own_server.say("CONFIG SET", "maxmemory", 1)
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "a")
+        own_server.say("CONFIG SET", "maxmemory", 0)
+        position = await append(log, "a")
+
+    assert position.offset == 2
+
+
+@pytest.mark.anyio
+async def test_key_of_somebody_else_comes_through_as_it_is(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    own_server.say("SET", "{sse:a}:s", "mine")
+
+    async with opened(log):
+        await look(log, "b")
+        own_server.say("SET", "{sse:b}:s", "mine")
+        with pytest.raises(ResponseError, match="wrong kind"):
+            await append(log, "b")
+        # Nothing was counted that isn't there.
+        own_server.say("DEL", "{sse:b}:s")
+        position = await append(log, "b")
+
+    assert position.offset == 1
+
+
+@pytest.mark.anyio
+async def test_wrong_password_comes_through_and_listening_goes_on_trying(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RedisLog(own_server.url.replace("//", "//:wrong@"))
+    own_server.say("CONFIG SET", "requirepass", "right")
+
+    async with opened(log), anyio.create_task_group() as tasks:
+        ears = Ears()
+        log.watch("a")
+        tasks.start_soon(log.listen, ears)
+        await ears.until(lambda: ears.losses)
+        with pytest.raises(AuthenticationError):
+            await append(log, "a")
+        with redis.Redis(port=own_server.port, password="right") as client:
+            client.config_set("requirepass", "wrong")
+        await ears.until(lambda: ears.joins)
+        tasks.cancel_scope.cancel()
+
+    (error,) = ears.losses
+    assert isinstance(error, AuthenticationError)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Can't listen to the log at redis://127.0.0.1")
+    assert "wrong@" not in record.getMessage()
+
+
+@pytest.mark.anyio
+async def test_whoever_may_not_listen_is_told_so(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.say("ACL SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
+    log = RedisLog(own_server.url.replace("//", "//deaf:x@"))
+
+    async with opened(log), anyio.create_task_group() as tasks:
+        ears = Ears()
+        log.watch("a")
+        tasks.start_soon(log.listen, ears)
+        await ears.until(lambda: ears.losses)
+        own_server.say("ACL SETUSER", "deaf", "allchannels")
+        await ears.until(lambda: ears.joins)
+        tasks.cancel_scope.cancel()
+
+    assert isinstance(ears.losses[0], ResponseError)
+    assert "no permissions" in caplog.records[0].getMessage()
+
+
+@pytest.mark.anyio
+async def test_what_others_publish_there_is_looked_up(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        for payload in ("", "hello", "e 1 x y", "e x 1 y"):
+            own_server.say("PUBLISH", "{sse:a}:p0", payload)
+        await ears.until(lambda: len(ears.stirs) == 4)
+
+    assert ears.entries == []
+
+
+@pytest.mark.anyio
+async def test_flood_of_events_leaves_the_loop_to_others(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        with redis.Redis(port=own_server.port) as client, client.pipeline() as pipeline:
+            for number in range(1, 501):
+                pipeline.publish("{sse:a}:p0", f"e {number} 1 kx")
+            pipeline.execute()
+        # Nothing has been read yet; then it's there all at once.
+        await ears.until(lambda: ears.entries)
+        first = len(ears.entries)
+        await ears.until(lambda: len(ears.entries) == 500)
+
+    assert first <= 64
+
+
+@pytest.mark.anyio
+async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a", "b") as ears:
+        for channel in "ab":
+            own_server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
+        log.unwatch("a")
+        await ears.until(lambda: ears.entries)
+
+    assert [channel for channel, _, _ in ears.entries] == ["b"]
+
+
+@pytest.mark.anyio
+async def test_channel_that_goes_before_it_was_joined_is_not_joined(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        own_server.freeze()
+        log.watch("b")
+        log.watch("c")
+        await anyio.wait_all_tasks_blocked()
+        log.unwatch("b")
+        own_server.thaw()
+        await ears.until(lambda: "c" in ears.joins)
+        log.watch("d")
+        await ears.until(lambda: "d" in ears.joins)
+
+        assert ears.joins == ["a", "c", "d"]
+        assert own_server.connections("pubsub")[0]["sub"] == "3"
+
+
+@pytest.mark.anyio
+async def test_thousands_of_channels_are_heard_on_one_connection(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    names = [f"{number}" for number in range(2_500)]
+
+    async with opened(log), listening(log, *names) as ears:
+        async with anyio.create_task_group() as tasks:
+            for name in names[:100]:
+                tasks.start_soon(append, log, name)
+        await ears.until(lambda: len(ears.entries) == 100)
+
+        (connection,) = own_server.connections("pubsub")
+        assert connection["sub"] == "2500"
+        assert len(own_server.connections()) <= 4
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_turn_counts_as_waiting(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url, timeout=0.1)
+    failed: list[LogUnavailable] = []
+
+    async def publish() -> None:
+        with pytest.raises(LogUnavailable) as caught:
+            await append(log, "a")
+        failed.append(caught.value)
+
+    async with opened(log):
+        own_server.freeze()
+        with anyio.fail_after(1):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(50):
+                    tasks.start_soon(publish)
+        own_server.thaw()
+
+    assert len(failed) == 50
+
+
+# --- A cluster ------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_cluster_that_is_down_is_unavailable(node: RedisServer) -> None:
+    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port},127.0.0.1:1")
+
+    async with opened(log), listening(log, "a") as ears:
+        node.say("CLUSTER DELSLOTS", 0)
+        with pytest.raises(LogUnavailable):
+            await append(log, "a")
+        node.say("PUBLISH", "{sse:a}:p0", "e 1 1 kx")
+        await ears.until(lambda: ears.entries)
+
+
+@pytest.mark.anyio
+async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
+    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port}", timeout=1)
+
+    async with opened(log), listening(log, "a") as ears:
+        node.stop()
+        await ears.until(lambda: ears.losses)
+        await anyio.sleep(0.2)
+        node.start()
+        await ears.until(lambda: ears.joins == ["a", "a"])
+
+    assert len(ears.losses) == 1
+    assert isinstance(ears.losses[0], LogUnavailable)

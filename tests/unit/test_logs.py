@@ -1,0 +1,14 @@
+"""The log in memory that other tests use keeps the contract of a log, so what they show is true."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.log_contract import LogContract, MakeLog
+from tests.unit.logs import FakeLog, FakeStore
+
+
+class TestFakeLog(LogContract):
+    @pytest.fixture
+    def make_log(self) -> MakeLog:
+        store = FakeStore()
+        return lambda: FakeLog(store)
