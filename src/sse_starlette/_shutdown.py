@@ -20,6 +20,10 @@ import signal
 import sys
 import threading
 import weakref
+
+# What `signal` is made of. That makes an enum member of each answer, or tries to: 30 µs for a handler.
+from _signal import getsignal  # type: ignore[import-not-found]
+from _signal import signal as set_signal
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -194,7 +198,7 @@ def _goes_down() -> bool:
 def _uvicorn_stops() -> bool:
     # The hook on a server that is on its way down already comes too late. If the server handles the
     # signals, it can be asked.
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    server = getattr(getsignal(signal.SIGTERM), "__self__", None)
     uvicorn = sys.modules.get("uvicorn")
     return uvicorn is not None and isinstance(server, uvicorn.Server) and server.should_exit
 
@@ -283,19 +287,19 @@ class _SignalHook:
 
     def put(self) -> None:
         # What isn't handled in Python isn't anybody's way to stop streams in order: it stays.
-        found = signal.getsignal(self._signum)
+        found = getsignal(self._signum)
         if not callable(found) or not _in_main_thread():
             return
         if self._put is None or found is not self._put[1]:
             ours = partial(self._handle, found)
-            signal.signal(self._signum, ours)
+            set_signal(self._signum, ours)
             self._put = (found, ours)
 
     def take_back(self) -> None:
         if self._put is not None and _in_main_thread():
             handler, ours = self._put
-            if signal.getsignal(self._signum) is ours:
-                signal.signal(self._signum, handler)
+            if getsignal(self._signum) is ours:
+                set_signal(self._signum, handler)
             self._put = None
 
     @staticmethod
@@ -329,7 +333,7 @@ class _HypercornWorkerHook:
             stop is not None
             and self._put is None
             and _in_main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            and getsignal(signal.SIGTERM) == signal.SIG_DFL
         ):
             # Asked on the loop and not in the handler, which may have come in the middle of such a
             # question; the event has a lock.
@@ -344,7 +348,7 @@ class _HypercornWorkerHook:
             stop, ours = self._put
             # On its way down it's needed to the end.
             if not stop.is_set():
-                if signal.getsignal(signal.SIGTERM) is ours:
+                if getsignal(signal.SIGTERM) is ours:
                     signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 self._put = None
 

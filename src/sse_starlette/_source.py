@@ -72,7 +72,6 @@ class SourceFeed(Feed):
         self._encode = encode
         self._loop = loop
         self._frames: list[bytes] = []
-        self._size = 0
         self._wake: Callable[[], None] = _wake_nobody
         self._writer_told = False
         self._room = loop.wake_up()
@@ -104,7 +103,7 @@ class SourceFeed(Feed):
         if not frames:
             return b""
         self._writer_told = False
-        self._size = 0
+        self._pushed += len(frames)
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
         if not joined and self._blocked:
@@ -154,25 +153,24 @@ class SourceFeed(Feed):
             await self._close(iterator, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
-        encode = self._encode
-        frames = self._frames
-        now = self.time
-        step: Awaitable[object] = iterator.__anext__()
+        encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
+        size = 0
+        step: Awaitable[object] = step_on()
         while True:
             try:
                 value = await step
             except StopAsyncIteration:
                 return
             frame = encode(value)
+            size = size + len(frame) if frames else len(frame)
             frames.append(frame)
-            self._size += len(frame)
-            self._pushed += 1
+            held = len(frames)
             if (
-                (len(frames) > self._may_hold and len(frames) > self._allowance())
-                or self._size >= self._turn_room
+                (held > self._may_hold and held > self._allowance())
+                or size >= self._turn_room
                 or now() > self.runs_since + _HELD_SECONDS
             ):
-                self._turn_room -= self._size
+                self._turn_room -= size
                 if not self._writer_told:
                     # Where the loop can do that, this sends them.
                     self._writer_told = True
@@ -191,7 +189,7 @@ class SourceFeed(Feed):
                             raise
                         step = throw(exc)
                         continue
-            step = iterator.__anext__()
+            step = step_on()
 
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
@@ -227,9 +225,10 @@ class SourceFeed(Feed):
     def _allowance(self) -> int:
         """How many frames may be held from now on."""
         if self.joins and not self._stopping:
-            quick = self._quick + self._pushed
+            pushed = self._pushed + len(self._frames)
+            quick = self._quick + pushed
             ran = self.time() - self.runs_since
-            affordable = int(_HELD_SECONDS * self._pushed / ran) if ran > 0 else self._pushed
+            affordable = int(_HELD_SECONDS * pushed / ran) if ran > 0 else pushed
             self._may_hold = max(0, min((quick - _TRUSTED_AFTER) // _SHARE, affordable))
         return self._may_hold
 
