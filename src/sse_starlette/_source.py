@@ -35,6 +35,9 @@ _TRUSTED_AFTER = 100
 """Quick events that a source has to deliver before a frame of its own may wait at all."""
 _SHARE = 8
 """Further quick events for each frame that may wait."""
+_SENDS_IN_A_TURN = 4
+"""Sends after which the loop gets its turn: a server may see only then that the client has gone, and asyncio
+complains in the log of the fifth write after that."""
 _MOST_CAUTION = 4096
 """Each slow stretch makes us four times as cautious as the one before, up to this."""
 _FORGIVEN_AFTER = 8192
@@ -88,6 +91,7 @@ class SourceFeed(Feed):
         self.runs_since = 0.0
         self._pushed = 0
         self._turn_room = JOINED_BYTES
+        self._sending = False
         self._blocked = False
 
     def open(self, wake: Callable[[], None]) -> None:
@@ -106,12 +110,15 @@ class SourceFeed(Feed):
         self._pushed += len(frames)
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
-        if not joined and self._blocked:
+        if joined:
+            self._sending = True
+        elif self._blocked:
             # Frames without a byte: nobody will say that they have been sent.
             self._room.set()
         return joined
 
     def sent(self) -> None:
+        self._sending = False
         if self._blocked and not self._frames:
             self._room.set()
 
@@ -154,7 +161,8 @@ class SourceFeed(Feed):
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
-        size = 0
+        size = sends = 0
+        turn = 0.0
         step: Awaitable[object] = step_on()
         while True:
             try:
@@ -170,6 +178,9 @@ class SourceFeed(Feed):
                 or size >= self._turn_room
                 or now() > self.runs_since + _HELD_SECONDS
             ):
+                if turn != self.runs_since:
+                    turn, sends = self.runs_since, 0
+                sends += 1
                 self._turn_room -= size
                 if not self._writer_told:
                     # Where the loop can do that, this sends them.
@@ -177,7 +188,13 @@ class SourceFeed(Feed):
                     self._wake()
                 if self._stopping:
                     return
-                if frames or self._turn_room <= 0 or now() > self.runs_since + _HELD_SECONDS:
+                if (
+                    frames
+                    or self._sending
+                    or sends >= _SENDS_IN_A_TURN
+                    or self._turn_room <= 0
+                    or now() > turn + _HELD_SECONDS
+                ):
                     try:
                         await self._pause()
                     except cancelled as exc:
@@ -193,11 +210,11 @@ class SourceFeed(Feed):
 
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
-        if not self._frames:
+        if not self._frames and not self._sending:
             self._loop.soon(self._room.set)
             await self._room
         self._blocked = True
-        while self._frames:
+        while self._frames or self._sending:
             await self._room
         self._blocked = False
 
