@@ -66,7 +66,7 @@ class Tasks(Beside, Protocol):
     ) -> bool | None: ...
 
     def cancel(self) -> None:
-        """Cancel those that are not over."""
+        """Cancel those that are not over, but for the calling one."""
 
 
 class Cut(Protocol):

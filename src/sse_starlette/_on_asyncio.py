@@ -183,8 +183,10 @@ class AsyncioTasks:
 
     def cancel(self) -> None:
         if not self._loop.is_closed():
+            caller = current_task(self._loop)
             for task in self._tasks:
-                task.cancel()
+                if task is not caller:
+                    task.cancel()
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         if task in self._tasks and (task.cancelled() or task.exception() is None):
@@ -212,7 +214,6 @@ class AsyncioTasks:
                     await self._waiting
                 except asyncio.CancelledError as exc:
                     interrupted = exc
-                    self.cancel()
         if failure is not None:
             raise failure
         if interrupted is not None:
@@ -231,7 +232,7 @@ class AsyncioCut:
 
     def cancel(self) -> None:
         task = self._task
-        if task is not None and not self._called:
+        if task is not None and not self._called and not task.get_loop().is_closed():
             self._called = True
             task.cancel()
 

@@ -1,7 +1,7 @@
 """One run of a response: a feed, the one writer that empties it, and whatever may end it.
 
 Invariants a change must keep:
-- At most one `send` is under way; only `_Writer`'s own task, the one that called `run`, sends.
+- At most one `send` is under way; one task of the stream's own sends, and nothing else does.
 - The body is completed in every ending, unless the transport has failed or the client has gone.
 - However the stream ends, the feed is stopped and `Feed.run` has returned before `run` does, and the
   callbacks have run, once each.
@@ -53,6 +53,8 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_alarm",
+        "_begun",
+        "_being",
         "_beside",
         "_completed",
         "_drain_alarm",
@@ -65,6 +67,7 @@ class Stream:
         "_feed_error_seen",
         "_feed_running",
         "_feed_stopped",
+        "_finished",
         "_first_event_timeout",
         "_grace",
         "_on_draining",
@@ -86,6 +89,7 @@ class Stream:
         "_timeout_alarm",
         "_timeout_set",
         "_wake",
+        "_watching",
         "_writing",
         "disconnected",
         "feed",
@@ -156,8 +160,13 @@ class Stream:
         self._farewell_frame = farewell_frame
 
         self._wake = loop.wake_up()
-        self._writing = loop.cut()
         self._tasks = loop.tasks()
+        # The task that called `run` waits for the client to leave; a task of its own writes. Not the
+        # other way round: each wake-up would go through all that an application is wrapped in.
+        self._watching = loop.cut()
+        self._finished = loop.wake_up()
+        self._being = loop.cut()
+        self._writing = loop.cut()
         self._alarm: Alarm | None = None
         self._failure: Exception | None = None
         self._feed_error_seen = False
@@ -176,6 +185,7 @@ class Stream:
         self._timed_out = False
         self._timeout_set = False
         self._draining = False
+        self._begun = False
         self._over = False
 
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
@@ -250,12 +260,43 @@ class Stream:
         """
         self.feed.open(self._wake.run)
         async with self._tasks:
-            self._tasks.start_soon(self._watch_for_disconnect)
+            self._tasks.start_soon(self._write_and_close, head)
+            try:
+                with self._watching:
+                    await self._watch_for_disconnect()
+                while not self._over:
+                    await self._finished
+            except GeneratorExit:
+                raise  # The loop was closed in mid-stream: nobody would run what is awaited here.
+            except anyio.get_cancelled_exc_class():
+                self._being.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._see_to_the_end(head)
+                # What a scope of anyio has cancelled has to end with the exception that it knows.
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                raise
+        if self._failure is not None:
+            raise self._failure
+
+    async def _see_to_the_end(self, head: bool) -> None:  # noqa: FBT001
+        if not self._begun:
+            # Its task begins in the next turn, unless it was cancelled before that, as by the end of
+            # `asyncio.run`. Then the rest is done here.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            if not self._begun:
+                self.end("cancelled")
+                await self._write_and_close(head)
+        while not self._over:
+            await self._finished
+
+    async def _write_and_close(self, head: bool) -> None:  # noqa: FBT001  (a task has no keywords)
+        self._begun = True
+        with self._being:
             try:
                 stream_begins(self)
                 await self._write(head=head)
             except GeneratorExit:
-                # The loop was closed in mid-stream: nobody would run what is awaited here.
                 self._feed_stopped = True
                 raise
             except anyio.get_cancelled_exc_class():
@@ -280,11 +321,11 @@ class Stream:
                         if alarm is not None:
                             alarm.stop()
                     self._alarm = None  # On trio it may ring after it has been stopped.
+                    if self.feed.error is not None and not self._feed_error_seen:
+                        self._log_unseen(self.feed.error)
+                    self._finished.set()
+                    self._watching.cancel()
                     self._tasks.cancel()
-                if self.feed.error is not None and not self._feed_error_seen:
-                    self._log_unseen(self.feed.error)
-        if self._failure is not None:
-            raise self._failure
 
     async def _write(self, *, head: bool) -> None:
         try:
