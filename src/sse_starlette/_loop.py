@@ -55,7 +55,8 @@ class Beside(Protocol):
 class Tasks(Beside, Protocol):
     """Tasks that are over when the `async with` is, beside the one that has entered it."""
 
-    async def __aenter__(self) -> Self: ...
+    async def __aenter__(self) -> Self:
+        """Return these tasks."""
 
     async def __aexit__(
         self,
@@ -63,7 +64,8 @@ class Tasks(Beside, Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
         /,
-    ) -> bool | None: ...
+    ) -> bool | None:
+        """Wait until all are over; raise what one of them has raised."""
 
     def cancel(self) -> None:
         """Cancel those that are not over, but for the calling one."""
@@ -72,7 +74,8 @@ class Tasks(Beside, Protocol):
 class Cut(Protocol):
     """A stretch of one task, entered by `with`, that others may cut off; the task goes on behind it."""
 
-    def __enter__(self) -> object: ...
+    def __enter__(self) -> object:
+        """Begin the stretch."""
 
     def __exit__(
         self,
@@ -80,10 +83,11 @@ class Cut(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
         /,
-    ) -> bool | None: ...
+    ) -> bool | None:
+        """End the stretch; swallow the cancellation that was meant for it."""
 
     def cancel(self) -> None:
-        """Cut the stretch off where it waits. Too early or too late does nothing."""
+        """Cut the stretch off where it waits. Too late does nothing; too early, as the loop has it."""
 
 
 class Reins(Protocol):

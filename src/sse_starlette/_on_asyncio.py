@@ -88,9 +88,9 @@ class AsyncioWakeUp:
     def set(self) -> None:
         resume = self._resume
         if resume is not None:
-            self._resume = None
             try:
                 self._loop.call_soon(resume, self, context=self._context)
+                self._resume = None
             except RuntimeError:
                 if not self._loop.is_closed():
                     raise
@@ -101,7 +101,9 @@ class AsyncioWakeUp:
             return
         loop = self._loop
         if _get_running_loop() is not loop:
-            return  # It has been closed, and what is left of its tasks is thrown away just now.
+            # It stands still; or it has been closed, and what is left of its tasks is thrown away.
+            self.set()
+            return
         self._resume = None
         running = current_task(loop)
         if running is not None:
@@ -327,7 +329,7 @@ class AsyncioReins:
             self._loop.call_soon(self._cut)
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._cleaning:
             self._task.cancel()
             self._cleaning = True
             self._set_timer()

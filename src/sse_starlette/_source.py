@@ -138,10 +138,14 @@ class SourceFeed(Feed):
     async def _drive(self) -> None:
         cancelled = anyio.get_cancelled_exc_class()
         iterator: AsyncIterator[object] | None = None
+        thrown_away = False
         try:
             if not self._stopping:
                 iterator = _iterate(self._content, self._loop)
                 await self._pump(iterator, cancelled)
+        except GeneratorExit:
+            thrown_away = True
+            raise
         except BaseException as exc:  # What is not ours is raised again.
             # A cancellation that was asked for ends here: nobody outside waits for it, and one that
             # went through other hands may not look like anyio's any more.
@@ -156,8 +160,9 @@ class SourceFeed(Feed):
                 )
                 self.error.__cause__ = exc
         finally:
-            self._reins.clean_up()
-            await self._close(iterator, cancelled)
+            if not thrown_away:
+                self._reins.clean_up()
+                await self._close(iterator, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__

@@ -147,7 +147,7 @@ class Stream:
         """The loop the stream runs on."""
         self._receive = receive
         self._send = send
-        self._start: Message | None = start
+        self._start = start
         self._start_alone = start_alone
         self._ping_interval = ping_interval
         self._ping_frame = ping_frame
@@ -287,6 +287,7 @@ class Stream:
             if not self._begun:
                 self.end("cancelled")
                 await self._write_and_close(head)
+            self._being.cancel()
         while not self._over:
             await self._finished
 
@@ -468,9 +469,8 @@ class Stream:
 
     async def _send_start(self) -> None:
         self._started = True
-        start, self._start = self._start, None
-        if start is not None:
-            await self._send_message(start)
+        start, self._start = self._start, {}
+        await self._send_message(start)
         if not self._start_alone:
             await self._send_message({"type": "http.response.body", "body": b"", "more_body": True})
         self._sent_at = self.loop.time()

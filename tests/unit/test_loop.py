@@ -1,4 +1,4 @@
-"""Time, wake-ups, alarms and knocks, on every event loop."""
+"""What is true of every event loop: time, wake-ups, alarms, tasks, cuts, reins and knocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 import trio
 import trio.lowlevel
 from anyio import wait_all_tasks_blocked
-from tests.unit.driving import on_asyncio
+from tests.unit.driving import until
+from tests.unit.sources import settle
 
 from sse_starlette._loop import Loop, WakeUp, current_loop, stand_in
 
@@ -216,6 +217,235 @@ async def test_an_alarm_set_for_never_does_not_ring() -> None:
     assert rung == []
 
 
+@pytest.mark.parametrize("how", ["set", "run"])
+async def test_whoever_wakes_a_task_may_switch_to_it_and_may_not(how: str) -> None:
+    """The task has run by the next time that everybody waits, whichever the loop does."""
+    wake_up = current_loop().wake_up()
+    sleeper = Sleeper(wake_up)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        await settle()
+        for turn in range(3):
+            getattr(wake_up, how)()
+            await settle()
+            assert sleeper.woken == turn + 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_task_may_wait_until_it_is_cancelled_by_a_deadline() -> None:
+    with anyio.move_on_after(0) as scope:
+        await current_loop().wake_up()
+
+    assert scope.cancelled_caught
+
+
+async def test_tasks_are_over_when_their_block_is() -> None:
+    seen: list[str] = []
+    wake_up = current_loop().wake_up()
+
+    async def slow() -> None:
+        await wake_up
+        seen.append("slow")
+
+    async def quick() -> None:
+        seen.append("quick")
+        wake_up.set()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(slow)
+            await settle()
+            tasks.start_soon(quick)
+            assert seen == []
+        assert seen == ["quick", "slow"]
+
+
+async def test_tasks_that_are_cancelled_clean_up_before_their_block_is_over() -> None:
+    seen: list[str] = []
+
+    async def sleeps() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await settle()
+            seen.append("cleaned up")
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(sleeps)
+            await settle()
+            tasks.cancel()
+
+    assert seen == ["cleaned up"]
+
+
+async def test_who_is_cut_off_goes_on_behind_the_stretch() -> None:
+    cut = current_loop().cut()
+    seen: list[str] = []
+
+    async def cut_off() -> None:
+        with cut:
+            await anyio.sleep_forever()
+            seen.append("inside")
+        await anyio.lowlevel.checkpoint()
+        seen.append("behind")
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cut_off)
+            await settle()
+            cut.cancel()
+            cut.cancel()
+        cut.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    assert seen == ["behind"]
+
+
+async def test_a_stretch_that_nobody_cuts_off_is_none() -> None:
+    with current_loop().cut():
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("cut_first", [False, True])
+async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) -> None:
+    scope = anyio.CancelScope()
+    cut = current_loop().cut()
+    seen: list[str] = []
+
+    async def cut_off() -> None:
+        with scope:
+            with cut:
+                await anyio.sleep_forever()
+            # Where the cut came first, the scope cancels again.
+            await anyio.lowlevel.checkpoint()
+            seen.append("behind")
+        seen.append("outside")
+
+    with anyio.fail_after(SEAT_BELT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cut_off)
+            await settle()
+            for cancel in (cut.cancel, scope.cancel)[:: 1 if cut_first else -1]:
+                cancel()
+
+    assert seen == ["outside"]
+    assert scope.cancelled_caught
+
+
+class Watched:
+    """What is told of a source's steps."""
+
+    def __init__(self) -> None:
+        self.time = current_loop().time
+        self.runs_since = 0.0
+        self.waits = 0
+
+    def about_to_wait(self) -> None:
+        self.waits += 1
+
+
+class Source:
+    """A source of four waits in reins, and what befalls it; its first `cleanup` begins at the wait so numbered."""
+
+    def __init__(self, cleanup_seconds: float | None, *, cleans_up_at: int | None = None) -> None:
+        self.reins = current_loop().reins(cleanup_seconds)
+        self.watched = Watched()
+        self.wake_up = current_loop().wake_up()
+        self.seen: list[str] = []
+        self._cleans_up_at = cleans_up_at
+
+    async def run(self) -> None:
+        await self.reins.lead(self._wait(), self.watched)
+        # What comes too late would hit here.
+        await settle()
+
+    async def _wait(self) -> None:
+        for number in range(4):
+            if number == self._cleans_up_at:
+                self.reins.clean_up()
+            try:
+                await self.wake_up
+                self.seen.append("woken")
+            except anyio.get_cancelled_exc_class():
+                self.seen.append("cut" if self.reins.cut_short else "cancelled")
+
+
+async def test_a_source_in_reins_is_cancelled_once_and_then_left_alone() -> None:
+    source = Source(None)
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(source.run)
+            await settle()
+            source.reins.cancel()
+            source.reins.cancel()
+            for _ in range(3):
+                await settle()
+                source.wake_up.set()
+
+    assert source.seen == ["cancelled", "woken", "woken", "woken"]
+    assert not source.reins.cut_short
+
+
+async def test_a_source_in_reins_that_cleans_up_is_not_cancelled() -> None:
+    source = Source(SEAT_BELT, cleans_up_at=0)
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(source.run)
+            await settle()
+            source.reins.cancel()
+            for _ in range(4):
+                await settle()
+                source.wake_up.set()
+
+    assert source.seen == ["woken"] * 4
+
+
+@pytest.mark.parametrize("cleans_up_at", [None, 0])
+async def test_cleanup_that_takes_too_long_is_cut_wherever_it_waits(
+    cleans_up_at: int | None,
+) -> None:
+    source = Source(0, cleans_up_at=cleans_up_at)
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(source.run)
+            await settle()
+            source.reins.cancel()
+
+    assert source.seen == (["cancelled"] if cleans_up_at is None else ["cut"]) + ["cut"] * 3
+    assert source.reins.cut_short
+
+
+async def test_reins_tell_of_every_wait_and_since_when_the_source_runs() -> None:
+    source = Source(None)
+    before = source.watched.time()
+
+    with anyio.fail_after(SEAT_BELT):
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(source.run)
+            for number in range(4):
+                await until(lambda number=number: source.watched.waits > number)  # type: ignore[misc]
+                await settle()
+                source.wake_up.set()
+
+    assert source.watched.waits == 4
+    assert before <= source.watched.runs_since <= source.watched.time()
+
+
+async def test_what_a_source_in_reins_raises_is_raised() -> None:
+    async def fails() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await current_loop().reins(None).lead(fails(), Watched())
+
+
 async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> None:
     loop = current_loop()
     seen: list[str] = []
@@ -252,11 +482,6 @@ async def test_what_is_called_later_is_called_once_but_not_at_once() -> None:
 
 async def test_a_loop_is_current_in_no_other_thread() -> None:
     assert not await anyio.to_thread.run_sync(current_loop().is_current)
-
-
-@on_asyncio
-async def test_a_loop_of_asyncio_knows_that_it_is_current() -> None:
-    assert current_loop().is_current()
 
 
 async def test_a_loop_has_one_key_for_all_its_tasks() -> None:

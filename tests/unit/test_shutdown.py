@@ -733,7 +733,7 @@ def test_loop_that_was_closed_in_mid_stream_is_forgotten_when_the_next_one_has_s
 def test_loop_that_was_closed_while_its_server_went_down_is_forgotten_with_it() -> None:
     handler = Handler()
     with handling(signal.SIGTERM, handler):
-        Abandoned()
+        abandoned = Abandoned()
         signal.raise_signal(signal.SIGTERM)
         goes_down = AppStatus.should_exit
 
@@ -746,15 +746,18 @@ def test_loop_that_was_closed_while_its_server_went_down_is_forgotten_with_it() 
 
     assert goes_down
     assert of_the_next == [False]
+    assert not abandoned.task.done()
 
 
 def test_loop_that_is_closed_while_another_streams_is_forgotten_when_that_one_has_ended() -> None:
     async def main() -> list[int]:
         with open_streams(1):
-            await anyio.to_thread.run_sync(Abandoned)
+            # Held, or it would be forgotten whenever Python collects it.
+            abandoned = await anyio.to_thread.run_sync(Abandoned)
             signal.raise_signal(signal.SIGTERM)
             going_down = [len(_shutdown._State.going_down)]
             await anyio.to_thread.run_sync(asyncio.run, drained())
+            assert not abandoned.task.done()
             return [*going_down, len(_shutdown._State.going_down)]
 
     with handling(signal.SIGTERM, Handler()):

@@ -10,7 +10,7 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import anyio
@@ -346,6 +346,62 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
         tasks.start_soon(other)
 
     assert 10 < longest <= JOINED_BYTES // 100 + 1
+
+
+@on_asyncio
+async def test_an_event_is_sent_within_the_call_in_which_the_source_yields_it() -> None:
+    """When the source goes on, in the same turn of the loop, the event is with the server."""
+    others: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    async def source() -> AsyncIterator[int]:
+        await anyio.lowlevel.checkpoint()
+        asyncio.get_running_loop().call_soon(others.append, 0)
+        for number in range(3):
+            yield number
+            seen.append((writer.sent, len(others)))
+
+    async with running(feed_of(source(), Clockwork())) as writer:
+        pass
+
+    assert seen == [(1, 0), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "joins", "most_steps"),
+    [
+        pytest.param(0.0, False, 4, id="after four sends"),
+        pytest.param(0.0003, True, 5, id="after a millisecond"),
+    ],
+)
+async def test_a_source_that_never_waits_leaves_the_loop_soon(
+    step_seconds: float, joins: bool, most_steps: int
+) -> None:
+    loop = Clockwork()
+    turns = 0
+    longest = 0
+
+    async def source() -> AsyncIterator[int]:
+        nonlocal longest
+        seen = since = 0
+        for number in range(500):
+            since = 0 if turns > seen else since + 1
+            seen = turns
+            longest = max(longest, since)
+            loop.now += step_seconds
+            yield number
+
+    async def other() -> None:
+        nonlocal turns
+        while not feed.ended:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    feed = feed_of(source(), loop, joins=joins)
+    async with running(feed), anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+
+    assert longest <= most_steps
 
 
 async def test_events_that_are_ready_together_leave_together() -> None:
@@ -860,6 +916,29 @@ async def test_a_cancel_scope_around_a_yield_works_and_costs_no_frame() -> None:
 
     assert seen == ["moved on"]
     assert writer.body == b"0;2;3;"
+
+
+async def test_scopes_around_several_yields_work_while_the_writer_takes_nothing() -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(5):
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                yield number
+
+    feed = feed_of(source())
+    async with running(feed, blocked=True) as writer:
+        for number in range(5):
+            while len(scopes) <= number:
+                await anyio.lowlevel.checkpoint()
+            await settle()
+            scopes[number].cancel()
+            await settle()
+        writer.unblock()
+
+    assert feed.error is None
+    assert writer.body == numbered(5)
 
 
 async def test_a_timeout_around_a_yield_works_and_costs_no_frame() -> None:
@@ -1680,6 +1759,30 @@ async def test_a_worker_that_comes_back_when_the_loop_is_gone_still_closes_its_i
     assert not closed.is_set()
     release.set()
     assert await anyio.to_thread.run_sync(closed.wait, SEAT_BELT)
+
+
+def test_a_source_whose_loop_was_closed_is_not_closed_by_awaiting_something(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    class Endless(Counting):
+        async def __anext__(self) -> int:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    async def begin() -> Coroutine[Any, Any, None]:
+        feeding = feed_of(source).run()
+        feeding.send(None)
+        return feeding
+
+    source = Endless()
+    loop = asyncio.new_event_loop()
+    feeding = loop.run_until_complete(begin())
+    loop.close()
+
+    feeding.close()
+
+    assert not source.closed
+    assert logged(log) == []
 
 
 # Wrong content

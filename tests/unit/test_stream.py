@@ -15,14 +15,20 @@ from starlette.types import Message
 from tests.unit.driving import (
     DISCONNECT,
     Exchange,
+    HandFeed,
     drive,
     each_way_to_cancel,
+    http_scope,
+    on,
     on_asyncio,
     settled,
     turns,
+    until,
 )
 from tests.unit.hand_fed import PING, Run
+from tests.unit.nothing_left import nothing_is_left
 
+from sse_starlette._loop import current_loop
 from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +106,27 @@ async def test_frames_that_are_ready_while_a_send_is_blocked_leave_in_one_messag
         await exchange.contains("4")
 
     assert exchange.chunks == [b"1", b"2", b"34"]
+
+
+@on_asyncio
+async def test_frame_is_with_the_server_when_the_call_that_announces_it_returns() -> None:
+    """Nobody else runs in between, not even a task that was ready before."""
+    run = Run(b"1")
+    seen: list[list[bytes]] = []
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        await settled()
+        asyncio.get_running_loop().call_soon(lambda: seen.append(exchange.chunks))
+        run.feed.push(b"2")
+        sent_by_then = exchange.chunks
+        run.feed.push(b"3")
+        told_by_then = run.feed.sents
+        await exchange.until(lambda: seen)
+
+    assert sent_by_then == [b"1", b"2"]
+    assert told_by_then == 3
+    assert seen == [[b"1", b"2", b"3"]]
 
 
 async def test_feed_learns_of_what_was_sent_only_when_it_has_been_sent() -> None:
@@ -887,6 +914,51 @@ async def test_ping_that_takes_too_long_ends_an_idle_stream() -> None:
     assert run.stream.reason == "timeout"
 
 
+async def test_one_alarm_bounds_many_sends() -> None:
+    run = Run(send_timeout=10)
+
+    async with drive(run) as exchange:
+        for number in range(30):
+            await run.loop.advance(3)
+            run.feed.push(b"%d" % number)
+            await exchange.chunk(number)
+
+        assert run.loop.alarms == 1
+        assert run.stream.reason is None
+
+
+async def test_sends_that_are_each_short_do_not_add_up() -> None:
+    run = Run(send_timeout=10)
+
+    async with drive(run) as exchange:
+        await settled()
+        for number in range(5):
+            exchange.block()
+            run.feed.push(b"%d" % number)
+            await run.loop.advance(9)
+            exchange.unblock()
+            await exchange.chunk(number)
+
+        assert run.stream.reason is None
+
+
+async def test_send_has_its_whole_time_though_the_alarm_was_set_for_an_earlier_one() -> None:
+    run = Run(send_timeout=10)
+
+    async with drive(run) as exchange:
+        await run.loop.advance(8)
+        exchange.block()
+        run.feed.push(b"data")
+        await run.loop.advance(9.9)
+        reason_before_its_time_is_up = run.stream.reason
+        await run.loop.advance(0.1)
+        await exchange.raises(SendTimeoutError)
+
+    assert reason_before_its_time_is_up is None
+    assert run.loop.alarms == 1
+    assert run.stream.reason == "timeout"
+
+
 # Cancellation
 
 
@@ -1154,3 +1226,91 @@ async def test_empty_chunk_follows_headers_that_do_not_leave_by_themselves() -> 
         await exchange.chunk(0)
 
         assert exchange.chunks == [b""]
+
+
+@on_asyncio
+async def test_receive_that_raises_a_cancellation_at_once_is_taken_for_one() -> None:
+    """It waits for something that has been cancelled; the writer's task hasn't begun by then."""
+
+    async def receive(exchange: Exchange) -> Message:
+        await cancelled
+        raise AssertionError
+
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    run = Run()
+
+    async with drive(run, receive=receive) as exchange:
+        await exchange.is_cancelled()
+
+    assert exchange.complete
+    assert run.feed.closed
+
+
+# The loop goes away
+
+
+class WaitingFeed(HandFeed):
+    """Its `run` waits as the tasks of streams do."""
+
+    async def run(self) -> None:
+        self.runs += 1
+        await current_loop().wake_up()
+
+
+class Abandoned:
+    """A stream whose loop was closed in its middle; what is left are coroutines that nobody runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, feed: HandFeed) -> None:
+        self.sent: list[Message] = []
+        self._feed = feed
+        try:
+            self.coroutines: list[Any] = loop.run_until_complete(self._begin())
+        finally:
+            loop.close()
+
+    async def _begin(self) -> list[Any]:
+        run = Run()
+        run.feed = self._feed
+        task = asyncio.ensure_future(run(http_scope(), self._receive, self._send))
+        await until(lambda: self.sent)
+        await turns(5)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in tasks:
+            each._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.tasks = [task, *(tasks - {task})]
+        return [each.get_coro() for each in self.tasks]
+
+    async def _receive(self) -> Message:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", on("uvloop")])
+@pytest.mark.parametrize("outermost_first", [False, True])
+@pytest.mark.parametrize("has_work", [False, True])
+def test_stream_whose_loop_was_closed_awaits_nothing_when_it_is_thrown_away(
+    has_work: bool, outermost_first: bool, kind: str
+) -> None:
+    """A coroutine that awaits something then is told off by Python, and its stream remembered for ever."""
+    feed = WaitingFeed()
+    feed.has_work = has_work
+    if kind == "asyncio":
+        loop = asyncio.new_event_loop()
+    else:
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+
+    with nothing_is_left():
+        abandoned = Abandoned(loop, feed)
+        coroutines = abandoned.coroutines
+        for coroutine in coroutines if outermost_first else reversed(coroutines):
+            coroutine.close()
+
+    assert len(coroutines) == (3 if has_work else 2)
+    assert len(abandoned.sent) == 1
+    assert feed.runs == has_work

@@ -1,0 +1,1319 @@
+"""What is asyncio's own: the wake-up that switches tasks, plain tasks, and how their cancellations are told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from tests.unit.driving import SEAT_BELT_SECONDS, on, until
+from tests.unit.sources import settle
+
+from sse_starlette._loop import Cut, Loop, Reins, WakeUp, current_loop
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def python_task(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **more: Any
+) -> asyncio.Task[Any]:
+    task: asyncio.Task[Any] = asyncio.tasks._PyTask(coro, loop=loop, **more)  # type: ignore[attr-defined]
+    return task
+
+
+def asyncio_knows_tasks_in_python() -> bool:
+    async def main() -> bool:
+        return asyncio.current_task() is not None
+
+    loop = asyncio.new_event_loop()
+    try:
+        return bool(loop.run_until_complete(python_task(loop, main())))
+    finally:
+        loop.close()
+
+
+without_tasks_in_python = pytest.mark.skipif(
+    not asyncio_knows_tasks_in_python(), reason="this asyncio knows tasks made in C only"
+)
+
+
+@pytest.fixture(params=["c", pytest.param("python", marks=without_tasks_in_python)])
+def create_task(request: pytest.FixtureRequest) -> Iterator[Callable[..., asyncio.Task[Any]]]:
+    """Start tasks in C and in Python, as a task factory may make them: all that a task does is the same."""
+
+    def create(coro: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
+        loop = asyncio.get_running_loop()
+        if request.param == "c":
+            task = loop.create_task(coro, **more)
+        else:
+            loop.set_task_factory(python_task)  # type: ignore[arg-type]
+            task = loop.create_task(coro, **more)
+            loop.set_task_factory(None)
+        created.append(task)
+        return task
+
+    created: list[asyncio.Task[Any]] = []
+    yield create
+    # Where a test has failed.
+    for task in created:
+        if not task.done():
+            task.cancel()
+
+
+CreateTask = Callable[..., asyncio.Task[Any]]
+
+
+def a_wake_up() -> WakeUp:
+    return current_loop().wake_up()
+
+
+def a_cut() -> Cut:
+    return current_loop().cut()
+
+
+async def over(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """Wait for the end of `task`, however it ends."""
+    done, _ = await asyncio.wait([task], timeout=SEAT_BELT_SECONDS)
+    assert done
+    return task
+
+
+async def wait_and(wake_up: WakeUp, work: Callable[[], object] = lambda: None) -> None:
+    await wake_up
+    work()
+
+
+# A wake-up that switches
+
+
+async def test_who_waits_has_run_until_it_waits_again_when_run_returns(
+    create_task: CreateTask,
+) -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        await wake_up
+        seen.append("woken")
+        await wake_up
+        seen.append("woken again")
+
+    task = create_task(waits())
+    await settle()
+
+    wake_up.run()
+    assert seen == ["woken"]
+    wake_up.run()
+    assert seen == ["woken", "woken again"]
+    await over(task)
+
+
+async def test_nobody_else_runs_in_between() -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append("woken")))
+    await settle()
+    asyncio.get_running_loop().call_soon(seen.append, "was ready")
+
+    wake_up.run()
+
+    assert seen == ["woken"]
+    await over(task)
+
+
+async def goes_on_waiting(wake_up: WakeUp) -> None:
+    await wake_up
+    await wake_up
+
+
+async def waits_for_something_else(wake_up: WakeUp) -> None:
+    await wake_up
+    await asyncio.sleep(0)
+    await wake_up
+
+
+async def returns(wake_up: WakeUp) -> None:
+    await wake_up
+
+
+async def raises(wake_up: WakeUp) -> None:
+    await wake_up
+    raise KeyError
+
+
+async def raises_a_runtime_error(wake_up: WakeUp) -> None:
+    await wake_up
+    raise RuntimeError
+
+
+async def cancels_itself(wake_up: WakeUp) -> None:
+    await wake_up
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await wake_up
+
+
+async def raises_a_cancellation(wake_up: WakeUp) -> None:
+    await wake_up
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        goes_on_waiting,
+        waits_for_something_else,
+        returns,
+        raises,
+        raises_a_runtime_error,
+        cancels_itself,
+        raises_a_cancellation,
+    ],
+)
+async def test_whatever_the_woken_task_does_the_caller_is_the_current_task_again(
+    behave: Callable[[WakeUp], Coroutine[Any, Any, None]], create_task: CreateTask
+) -> None:
+    wake_up = a_wake_up()
+    seen: list[asyncio.Task[Any] | None] = []
+
+    async def waits() -> None:
+        try:
+            await behave(wake_up)
+        finally:
+            seen.append(asyncio.current_task())
+
+    async def calls() -> None:
+        wake_up.run()
+        seen.append(asyncio.current_task())
+        await settle()
+        seen.append(asyncio.current_task())
+
+    task = create_task(waits())
+    await settle()
+    caller = create_task(calls())
+    await over(caller)
+    task.cancel()
+    await over(task)
+
+    assert [one for one in seen if one is not task] == [caller, caller]
+    assert seen.count(task) == 1
+    assert caller.exception() is None
+    # It counts as seen.
+    assert task.cancelled() or isinstance(task.exception(), (KeyError, RuntimeError, type(None)))
+
+
+async def test_a_callback_without_a_task_may_run_one() -> None:
+    wake_up = a_wake_up()
+    seen: list[asyncio.Task[Any] | None] = []
+
+    def callback() -> None:
+        wake_up.run()
+        seen.append(asyncio.current_task())
+
+    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append(asyncio.current_task())))
+    await settle()
+    asyncio.get_running_loop().call_soon(callback)
+    await over(task)
+
+    assert seen == [task, None]
+
+
+async def test_who_is_run_has_its_own_context_and_the_caller_keeps_its_own(
+    create_task: CreateTask,
+) -> None:
+    variable = contextvars.ContextVar("variable", default="nobody's")
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        variable.set("of the waiting one")
+        await wake_up
+        seen.append(variable.get())
+        variable.set("changed")
+        await wake_up
+        seen.append(variable.get())
+
+    task = create_task(waits())
+    await settle()
+    variable.set("of the caller")
+    wake_up.run()
+    seen.append(variable.get())
+    wake_up.run()
+    await over(task)
+
+    assert seen == ["of the waiting one", "of the caller", "changed"]
+
+
+async def test_who_is_run_may_run_another() -> None:
+    first, second = a_wake_up(), a_wake_up()
+    seen: list[tuple[str, asyncio.Task[Any] | None]] = []
+
+    def note(what: str) -> None:
+        seen.append((what, asyncio.current_task()))
+
+    async def runs_another() -> None:
+        await first
+        note("before")
+        second.run()
+        note("after")
+
+    outer = asyncio.create_task(runs_another())
+    inner = asyncio.create_task(wait_and(second, lambda: note("inside")))
+    await settle()
+    first.run()
+    note("behind")
+
+    me = asyncio.current_task()
+    assert seen == [("before", outer), ("inside", inner), ("after", outer), ("behind", me)]
+    await over(inner)
+
+
+async def test_who_runs_cannot_be_run_again_by_whom_it_runs() -> None:
+    one, other = a_wake_up(), a_wake_up()
+    seen: list[str] = []
+
+    async def runs_the_other() -> None:
+        await one
+        seen.append("begins")
+        other.run()
+        seen.append("goes on")
+        await one
+        seen.append("never")
+
+    task = asyncio.create_task(runs_the_other())
+    helper = asyncio.create_task(wait_and(other, one.run))
+    await settle()
+    one.run()
+    await settle()
+
+    assert seen == ["begins", "goes on"]
+    await over(helper)
+    task.cancel()
+    await over(task)
+
+
+async def test_who_shares_the_context_of_the_caller_is_run_soon_instead(
+    create_task: CreateTask,
+) -> None:
+    context = contextvars.copy_context()
+    wake_up = a_wake_up()
+    seen: list[tuple[str, asyncio.Task[Any] | None]] = []
+
+    async def calls() -> None:
+        wake_up.run()
+        seen.append(("called", asyncio.current_task()))
+        wake_up.run()
+
+    waiting = create_task(
+        wait_and(wake_up, lambda: seen.append(("woken", asyncio.current_task()))), context=context
+    )
+    await settle()
+    caller = create_task(calls(), context=context)
+    await over(waiting)
+
+    assert seen == [("called", caller), ("woken", waiting)]
+    assert (await over(caller)).exception() is None
+
+
+async def test_a_task_that_is_to_run_soon_is_not_run_before_that() -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append("woken")))
+    await settle()
+
+    wake_up.set()
+    wake_up.run()
+
+    assert seen == []
+    await over(task)
+    assert seen == ["woken"]
+
+
+async def test_nobody_to_run_is_no_error() -> None:
+    wake_up = a_wake_up()
+
+    wake_up.run()
+
+    task = asyncio.create_task(wait_and(wake_up))
+    await settle()
+    assert not task.done()
+    wake_up.run()
+    await over(task)
+    wake_up.run()
+
+
+async def test_an_exit_of_the_program_goes_through_whoever_runs_the_task(
+    create_task: CreateTask,
+) -> None:
+    """As it goes through the loop, if that runs the task."""
+    wake_up = a_wake_up()
+
+    async def exits() -> None:
+        await wake_up
+        raise SystemExit(3)
+
+    task = create_task(exits())
+    await settle()
+
+    with pytest.raises(SystemExit):
+        wake_up.run()
+
+    assert asyncio.current_task() is not task
+    assert asyncio.current_task() is not None
+    assert isinstance((await over(task)).exception(), SystemExit)
+
+
+async def test_an_error_of_a_task_of_another_make_is_not_taken_for_a_shared_context() -> None:
+    """What waits may be anything that knows how to wait for a future."""
+    wake_up = a_wake_up()
+    (future,) = wake_up.__await__()
+    seen: list[object] = []
+
+    def resume(done: Any) -> None:
+        seen.append(done)
+        done.result()
+        raise RuntimeError("its own")
+
+    future.add_done_callback(resume, context=contextvars.copy_context())
+
+    with pytest.raises(RuntimeError, match="its own"):
+        wake_up.run()
+    await settle()
+
+    assert seen == [future]
+
+
+async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask) -> None:
+    task = create_task(wait_and(a_wake_up()))
+    await settle()
+
+    waiter = task._fut_waiter  # type: ignore[attr-defined]
+    assert not waiter.done()
+    assert "AsyncioWakeUp" in repr(task)
+    assert task.get_stack()
+    task.cancel()
+    assert waiter.done()
+    await over(task)
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": False, "debug": True})], ids=["debug"]
+)
+async def test_in_debug_mode_it_works_as_well(create_task: CreateTask) -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        for _ in range(2):
+            await wake_up
+            seen.append("woken")
+
+    assert asyncio.get_running_loop().get_debug()
+    task = create_task(waits())
+    await settle()
+    wake_up.run()
+    wake_up.set()
+    await over(task)
+
+    assert seen == ["woken", "woken"]
+
+
+# Cancelled while it waits
+
+
+async def test_a_waiting_task_is_cancelled_natively_with_the_message(
+    create_task: CreateTask,
+) -> None:
+    messages: list[object] = []
+
+    async def waits() -> None:
+        try:
+            await wake_up
+        except asyncio.CancelledError as exc:
+            messages.extend(exc.args)
+            raise
+
+    for message in ("enough", None):
+        wake_up = a_wake_up()
+        task = create_task(waits())
+        await settle()
+        task.cancel(message)
+        assert not task.done()
+        assert (await over(task)).cancelled()
+
+    assert messages == ["enough"]
+
+
+async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancellation(
+    create_task: CreateTask,
+) -> None:
+    scope = anyio.CancelScope()
+
+    async def waits() -> bool:
+        with scope:
+            await a_wake_up()
+        return scope.cancelled_caught
+
+    task = create_task(waits())
+    await settle()
+    scope.cancel()
+
+    assert (await over(task)).result() is True
+    assert task.cancelling() == 0
+
+
+async def test_a_deadline_around_the_wait_runs_out() -> None:
+    with anyio.move_on_after(0) as scope:
+        await a_wake_up()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await a_wake_up()
+
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("also", ["set", "run"])
+@pytest.mark.parametrize("cancelled_first", [False, True])
+async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
+    cancelled_first: bool, also: str, create_task: CreateTask
+) -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await wake_up
+            seen.append("woken")
+            await wake_up
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = create_task(waits())
+    await settle()
+    calls: list[Callable[[], object]] = [getattr(wake_up, also), task.cancel]
+    for call in reversed(calls) if cancelled_first else calls:
+        call()
+
+    assert (await over(task)).cancelled()
+    # Where the task has been run, the cancellation arrives at its next wait.
+    switched = also == "run" and not cancelled_first
+    assert seen == (["woken"] if switched else []) + ["cancelled"]
+
+
+async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: CreateTask) -> None:
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        for _ in range(3):
+            try:
+                await wake_up
+                seen.append("woken")
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+
+    task = create_task(waits())
+    await settle()
+    wake_up.run()
+    task.cancel()
+    await settle()
+    wake_up.run()
+
+    assert seen == ["woken", "cancelled", "woken"]
+    await over(task)
+
+
+# A loop that is gone, and another one
+
+
+@pytest.fixture(params=["asyncio", on("uvloop")])
+def new_loop(request: pytest.FixtureRequest) -> Iterator[Callable[[], asyncio.AbstractEventLoop]]:
+    """Make loops of a kind; they are closed in the end, with whatever is left on them."""
+
+    def new() -> asyncio.AbstractEventLoop:
+        if request.param == "asyncio":
+            loop = asyncio.new_event_loop()
+        else:
+            import uvloop
+
+            loop = uvloop.new_event_loop()
+        loops.append(loop)
+        return loop
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    yield new
+    for loop in loops:
+        loop.close()
+
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Left:
+    """A task that was left waiting on a loop that stands still."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.seen: list[str] = []
+        self.wake_up: WakeUp
+        self.task: asyncio.Task[None]
+        loop.run_until_complete(self._begin())
+
+    async def _begin(self) -> None:
+        self.wake_up = a_wake_up()
+        self.tasks = current_loop().tasks()
+        self.cut = a_cut()
+        self.tasks.start_soon(self._wait)
+        (self.task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        await settle()
+
+    async def _wait(self) -> None:
+        with self.cut:
+            await self.wake_up
+            self.seen.append("woken")
+
+    def forget(self) -> None:
+        """Say nothing of the task when it's thrown away."""
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_what_waits_on_a_closed_loop_is_neither_run_nor_an_error(new_loop: NewLoop) -> None:
+    for wake in ("set", "run"):
+        left = Left(new_loop())
+        left.loop.close()
+
+        getattr(left.wake_up, wake)()
+        left.wake_up.run()
+        left.tasks.cancel()
+        left.cut.cancel()
+
+        assert left.seen == []
+        left.forget()
+
+
+def test_what_waits_on_another_loop_is_not_run_on_this_one(new_loop: NewLoop) -> None:
+    left = Left(new_loop())
+
+    async def here() -> None:
+        left.wake_up.run()
+        await settle()
+
+    new_loop().run_until_complete(here())
+
+    assert left.seen == []
+    left.task.cancel()
+    left.loop.run_until_complete(asyncio.wait([left.task]))
+
+
+def test_who_is_woken_while_its_loop_stands_still_runs_when_that_goes_on(new_loop: NewLoop) -> None:
+    left = Left(new_loop())
+
+    left.wake_up.set()
+    left.loop.run_until_complete(left.task)
+
+    assert left.seen == ["woken"]
+
+
+def test_in_debug_mode_a_thread_that_is_not_the_loops_is_told_so(new_loop: NewLoop) -> None:
+    left = Left(new_loop())
+    left.loop.set_debug(True)
+
+    async def wake_from_elsewhere() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, left.wake_up.set)
+
+    with pytest.raises(RuntimeError, match="thread"):
+        left.loop.run_until_complete(wake_from_elsewhere())
+
+    left.loop.run_until_complete(left.loop.shutdown_default_executor())
+    left.forget()
+
+
+# Time
+
+
+async def test_the_clock_of_asyncio_is_read_without_a_detour() -> None:
+    loop = asyncio.get_running_loop()
+
+    own = isinstance(loop, asyncio.BaseEventLoop)
+    assert current_loop().time == (time.monotonic if own else loop.time)
+
+
+async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
+    rung: list[str] = []
+    loop = current_loop()
+    async with loop.tasks() as tasks:
+        alarm: Any = loop.alarm(lambda: rung.append("rung"), tasks)
+
+    alarm.set(loop.time() + SEAT_BELT_SECONDS)
+    first = alarm._handle
+    alarm.set(loop.time() - 1)
+    assert first.cancelled()
+    await until(lambda: rung)
+    alarm.set(math.inf)
+    assert alarm._handle is None
+    alarm.set(loop.time() - 1)
+    last: Any = alarm._handle
+    alarm.stop()
+    alarm.stop()
+    await settle()
+
+    assert last.cancelled()
+    assert rung == ["rung"]
+
+
+def test_a_loop_is_current_where_it_runs_and_can_be_knocked_at_until_it_is_closed(
+    new_loop: NewLoop,
+) -> None:
+    loop = new_loop()
+    heard: list[str] = []
+
+    async def main() -> Loop:
+        return current_loop()
+
+    async def elsewhere() -> bool:
+        return ours.is_current()
+
+    ours = loop.run_until_complete(main())
+    assert loop.run_until_complete(elsewhere())
+    assert not ours.is_current()
+    assert not new_loop().run_until_complete(elsewhere())
+    ours.knock(lambda: heard.append("knock"))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert heard == ["knock"]
+    loop.close()
+    with pytest.raises(RuntimeError):
+        ours.knock(lambda: None)
+
+
+# Tasks
+
+
+async def forever(seen: list[str], name: str = "one") -> None:
+    try:
+        await asyncio.get_running_loop().create_future()
+    except BaseException as exc:
+        seen.append(f"{name}: {type(exc).__name__}")
+        raise
+
+
+async def test_an_error_of_a_task_is_raised_as_it_is_when_all_are_over() -> None:
+    mistake = KeyError("lost the key")
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def fails() -> None:
+        raise mistake
+
+    async def host() -> None:
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(fails)
+            tasks.start_soon(wait_and, wake_up, lambda: seen.append("over"))
+            await settle()
+            seen.append("host goes on")
+
+    task = asyncio.create_task(host())
+    await until(lambda: seen)
+    await settle()
+    assert not task.done()
+    wake_up.set()
+
+    assert (await over(task)).exception() is mistake
+    assert seen == ["host goes on", "over"]
+
+
+async def test_an_error_that_came_before_the_end_of_the_block_is_raised_there() -> None:
+    mistake = KeyError("lost the key")
+
+    async def fails() -> None:
+        raise mistake
+
+    async def host() -> None:
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(fails)
+            await settle()
+
+    with pytest.raises(KeyError) as caught:
+        await host()
+
+    assert caught.value is mistake
+
+
+@pytest.mark.parametrize("way", ["scope", "natively"])
+async def test_a_host_that_is_cancelled_while_it_waits_goes_on_waiting(way: str) -> None:
+    """To cancel its tasks is up to the host; it knows which of them may be."""
+    seen: list[str] = []
+    wake_up = a_wake_up()
+    scope = anyio.CancelScope()
+
+    async def host() -> None:
+        with scope:
+            async with current_loop().tasks() as tasks:
+                tasks.start_soon(wait_and, wake_up, lambda: seen.append("over"))
+
+    task = asyncio.create_task(host())
+    await settle()
+    if way == "scope":
+        scope.cancel()
+    else:
+        task.cancel()
+    await settle()
+    assert not task.done()
+    wake_up.set()
+    await over(task)
+
+    assert seen == ["over"]
+    assert task.cancelled() is (way == "natively")
+    assert scope.cancelled_caught is (way == "scope")
+
+
+async def test_a_task_that_fails_when_its_host_is_cancelled_is_heard() -> None:
+    mistake = KeyError("lost the key")
+
+    async def fails() -> None:
+        await wake_up
+        raise mistake
+
+    async def host() -> None:
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(fails)
+
+    wake_up = a_wake_up()
+    task = asyncio.create_task(host())
+    await settle()
+    task.cancel()
+    await settle()
+    wake_up.set()
+
+    assert (await over(task)).exception() is mistake
+
+
+async def test_who_cancels_the_tasks_and_is_one_of_them_is_left_out() -> None:
+    seen: list[str] = []
+
+    async def cancels() -> None:
+        tasks.cancel()
+        await settle()
+        seen.append("not cancelled")
+
+    async with current_loop().tasks() as tasks:
+        tasks.start_soon(forever, seen)
+        await settle()
+        tasks.start_soon(cancels)
+
+    assert seen == ["one: CancelledError", "not cancelled"]
+
+
+async def test_a_task_that_is_cancelled_before_it_began_is_over() -> None:
+    seen: list[str] = []
+
+    async with current_loop().tasks() as tasks:
+        tasks.start_soon(forever, seen)
+        tasks.cancel()
+
+    assert seen == []
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "returned", "raised"])
+async def test_a_task_that_ends_as_the_block_does_is_over(ending: str) -> None:
+    """The loop hasn't told of its end yet."""
+    wake_up = a_wake_up()
+    mistake = KeyError("lost the key")
+
+    async def ends() -> None:
+        await wake_up
+        if ending == "raised":
+            raise mistake
+
+    async def host() -> None:
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(ends)
+            await settle()
+            if ending == "cancelled":
+                tasks.cancel()
+            else:
+                wake_up.set()
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(host())
+
+    assert (await over(task)).exception() is (mistake if ending == "raised" else None)
+
+
+async def test_a_block_without_tasks_is_over_at_once() -> None:
+    async with current_loop().tasks():
+        pass
+
+
+async def test_a_block_that_is_thrown_away_waits_for_nothing() -> None:
+    """As it is when the loop was closed: whoever then waits is told off by Python."""
+    seen: list[str] = []
+    tasks = current_loop().tasks()
+
+    async def host() -> None:
+        async with tasks:
+            tasks.start_soon(forever, seen)
+            await a_wake_up()
+
+    thrown_away = host()
+    thrown_away.send(None)
+    await settle()
+    thrown_away.close()
+
+    assert seen == []
+    tasks.cancel()
+    await settle()
+    assert seen == ["one: CancelledError"]
+
+
+# A stretch that may be cut off
+
+
+async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled() -> None:
+    cut = a_cut()
+    task = asyncio.current_task()
+    assert task is not None
+
+    with cut:
+        cut.cancel()
+        cut.cancel()
+        await a_wake_up()
+
+    assert task.cancelling() == 0
+    async with asyncio.timeout(SEAT_BELT_SECONDS):
+        await settle()
+
+
+async def test_a_cut_before_the_stretch_or_behind_it_does_nothing() -> None:
+    cut = a_cut()
+    seen: list[str] = []
+
+    cut.cancel()
+    with cut:
+        await settle()
+        seen.append("inside")
+    cut.cancel()
+    await settle()
+
+    assert seen == ["inside"]
+
+
+async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
+    cut = a_cut()
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def cut_off() -> None:
+        with cut:
+            try:
+                cut.cancel()
+                await a_wake_up()
+            finally:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        await cut_off()
+
+    assert task.cancelling() == 0
+    await settle()
+
+
+async def test_who_swallows_its_cut_goes_on_and_is_cut_no_more() -> None:
+    cut = a_cut()
+    seen: list[str] = []
+    task = asyncio.current_task()
+    assert task is not None
+
+    with cut:
+        cut.cancel()
+        try:
+            await a_wake_up()
+        except asyncio.CancelledError:
+            seen.append("swallowed")
+        cut.cancel()
+        await settle()
+        seen.append("went on")
+
+    assert seen == ["swallowed", "went on"]
+    assert task.cancelling() == 0
+    await settle()
+
+
+@pytest.mark.parametrize("cut_first", [False, True])
+@pytest.mark.parametrize("where", ["a future", "a wake-up"])
+async def test_a_native_cancellation_together_with_a_cut_is_not_swallowed(
+    where: str, cut_first: bool, create_task: CreateTask
+) -> None:
+    cut = a_cut()
+    seen: list[str] = []
+
+    async def cut_off() -> None:
+        with cut:
+            await (a_wake_up() if where == "a wake-up" else forever([]))
+        seen.append("behind")
+
+    task = create_task(cut_off())
+    await settle()
+    calls: list[Callable[[], object]] = [cut.cancel, task.cancel]
+    for call in calls if cut_first else reversed(calls):
+        call()
+
+    assert (await over(task)).cancelled()
+    assert seen == []
+
+
+@pytest.mark.parametrize("cut_first", [False, True])
+async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) -> None:
+    scope = anyio.CancelScope()
+    cut = a_cut()
+    seen: list[str] = []
+
+    async def cut_off() -> None:
+        with scope:
+            with cut:
+                await forever([])
+            # Where the cut came first, the scope cancels again.
+            await anyio.lowlevel.checkpoint()
+            seen.append("behind")
+
+    task = asyncio.create_task(cut_off())
+    await settle()
+    for call in (cut.cancel, scope.cancel) if cut_first else (scope.cancel, cut.cancel):
+        call()
+    await over(task)
+
+    assert seen == []
+    assert task.cancelling() == 0
+    assert task.exception() is None
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("cut_first", [False, True])
+async def test_a_cancelled_scope_within_a_cut_leaves_nothing_behind(cut_first: bool) -> None:
+    scope = anyio.CancelScope()
+    cut = a_cut()
+    seen: list[str] = []
+
+    async def cut_off() -> None:
+        with cut:
+            with scope:
+                await a_wake_up()
+            await settle()
+            seen.append("not cut off")
+        await settle()
+        seen.append("behind")
+
+    task = asyncio.create_task(cut_off())
+    await settle()
+    for call in (cut.cancel, scope.cancel) if cut_first else (scope.cancel, cut.cancel):
+        call()
+    await over(task)
+
+    assert seen == ["behind"]
+    assert task.cancelling() == 0
+
+
+async def test_a_task_that_had_been_cancelled_before_is_cut_off_all_the_same() -> None:
+    seen: list[str] = []
+
+    async def cleans_up() -> None:
+        cut = a_cut()
+        try:
+            await forever([])
+        finally:
+            with cut:
+                cut.cancel()
+                await a_wake_up()
+            seen.append("behind")
+
+    task = asyncio.create_task(cleans_up())
+    await settle()
+    task.cancel()
+    await over(task)
+
+    assert seen == ["behind"]
+    assert task.cancelled()
+
+
+async def test_outside_of_any_task_nothing_is_cut_off() -> None:
+    seen: list[str] = []
+    cut = a_cut()
+
+    def callback() -> None:
+        with cut:
+            cut.cancel()
+            seen.append("inside")
+
+    asyncio.get_running_loop().call_soon(callback)
+    await settle()
+
+    assert seen == ["inside"]
+
+
+# Reins
+
+
+class Watched:
+    """Counts how often the source is about to wait."""
+
+    def __init__(self) -> None:
+        self.time = asyncio.get_running_loop().time
+        self.runs_since = 0.0
+        self.waits = 0
+
+    def about_to_wait(self) -> None:
+        self.waits += 1
+
+
+async def led(reins: Reins, source: Coroutine[Any, Any, None]) -> None:
+    """Have `source` led; then turn the loop, so that what comes too late would hit."""
+    await reins.lead(source, Watched())
+    await settle()
+
+
+class Source:
+    """Waits for its wake-up as often as it's told to, and notes what it gets."""
+
+    def __init__(self, reins: Reins, waits: int = 1) -> None:
+        self.wake_up = a_wake_up()
+        self.seen: list[str] = []
+        self._reins = reins
+        self._waits = waits
+
+    async def run(self) -> None:
+        for _ in range(self._waits):
+            try:
+                await self.wake_up
+            except asyncio.CancelledError:
+                self.seen.append("cancelled")
+            else:
+                self.seen.append("woken")
+
+
+async def test_reins_tell_of_each_wait() -> None:
+    reins = current_loop().reins(None)
+    source = Source(reins, waits=2)
+    watched = Watched()
+
+    async def host() -> None:
+        await reins.lead(source.run(), watched)
+
+    before = watched.time()
+    task = asyncio.create_task(host())
+    await settle()
+    assert watched.waits == 1
+    assert before <= watched.runs_since <= watched.time()
+    source.wake_up.run()
+    assert watched.waits == 2
+    source.wake_up.run()
+
+    await over(task)
+    assert watched.waits == 2
+    assert not reins.cut_short
+
+
+async def test_what_a_led_source_raises_is_raised() -> None:
+    async def fails() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await current_loop().reins(None).lead(fails(), Watched())
+
+
+async def test_a_source_is_cancelled_once_where_it_waits(create_task: CreateTask) -> None:
+    reins = current_loop().reins(None)
+    source = Source(reins, waits=2)
+    task = create_task(led(reins, source.run()))
+    await settle()
+
+    reins.cancel()
+    reins.cancel()
+    await settle()
+    assert source.seen == ["cancelled"]
+    reins.cancel()
+    await settle()
+    source.wake_up.run()
+    await over(task)
+
+    assert source.seen == ["cancelled", "woken"]
+    assert task.exception() is None
+
+
+@pytest.mark.parametrize("by_whom", ["itself", "whom it runs"])
+async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_next(
+    by_whom: str,
+) -> None:
+    reins = current_loop().reins(None)
+    other = a_wake_up()
+    seen: list[str] = []
+
+    async def source() -> None:
+        if by_whom == "itself":
+            reins.cancel()
+        else:
+            other.run()
+        seen.append("goes on")
+        try:
+            await a_wake_up()
+        finally:
+            seen.append("cancelled")
+
+    helper = asyncio.create_task(wait_and(other, reins.cancel))
+    await settle()
+    task = asyncio.create_task(led(reins, source()))
+    await over(task)
+
+    assert seen == ["goes on", "cancelled"]
+    assert task.cancelled()
+    other.run()
+    await over(helper)
+
+
+async def test_a_cancellation_that_is_due_is_not_lost_when_the_source_is_woken_before() -> None:
+    reins = current_loop().reins(None)
+    source = Source(reins, waits=3)
+    task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
+    await settle()
+
+    source.wake_up.run()
+    source.wake_up.run()
+    await settle()
+
+    assert source.seen == ["woken", "cancelled"]
+    source.wake_up.run()
+    await over(task)
+
+
+async def asked_while_it_runs(source: Source, reins: Reins) -> None:
+    await source.wake_up
+    reins.cancel()
+    await source.run()
+
+
+async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() -> None:
+    reins = current_loop().reins(None)
+    source = Source(reins, waits=1)
+    task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
+    await settle()
+
+    source.wake_up.run()
+    source.wake_up.run()
+
+    assert source.seen == ["woken"]
+    assert (await over(task)).exception() is None
+    assert task.cancelling() == 0
+
+
+async def test_a_cancellation_that_is_due_does_not_disturb_a_cleanup_that_began_before_it() -> None:
+    reins = current_loop().reins(None)
+    wake_up = a_wake_up()
+    seen: list[str] = []
+
+    async def source() -> None:
+        await wake_up
+        reins.cancel()
+        await wake_up
+        reins.clean_up()
+        await settle()
+        seen.append("cleaned up")
+
+    task = asyncio.create_task(led(reins, source()))
+    await settle()
+    wake_up.run()
+    wake_up.run()
+
+    assert not (await over(task)).cancelled()
+    assert seen == ["cleaned up"]
+
+
+async def test_a_source_that_cleans_up_is_not_cancelled() -> None:
+    reins = current_loop().reins(None)
+    source = Source(reins, waits=2)
+    task = asyncio.create_task(led(reins, source.run()))
+    await settle()
+
+    reins.clean_up()
+    reins.cancel()
+    await settle()
+    source.wake_up.run()
+    await settle()
+    source.wake_up.run()
+    await over(task)
+
+    assert source.seen == ["woken", "woken"]
+
+
+@pytest.mark.parametrize("begins", ["cancelled", "by itself"])
+async def test_cleanup_that_goes_on_waiting_when_its_time_is_up_is_cut_each_time(
+    begins: str,
+) -> None:
+    reins = current_loop().reins(0)
+    seen: list[str] = []
+
+    async def source() -> None:
+        if begins == "by itself":
+            reins.clean_up()
+        for _ in range(4):
+            try:
+                await a_wake_up()
+            except asyncio.CancelledError:
+                seen.append("cut" if reins.cut_short else "cancelled")
+
+    task = asyncio.create_task(led(reins, source()))
+    await settle()
+    reins.cancel()
+    await over(task)
+
+    assert seen == (["cancelled"] if begins == "cancelled" else ["cut"]) + ["cut"] * 3
+    assert reins.cut_short
+
+
+async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
+    reins = current_loop().reins(0)
+    loop = asyncio.get_running_loop()
+    seen: list[str] = []
+
+    async def source() -> None:
+        wake_up = a_wake_up()
+        reins.clean_up()
+        try:
+            await wake_up
+        except asyncio.CancelledError:
+            seen.append("cut")
+        # Comes before the cut that is due where it waits next.
+        loop.call_soon(wake_up.run)
+        await wake_up
+        seen.append("over")
+
+    task = asyncio.create_task(led(reins, source()))
+    await over(task)
+
+    assert seen == ["cut", "over"]
+    assert task.exception() is None
+
+
+async def test_cleanup_in_time_is_not_cut() -> None:
+    reins = current_loop().reins(SEAT_BELT_SECONDS)
+    source = Source(reins, waits=2)
+    task = asyncio.create_task(led(reins, source.run()))
+    await settle()
+
+    reins.cancel()
+    await settle()
+    source.wake_up.run()
+    await over(task)
+
+    assert source.seen == ["cancelled", "woken"]
+    assert not reins.cut_short

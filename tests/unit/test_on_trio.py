@@ -1,0 +1,350 @@
+"""What is trio's own: a nursery, cancel scopes, and a shield that knows the source's own scopes and nurseries."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+import trio.testing
+from tests.unit.driving import SEAT_BELT_SECONDS, on
+from tests.unit.sources import settle
+
+from sse_starlette._loop import Reins, current_loop
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[on("trio")])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+# A wake-up
+
+
+async def test_run_lets_the_waiting_task_run_soon_and_not_within_the_call() -> None:
+    wake_up = current_loop().wake_up()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        await wake_up
+        seen.append("woken")
+
+    async with current_loop().tasks() as tasks:
+        tasks.start_soon(waits)
+        await trio.testing.wait_all_tasks_blocked()
+        wake_up.run()
+        assert seen == []
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == ["woken"]
+
+
+async def test_nobody_to_run_is_no_error() -> None:
+    wake_up = current_loop().wake_up()
+
+    wake_up.run()
+    wake_up.set()
+
+
+# The loop
+
+
+async def test_whether_it_is_current_is_not_worth_asking() -> None:
+    assert not current_loop().is_current()
+
+
+async def test_what_is_to_be_called_later_is_called_soon() -> None:
+    loop = current_loop()
+    seen: list[str] = []
+
+    loop.later(SEAT_BELT_SECONDS, lambda: seen.append("later"))
+    loop.soon(lambda: seen.append("soon"))
+    loop.knock(lambda: seen.append("knock"))
+    assert seen == []
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert seen == ["later", "soon", "knock"]
+
+
+async def test_time_and_key_are_those_of_the_run() -> None:
+    loop = current_loop()
+
+    assert loop.key is trio.lowlevel.current_trio_token()
+    assert loop.time() <= trio.current_time() <= loop.time()
+
+
+async def test_an_alarm_sleeps_in_a_task_that_ends_when_it_is_stopped_or_moved() -> None:
+    rung: list[str] = []
+    loop = current_loop()
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with loop.tasks() as tasks:
+            alarm = loop.alarm(lambda: rung.append("rung"), tasks)
+            alarm.set(loop.time() + SEAT_BELT_SECONDS)
+            await settle()
+            alarm.set(loop.time() - 1)
+            while not rung:
+                await anyio.lowlevel.checkpoint()
+            alarm.set(float("inf"))
+            await settle()
+            alarm.stop()
+            alarm.stop()
+
+    assert rung == ["rung"]
+
+
+# Tasks
+
+
+async def test_an_error_of_a_task_cancels_the_others_and_is_raised_in_a_group() -> None:
+    seen: list[str] = []
+
+    async def fails() -> None:
+        raise KeyError
+
+    async def sleeps() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("cancelled")
+
+    async def host() -> None:
+        async with current_loop().tasks() as tasks:
+            tasks.start_soon(sleeps)
+            await trio.testing.wait_all_tasks_blocked()
+            tasks.start_soon(fails)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await host()
+
+    assert [type(error) for error in caught.value.exceptions] == [KeyError]
+    assert seen == ["cancelled"]
+
+
+async def test_tasks_are_cancelled_together() -> None:
+    seen: list[str] = []
+
+    async def sleeps() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("cancelled")
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with current_loop().tasks() as tasks:
+            for _ in range(2):
+                tasks.start_soon(sleeps)
+            await trio.testing.wait_all_tasks_blocked()
+            tasks.cancel()
+
+    assert seen == ["cancelled"] * 2
+
+
+async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> None:
+    """Tasks begin in any order, so that whoever cuts may be there before the one that is cut off."""
+    cut = current_loop().cut()
+    seen: list[str] = []
+
+    cut.cancel()
+    with cut:
+        seen.append("begun")
+        await anyio.sleep_forever()
+
+    assert seen == ["begun"]
+
+
+# Reins
+
+
+class Watched:
+    """What is told of a source's steps."""
+
+    def __init__(self) -> None:
+        self.time = current_loop().time
+        self.runs_since = 0.0
+        self.waits = 0
+
+    def about_to_wait(self) -> None:
+        self.waits += 1
+
+
+async def lead(reins: Reins, source: Coroutine[Any, Any, None]) -> None:
+    await reins.lead(source, Watched())
+
+
+async def cleans_up(seen: list[str]) -> None:
+    try:
+        await settle()
+        seen.append("cleaned up")
+    except trio.Cancelled:
+        seen.append("cancelled in its cleanup")
+        raise
+
+
+async def test_a_source_that_is_cancelled_before_it_waits_is_so_where_it_waits_first() -> None:
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        seen.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await cleans_up(seen)
+
+    reins.cancel()
+    await lead(reins, source())
+
+    assert seen == ["begun", "cleaned up"]
+
+
+async def test_cleanup_is_shielded_from_whoever_cancels_the_task() -> None:
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        reins.clean_up()
+        reins.clean_up()
+        await cleans_up(seen)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await lead(reins, source())
+
+    assert seen == ["cleaned up"]
+
+
+async def test_a_source_is_reached_by_nobody_but_its_reins() -> None:
+    """A server that cancels the response has the source cancelled through them, too."""
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        try:
+            await settle()
+            seen.append("not cancelled")
+            await anyio.sleep_forever()
+        finally:
+            seen.append("cancelled")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lead, reins, source())
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            while not seen:
+                await anyio.lowlevel.checkpoint()
+            reins.cancel()
+
+    assert seen == ["not cancelled", "cancelled"]
+
+
+async def test_a_cancelled_scope_of_the_source_keeps_its_cancellation_inside() -> None:
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+    scopes: list[anyio.CancelScope] = []
+
+    async def source() -> None:
+        try:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    await cleans_up(seen)
+        finally:
+            await cleans_up(seen)
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lead, reins, source())
+            await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            reins.cancel()
+
+    assert seen == ["cancelled in its cleanup", "cleaned up"]
+
+
+async def test_a_timeout_of_the_source_is_its_own_affair() -> None:
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        with anyio.move_on_after(0) as timeout:
+            await anyio.sleep_forever()
+        seen.append("moved on" if timeout.cancelled_caught else "not cancelled")
+        await anyio.lowlevel.checkpoint()
+        seen.append("went on")
+
+    await lead(reins, source())
+
+    assert seen == ["moved on", "went on"]
+
+
+async def test_a_nursery_of_the_source_can_be_left_while_it_is_cancelled() -> None:
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        finally:
+            await cleans_up(seen)
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lead, reins, source())
+            await trio.testing.wait_all_tasks_blocked()
+            reins.cancel()
+
+    assert seen == ["cleaned up"]
+
+
+@pytest.mark.parametrize("seconds", [0, None])
+async def test_cleanup_has_its_seconds_and_no_more(seconds: float | None) -> None:
+    reins = current_loop().reins(seconds)
+    seen: list[str] = []
+
+    async def source() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                await cleans_up(seen)
+            finally:
+                with anyio.move_on_after(0):
+                    await anyio.sleep_forever()
+
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lead, reins, source())
+            await trio.testing.wait_all_tasks_blocked()
+            reins.cancel()
+
+    cut = seconds == 0
+    assert seen == ["cancelled in its cleanup" if cut else "cleaned up"]
+    assert reins.cut_short is cut
+
+
+async def test_a_source_that_is_thrown_away_where_it_waits_is_told_so() -> None:
+    """As it happens when a run of trio breaks down."""
+    reins = current_loop().reins(None)
+    seen: list[str] = []
+
+    async def source() -> None:
+        try:
+            await anyio.sleep_forever()
+        except GeneratorExit:
+            seen.append("thrown away")
+            raise
+
+    leading = lead(reins, source())
+    leading.send(None)
+    leading.close()
+
+    assert seen == ["thrown away"]
