@@ -418,6 +418,7 @@ def unit_suite() -> None:
 def lowest(options: argparse.Namespace) -> None:
     """Run the suites of units and of the testing kit on the oldest supported starlette and anyio."""
     set_up(LOWEST)
+    set_up_debian_packages()  # The unit suite has a Redis of its own, too.
     for name in ("starlette", "anyio"):
         version = output_of(
             LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"

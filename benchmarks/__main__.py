@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import environments, report
+from . import environments, many_hosts, report
 from .scenarios import (
     SCENARIOS,
     Figures,
@@ -53,14 +53,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--add", action="store_true", help="keep the other scenarios of the last run"
     )
+    parser.add_argument(
+        "--many-hosts", action="store_true", help="one channel in many processes, and nothing else"
+    )
     options = parser.parse_args(arguments)
     unknown = {*(options.only or ())} - {*SCENARIOS} | {*(options.who or ())} - {*CONTENDERS}
     if unknown:
         parser.error(f"no such scenario or contender: {', '.join(sorted(unknown))}")
-    os.sched_setaffinity(0, {CLIENT_CORE})
     if options.nice:
         os.setpriority(os.PRIO_PROCESS, 0, options.nice)
     try:
+        if options.many_hosts:
+            # Many processes share the cores, as they would.
+            many_hosts.measure(options.rounds)
+            return 0
+        os.sched_setaffinity(0, {CLIENT_CORE})
         if options.quick:
             return quick(record=options.record)
         full(options)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from . import environments as where
@@ -271,10 +271,16 @@ def running(contender: Contender) -> Iterator[Server]:
             server.stop()
 
 
+class Listening(Protocol):
+    """Whatever listens on a port."""
+
+    port: int
+
+
 class Load:
     """The load client while it runs; see load.c for what it says."""
 
-    def __init__(self, server: Server, path: str, seconds: int = 60, **options: object) -> None:
+    def __init__(self, server: Listening, path: str, seconds: int = 60, **options: object) -> None:
         """Start it. It ends by itself after so many seconds, whatever happens."""
         given = {"port": server.port, "path": path, "seconds": seconds, **options}
         command = [*on_core(CLIENT_CORE), str(where.LOAD)]
@@ -334,7 +340,7 @@ class Load:
 
 
 @contextlib.contextmanager
-def loading(server: Server, path: str, seconds: int = 60, **options: object) -> Iterator[Load]:
+def loading(server: Listening, path: str, seconds: int = 60, **options: object) -> Iterator[Load]:
     """Run a load client for the length of the block."""
     load = Load(server, path, seconds, **options)
     try:

@@ -109,6 +109,7 @@ class Program:
         """End the program as a crash does: it gets to say nothing."""
         self._process.kill()
         self._process.wait(STOP_SECONDS)
+        self._reader.join(STOP_SECONDS)
 
     def stop(self) -> None:
         """End the program; may be called twice."""

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -60,6 +61,13 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCl
 def shared_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinel]:
     with redis_servers.watched_by_sentinel(tmp_path_factory.mktemp("sentinel")) as sentinel:
         yield sentinel
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that a test may break."""
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 class TestRedis(LogContractOverTime):
@@ -175,6 +183,81 @@ async def test_server_that_stands_still_for_seconds_has_each_event_once(tmp_path
     assert offsets(page) == list(range(1, 21))
     assert sorted(int(entry.key) for entry in page.entries) == list(range(20))
     assert len(ears.losses) == 1
+
+
+@pytest.mark.anyio
+async def test_connection_that_breaks_is_told_and_nothing_is_missing_after_it(
+    own_server: RedisServer,
+) -> None:
+    log, other = RedisLog(own_server.url), RedisLog(own_server.url)
+
+    async with opened(log, other), listening(log, "a", "b") as ears:
+        for round_ in range(1, 4):
+            before = await append(other, "a")
+            assert own_server.cut() == 1
+            await append(other, "a")
+            await ears.until(partial(ears.has_joined, "a", round_ + 1))
+            await ears.until(partial(ears.has_joined, "b", round_ + 1))
+            missed = await look(log, "a", before.offset)
+            await append(other, "a")
+            await ears.until(partial(ears.has, "a", before.offset + 2))
+
+            heard = set(ears.offsets("a"))
+            assert heard | set(offsets(missed)) >= {before.offset + 1, before.offset + 2}
+            assert len(ears.losses) == round_
+    assert len(own_server.connections("pubsub")) == 0
+
+
+@pytest.mark.anyio
+async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url, timeout=0.15, probe=0.15)
+
+    async with opened(log), listening(log, "a") as ears:
+        first = await append(log, "a")
+        # It isn't silent as long as it answers.
+        await anyio.sleep(0.4)
+        assert ears.losses == []
+        own_server.freeze()
+        with pytest.raises(LogUnavailable, match=r"no answer within 0.15 s"):
+            await append(log, "a", key="k")
+        await ears.until(lambda: ears.losses)
+        own_server.thaw()
+        await ears.until(lambda: ears.joins == ["a", "a"])
+        second = await append(log, "a", key="k")
+        page = await look(log, "a")
+
+    assert second == (first.epoch, 2)
+    assert offsets(page) == [1, 2]
+    assert "no answer within 0.15 s" in str(ears.losses[0])
+
+
+@pytest.mark.anyio
+async def test_cut_off_publisher_publishes_each_event_once(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    done: set[int] = set()
+
+    async def publish(number: int) -> None:
+        while number not in done:
+            try:
+                await append(log, "a", key=f"{number}")
+            except LogUnavailable:
+                continue
+            done.add(number)
+
+    async with opened(log):
+        async with anyio.create_task_group() as tasks:
+            for number in range(150):
+                tasks.start_soon(publish, number)
+            cut = 0
+            while cut < 20:
+                cut += own_server.cut("normal")
+                await anyio.sleep(0.002)
+        page = await look(log, "a")
+
+    assert sorted(int(entry.key) for entry in page.entries) == list(range(150))
+    assert offsets(page) == list(range(1, 151))
 
 
 @pytest.mark.anyio

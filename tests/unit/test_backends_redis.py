@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import redis
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import AuthenticationError, ResponseError
 from tests.servers.redis_servers import ClusterNode, RedisServer
-from tests.servers.serving import free_port
+from tests.servers.serving import free_port, until
 from tests.unit.driving import on
 from tests.unit.log_contract import (
     Ears,
@@ -52,6 +53,13 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server that a test may break."""
     with RedisServer(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def empty_server(shared_server: RedisServer) -> RedisServer:
+    """The one that all share; a test leaves it as it was."""
+    shared_server.say("FLUSHALL")
+    return shared_server
 
 
 @pytest.fixture
@@ -148,7 +156,7 @@ async def test_clients_of_the_users_own_are_named_by_where_they_lead() -> None:
     }
 
     for named, client in clients.items():
-        log = RedisLog(client, timeout=0.2)
+        log = RedisLog(client, timeout=0.05)
         async with closed_at_the_end(client), opened(log):
             with pytest.raises(LogUnavailable) as caught:
                 await log.check()
@@ -249,7 +257,7 @@ async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(tmp_pat
             await ears.until(lambda: ears.losses)
             with pytest.raises(LogUnavailable, match=f"the log at {server.url} can't be reached"):
                 await append(log, "a")
-            await anyio.sleep(0.2)
+            await anyio.sleep(0.1)
             server.start()
             await ears.until(lambda: ears.joins)
             position = await append(log, "a")
@@ -263,51 +271,20 @@ async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(tmp_pat
 
 
 @pytest.mark.anyio
-async def test_connection_that_breaks_is_told_and_nothing_is_missing_after_it(
-    own_server: RedisServer,
-) -> None:
-    log, other = RedisLog(own_server.url), RedisLog(own_server.url)
+async def test_silent_connection_is_tried_again_and_again(own_server: RedisServer) -> None:
+    """However long an answer may take: the next try comes after `probe` seconds of silence."""
+    log = RedisLog(own_server.url, timeout=60, probe=0.02)
 
-    async with opened(log, other), listening(log, "a", "b") as ears:
-        for round_ in range(1, 4):
-            before = await append(other, "a")
-            assert own_server.cut() == 1
-            await append(other, "a")
-            await ears.until(partial(ears.has_joined, "a", round_ + 1))
-            await ears.until(partial(ears.has_joined, "b", round_ + 1))
-            missed = await look(log, "a", before.offset)
-            await append(other, "a")
-            await ears.until(partial(ears.has, "a", before.offset + 2))
-
-            heard = set(ears.offsets("a"))
-            assert heard | set(offsets(missed)) >= {before.offset + 1, before.offset + 2}
-            assert len(ears.losses) == round_
-    assert len(own_server.connections("pubsub")) == 0
-
-
-@pytest.mark.anyio
-async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
-    own_server: RedisServer,
-) -> None:
-    log = RedisLog(own_server.url, timeout=0.15, probe=0.15)
+    def tried_often() -> bool:
+        tries: dict[str, int] = own_server.say("INFO", "commandstats").get("cmdstat_ping", {})
+        return tries.get("calls", 0) > 3
 
     async with opened(log), listening(log, "a") as ears:
-        first = await append(log, "a")
-        # It isn't silent as long as it answers.
-        await anyio.sleep(0.4)
-        assert ears.losses == []
-        own_server.freeze()
-        with pytest.raises(LogUnavailable, match=r"no answer within 0.15 s"):
-            await append(log, "a", key="k")
-        await ears.until(lambda: ears.losses)
-        own_server.thaw()
-        await ears.until(lambda: ears.joins == ["a", "a"])
-        second = await append(log, "a", key="k")
-        page = await look(log, "a")
+        assert await anyio.to_thread.run_sync(partial(until, tried_often, seconds=5))
+        await append(log, "a")
+        await ears.until(lambda: ears.offsets("a") == [1])
 
-    assert second == (first.epoch, 2)
-    assert offsets(page) == [1, 2]
-    assert "no answer within 0.15 s" in str(ears.losses[0])
+    assert ears.losses == []
 
 
 @pytest.mark.anyio
@@ -323,43 +300,16 @@ async def test_subscription_that_is_not_acknowledged_is_noticed(own_server: Redi
 
 
 @pytest.mark.anyio
-async def test_cut_off_publisher_publishes_each_event_once(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
-    done: set[int] = set()
-
-    async def publish(number: int) -> None:
-        while number not in done:
-            try:
-                await append(log, "a", key=f"{number}")
-            except LogUnavailable:
-                continue
-            done.add(number)
-
-    async with opened(log):
-        async with anyio.create_task_group() as tasks:
-            for number in range(150):
-                tasks.start_soon(publish, number)
-            cut = 0
-            while cut < 20:
-                cut += own_server.cut("normal")
-                await anyio.sleep(0.002)
-        page = await look(log, "a")
-
-    assert sorted(int(entry.key) for entry in page.entries) == list(range(150))
-    assert offsets(page) == list(range(1, 151))
-
-
-@pytest.mark.anyio
-async def test_lost_history_has_another_epoch(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
+async def test_lost_history_has_another_epoch(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
 
     async with opened(log), listening(log, "a") as ears:
         before = await append(log, "a")
-        own_server.say("FLUSHALL")
+        empty_server.say("FLUSHALL")
         assert await log.heads(["a"], expire=60) == {}
         empty = await look(log, "a", 1)
         after = await append(log, "a")
-        own_server.say("FLUSHALL")
+        empty_server.say("FLUSHALL")
         # The other script comes first this time.
         again = await append(log, "a")
         await ears.until(lambda: len(ears.entries) == 3)
@@ -373,30 +323,30 @@ async def test_lost_history_has_another_epoch(own_server: RedisServer) -> None:
 
 @pytest.mark.anyio
 async def test_scripts_that_the_server_has_forgotten_are_given_again(
-    own_server: RedisServer,
+    empty_server: RedisServer,
 ) -> None:
-    log = RedisLog(own_server.url)
+    log = RedisLog(empty_server.url)
 
     async with opened(log):
         for offset in range(1, 4):
             assert (await append(log, "a")).offset == offset
-            own_server.say("SCRIPT FLUSH")
+            empty_server.say("SCRIPT FLUSH")
             assert (await look(log, "a")).head == offset
-            own_server.say("SCRIPT FLUSH")
+            empty_server.say("SCRIPT FLUSH")
 
 
 @pytest.mark.anyio
-async def test_history_whose_head_was_evicted_is_not_read(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
+async def test_history_whose_head_was_evicted_is_not_read(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
 
     async with opened(log):
         for _ in range(5):
             await append(log, "a")
-        own_server.say("DEL", "{sse:a}:m")
+        empty_server.say("DEL", "{sse:a}:m")
         page = await look(log, "a")
         for _ in range(5):
             await append(log, "b")
-        own_server.say("DEL", "{sse:b}:m")
+        empty_server.say("DEL", "{sse:b}:m")
         position = await append(log, "b")
         other = await look(log, "b")
 
@@ -405,14 +355,14 @@ async def test_history_whose_head_was_evicted_is_not_read(own_server: RedisServe
 
 
 @pytest.mark.anyio
-async def test_page_with_a_gap_begins_behind_it(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
+async def test_page_with_a_gap_begins_behind_it(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
 
     async with opened(log):
         for _ in range(9):
             await append(log, "a")
-        ids = own_server.say("XRANGE", "{sse:a}:s", "-", "+")
-        own_server.say("XDEL", "{sse:a}:s", ids[1][0], ids[5][0])
+        ids = empty_server.say("XRANGE", "{sse:a}:s", "-", "+")
+        empty_server.say("XDEL", "{sse:a}:s", ids[1][0], ids[5][0])
 
         assert offsets(await look(log, "a")) == [7, 8, 9]
 
@@ -455,17 +405,17 @@ async def test_full_server_is_unavailable_until_it_has_room(own_server: RedisSer
 
 
 @pytest.mark.anyio
-async def test_key_of_somebody_else_comes_through_as_it_is(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
-    own_server.say("SET", "{sse:a}:s", "mine")
+async def test_key_of_somebody_else_comes_through_as_it_is(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+    empty_server.say("SET", "{sse:a}:s", "mine")
 
     async with opened(log):
         await look(log, "b")
-        own_server.say("SET", "{sse:b}:s", "mine")
+        empty_server.say("SET", "{sse:b}:s", "mine")
         with pytest.raises(ResponseError, match="wrong kind"):
             await append(log, "b")
         # Nothing was counted that isn't there.
-        own_server.say("DEL", "{sse:b}:s")
+        empty_server.say("DEL", "{sse:b}:s")
         position = await append(log, "b")
 
     assert position.offset == 1
@@ -518,23 +468,23 @@ async def test_whoever_may_not_listen_is_told_so(
 
 
 @pytest.mark.anyio
-async def test_what_others_publish_there_is_looked_up(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
+async def test_what_others_publish_there_is_looked_up(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
 
     async with opened(log), listening(log, "a") as ears:
         for payload in ("", "hello", "e 1 x y", "e x 1 y"):
-            own_server.say("PUBLISH", "{sse:a}:p0", payload)
+            empty_server.say("PUBLISH", "{sse:a}:p0", payload)
         await ears.until(lambda: len(ears.stirs) == 4)
 
     assert ears.entries == []
 
 
 @pytest.mark.anyio
-async def test_flood_of_events_leaves_the_loop_to_others(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
+async def test_flood_of_events_leaves_the_loop_to_others(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
 
     async with opened(log), listening(log, "a") as ears:
-        with redis.Redis(port=own_server.port) as client, client.pipeline() as pipeline:
+        with redis.Redis(port=empty_server.port) as client, client.pipeline() as pipeline:
             for number in range(1, 501):
                 pipeline.publish("{sse:a}:p0", f"e {number} 1 kx")
             pipeline.execute()
@@ -548,13 +498,13 @@ async def test_flood_of_events_leaves_the_loop_to_others(own_server: RedisServer
 
 @pytest.mark.anyio
 async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(
-    own_server: RedisServer,
+    empty_server: RedisServer,
 ) -> None:
-    log = RedisLog(own_server.url)
+    log = RedisLog(empty_server.url)
 
     async with opened(log), listening(log, "a", "b") as ears:
         for channel in "ab":
-            own_server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
+            empty_server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
         log.unwatch("a")
         await ears.until(lambda: ears.entries)
 
@@ -580,22 +530,6 @@ async def test_channel_that_goes_before_it_was_joined_is_not_joined(
 
         assert ears.joins == ["a", "c", "d"]
         assert own_server.connections("pubsub")[0]["sub"] == "3"
-
-
-@pytest.mark.anyio
-async def test_thousands_of_channels_are_heard_on_one_connection(own_server: RedisServer) -> None:
-    log = RedisLog(own_server.url)
-    names = [f"{number}" for number in range(2_500)]
-
-    async with opened(log), listening(log, *names) as ears:
-        async with anyio.create_task_group() as tasks:
-            for name in names[:100]:
-                tasks.start_soon(append, log, name)
-        await ears.until(lambda: len(ears.entries) == 100)
-
-        (connection,) = own_server.connections("pubsub")
-        assert connection["sub"] == "2500"
-        assert len(own_server.connections()) <= 4
 
 
 @pytest.mark.anyio
@@ -641,7 +575,7 @@ async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
     async with opened(log), listening(log, "a") as ears:
         node.stop()
         await ears.until(lambda: ears.losses)
-        await anyio.sleep(0.2)
+        await anyio.sleep(0.1)
         node.start()
         await ears.until(lambda: ears.joins == ["a", "a"])
 

@@ -270,7 +270,7 @@ async def test_file_that_cannot_be_opened_in_time_is_told_as_lost(path: Path) ->
             await ears.until(lambda: ears.losses)
             with pytest.raises(LogUnavailable, match="locked"):
                 await log.check()
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.15)
         await ears.until(lambda: ears.joins)
         tasks.cancel_scope.cancel()
 
@@ -581,7 +581,7 @@ async def test_burst_is_heard_in_portions_and_ends_with_the_listener(path: Path)
                 ears = Fails()
                 tasks.start_soon(log.listen, ears)
                 await ears.until(lambda: ears.joins)
-                for _ in range(2_000):
+                for _ in range(800):
                     tasks.start_soon(append, other, "a")
 
     assert heard == list(range(1, 701))

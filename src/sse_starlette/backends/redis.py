@@ -678,7 +678,11 @@ class _Line:
                 self._pass_on(message[1], message[2])
             elif kind != b"pong":
                 self._acknowledged(kind, message[1])
-            self._asked_at = now if self._under_way else None
+            if self._under_way:
+                self._asked_at = now
+            elif self._asked_at is not None:
+                self._asked_at = None
+                self._stirred.set()  # The next try is due before the answer to this one was.
             # What has arrived together is read without waiting, and others want to run, too.
             heard += 1
             if heard % _MOST_HEARD_AT_A_STRETCH == 0:

@@ -1,0 +1,482 @@
+"""Many processes behind nginx on one log, while whatever can break does: nobody misses anything unawares."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.servers import proxy, redis_servers
+from tests.servers.crowd import Connection, Crowd
+from tests.servers.redis_servers import RedisServer
+from tests.servers.serving import APPS, Program, Server, free_port, until
+from tests.servers.witnesses import EPOCH, Channel, Witness, silent_gaps
+
+CLIENTS = 150
+PUBLISHERS = ("Ada", "Bo", "Cleo")
+EVENTS = 6_000
+SECONDS = 5.0
+"""How long it takes to publish them if nothing breaks."""
+ALL_KEPT = 10_000
+
+
+class Hosts:
+    """Processes that serve the channels of one log; each has a port, which its successor takes over."""
+
+    def __init__(self, log: str, count: int, *, history: int = ALL_KEPT) -> None:
+        self.log = log
+        self.history = history
+        self.ports = [free_port() for _ in range(count)]
+        self.past: list[Program] = []
+        with ThreadPoolExecutor(count) as starting:
+            self.servers = list(starting.map(self._start, self.ports))
+
+    def _start(self, port: int) -> Server:
+        options = [self.log, str(port), str(self.history)]
+        return Server([sys.executable, APPS / "one_of_many.py", *options])
+
+    def kill(self, number: int) -> None:
+        server = self.servers[number]
+        server.kill()
+        self.past.append(server)
+
+    def replace(self, number: int) -> None:
+        self.servers[number] = self._start(self.ports[number])
+
+    def stop(self) -> None:
+        for server in self.servers:
+            server.stop()
+
+    def complaints(self) -> list[str]:
+        """What they have printed about errors that nobody has dealt with."""
+        return [
+            line
+            for each in (*self.past, *self.servers)
+            for line in each.lines
+            if "Traceback" in line or "ERROR" in line
+        ]
+
+
+@dataclass
+class Run:
+    """What a test has to do with while it goes on, and what came out of it."""
+
+    hosts: Hosts
+    channels: list[Channel]
+    witnesses: list[Witness]
+    folder: Path
+    count: int
+    size: int
+    publishers: dict[str, Program] = field(default_factory=dict)
+
+    def events(self) -> int:
+        """How many events have come to anybody."""
+        return sum(len(channel.events) for channel in self.channels)
+
+    def seen(self, events: int) -> None:
+        """Wait until so many events have come."""
+
+        def settled() -> bool:
+            return self.events() >= events or any(one.faults for one in self.witnesses)
+
+        assert until(settled, seconds=60), self.publishers_lines()
+
+    def seen_more(self, events: int) -> None:
+        """Wait until so many more have come, or all those that come while things break."""
+        self.seen(min(self.events() + events, self.count * 9 // 10))
+
+    @property
+    def resets(self) -> Counter[str]:
+        return Counter(reset.reason for one in self.witnesses for reset in one.resets)
+
+    def publishers_lines(self) -> list[str]:
+        return [line for publisher in self.publishers.values() for line in publisher.lines]
+
+    async def go(self, disturb: Callable[[Run], None]) -> None:
+        async with asyncio.timeout(90), asyncio.TaskGroup() as running:
+            for witness in self.witnesses:
+                running.create_task(witness.run())
+            for witness in self.witnesses:
+                await witness.began.wait()
+            try:
+                for name in PUBLISHERS:
+                    self.publish(name)
+                await asyncio.to_thread(self.seen, 300)
+                await asyncio.to_thread(disturb, self)
+                self._gate.touch()
+                await asyncio.to_thread(self._finish)
+            finally:
+                for publisher in self.publishers.values():
+                    publisher.stop()
+            for channel in self.channels:
+                channel.goal = max(
+                    place for place, (name, _) in channel.acknowledged.items() if name == "end"
+                )
+            for witness in self.witnesses:
+                witness.leave_if_done()
+
+    def publish(self, name: str) -> None:
+        """Have this publisher publish all that it has, from its first event on."""
+        self._run(name, self.count // len(PUBLISHERS), SECONDS)
+
+    def _run(self, name: str, count: int, seconds: float) -> None:
+        names = ",".join(channel.name for channel in self.channels)
+        options = [name, names, self.hosts.history, count, seconds, self.size]
+        options += [self._file(name), self._gate]
+        program = (sys.executable, APPS / "publisher.py", self.hosts.log)
+        self.publishers[name] = Program([*program, *map(str, options)])
+
+    @property
+    def _gate(self) -> Path:
+        """With this file the publishers go on to their end."""
+        return self.folder / "gate"
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _finish(self) -> None:
+        """When everything has been published, publish what comes last in each channel."""
+        by_name = {channel.name: channel for channel in self.channels}
+        for name in (*PUBLISHERS, "end"):
+            if name == "end":
+                self._run(name, len(self.channels), 0)
+            assert self.publishers[name].wait(60) == 0, self.publishers[name].lines
+            for channel, number, event_id in json.loads(self._file(name).read_text("utf-8")):
+                by_name[channel].acknowledge(event_id, name, number)
+
+    # What must be true in the end, whatever has broken.
+
+    def assert_sound(self) -> None:
+        """What came is right, in order and once; what didn't was announced."""
+        assert [fault for one in self.channels for fault in one.faults] == []
+        assert [fault for one in self.witnesses for fault in one.faults] == []
+        assert all(one.place == one.channel.goal for one in self.witnesses)
+        assert silent_gaps(self.witnesses) == []
+        for channel in self.channels:
+            # Who publishes knows the ids that clients get.
+            common = channel.acknowledged.keys() & channel.events.keys()
+            assert all(channel.acknowledged[each] == channel.events[each] for each in common)
+            # In one history nothing is there twice, and each publisher's events are in its order.
+            numbers: dict[tuple[int, str], list[int]] = {}
+            for place, (publisher, number) in sorted(channel.events.items()):
+                numbers.setdefault((place // EPOCH, publisher), []).append(number)
+            assert all(each == sorted(set(each)) for each in numbers.values())
+        self.hosts.stop()
+        assert self.hosts.complaints() == []
+
+    def assert_nothing_was_lost(self) -> None:
+        """Everybody has everything, and nobody was told otherwise."""
+        self.assert_sound()
+        assert self.resets == {}
+        assert all(one.channel.acknowledged == one.channel.events for one in self.witnesses)
+        assert all(one.got == len(one.channel.events) for one in self.witnesses)
+        assert self.events() == self.count + len(self.channels)
+
+
+@contextmanager
+def running(
+    log: str,
+    folder: Path,
+    *,
+    hosts: int = 3,
+    history: int = ALL_KEPT,
+    channels: Sequence[str] = ("news",),
+    clients: int = CLIENTS,
+    count: int = EVENTS,
+    size: int = 0,
+    stalled: int = 0,
+) -> Iterator[Run]:
+    """Clients behind nginx, of which so many will stall, and the processes that they are served by."""
+    with ExitStack() as stack:
+        there = Hosts(log, hosts, history=history)
+        stack.callback(there.stop)
+        url = stack.enter_context(proxy.nginx(folder / "nginx", there.ports))
+        port = int(url.rpartition(":")[2])
+        followed = [Channel(port, name) for name in channels]
+        witnesses = [
+            Witness(followed[number % len(followed)], stalls_at=100 if number < stalled else None)
+            for number in range(clients)
+        ]
+        yield Run(there, followed, witnesses, folder, count, size)
+
+
+# --- Redis ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as running_one:
+        yield running_one
+
+
+@pytest.fixture
+def keeping_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that has written everything down before it says so; when it dies, the kernel has it."""
+    kept = ("--appendonly", "yes", "--appendfsync", "no")
+    with RedisServer(tmp_path / "redis", *kept) as running_one:
+        yield running_one
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "normal"], ids=["readers", "publishers"])
+def test_connections_break_again_and_again(server: RedisServer, tmp_path: Path, kind: str) -> None:
+    def cut(run: Run) -> None:
+        broken = 0
+        while broken < 30:
+            # All of them are there again before they break again.
+            there = partial(server.connections, kind)
+            assert until(lambda: len(there()) >= len(PUBLISHERS), seconds=20)  # noqa: B023
+            broken += server.cut(kind)
+            run.seen_more(100)
+
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(cut))
+
+        run.assert_nothing_was_lost()
+
+
+def kill_and_replace(run: Run) -> None:
+    """
+    Kill two processes that serve, one after the other, and one that publishes.
+
+    The second has clients that came from the first. The last publishes everything again, with the
+    same keys.
+    """
+    for number in (0, 1):
+        run.hosts.kill(number)
+        run.seen_more(500)
+        run.hosts.replace(number)
+    run.publishers[PUBLISHERS[0]].kill()
+    run.publish(PUBLISHERS[0])
+
+
+def test_processes_are_killed_and_replaced(server: RedisServer, tmp_path: Path) -> None:
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(kill_and_replace))
+
+        run.assert_nothing_was_lost()
+        came_back = [one for one in run.witnesses if one.connections > 1]
+        assert len(came_back) >= CLIENTS / 2
+
+
+def test_redis_stands_still_for_five_seconds(server: RedisServer, tmp_path: Path) -> None:
+    def freeze(_: Run) -> None:
+        server.freeze()
+        time.sleep(5)
+        server.thaw()
+
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(freeze))
+
+        run.assert_nothing_was_lost()
+        # It was noticed, and told.
+        assert all(one.comments[": the log is out of reach"] for one in run.witnesses)
+
+
+def test_redis_is_killed_and_comes_back_with_its_data(
+    keeping_server: RedisServer, tmp_path: Path
+) -> None:
+    def restart(_: Run) -> None:
+        keeping_server.kill()
+        keeping_server.start()
+
+    with running(keeping_server.url, tmp_path) as run:
+        asyncio.run(run.go(restart))
+
+        run.assert_nothing_was_lost()
+
+
+def test_redis_is_killed_and_comes_back_with_nothing(server: RedisServer, tmp_path: Path) -> None:
+    def restart(run: Run) -> None:
+        run.seen(2_000)
+        server.kill()
+        server.start()
+
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(restart))
+
+        run.assert_sound()
+        # Once for everybody, since it was lost once.
+        assert run.resets == {"epoch": CLIENTS}
+
+
+def test_redis_is_flushed(server: RedisServer, tmp_path: Path) -> None:
+    def flush(run: Run) -> None:
+        run.seen(2_000)
+        server.say("FLUSHALL")
+
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(flush))
+
+        run.assert_sound()
+        assert run.resets == {"epoch": CLIENTS}
+
+
+STALLED = 30
+KEPT = 300
+
+
+def read_on_late(run: Run) -> None:
+    """Let those who stall read on when more was published than nginx and the kernel take for them."""
+    stall = run.witnesses[:STALLED]
+    assert until(lambda: all(one.stalled for one in stall), seconds=20)
+    run.seen(EVENTS - 1_000)
+    for witness in stall:
+        witness.read_on()
+
+
+def assert_only_those_who_were_too_late_were_told(run: Run) -> None:
+    resets = [reset for one in run.witnesses for reset in one.resets]
+    assert {reset.reason for reset in resets} == {"trimmed"}
+    assert all(one.resets for one in run.witnesses[:STALLED])
+    # The newest are there for whoever wants them.
+    assert min(reset.after - reset.before for reset in resets) >= KEPT
+
+
+def test_history_is_trimmed_under_slow_clients(server: RedisServer, tmp_path: Path) -> None:
+    with running(server.url, tmp_path, history=KEPT, size=2_000, stalled=STALLED) as run:
+        asyncio.run(run.go(read_on_late))
+
+        run.assert_sound()
+        assert_only_those_who_were_too_late_were_told(run)
+
+
+def test_connections_to_redis_grow_with_neither_clients_nor_channels(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    names = [f"c{number}" for number in range(10_000)]
+    paths = [",".join(names[start : start + 10]) for start in range(0, len(names), 10)]
+    hosts = Hosts(server.url, 1)
+    there: dict[str, set[int]] = {"pubsub": set(), "normal": set()}
+
+    def count() -> None:
+        for kind, found in there.items():
+            found.add(len(server.connections(kind)))
+
+    async def run() -> list[bytearray]:
+        bodies = [bytearray() for _ in paths]
+
+        async def until_each_has(what: bytes, times: int) -> None:
+            while not all(body.count(what) >= times for body in bodies):
+                await asyncio.to_thread(count)
+                await asyncio.sleep(0.2)
+
+        clients = [Connection(body.extend) for body in bodies]
+        async with asyncio.timeout(120), AsyncExitStack() as leaving:
+            for path, client in zip(paths, clients, strict=True):
+                crowd = Crowd("127.0.0.1", hosts.ports[0], f"/stream/{path}", goal=0)
+                await crowd.connect(client, "")
+                leaving.callback(client.leave)
+            # The id by which each has its place in ten channels. Later there may be pings, too.
+            await until_each_has(b"\r\n\r\n", 1)
+            command = (
+                sys.executable,
+                APPS / "publisher.py",
+                hosts.log,
+                "Ada",
+                ",".join(names[::10]),
+            )
+            gate = tmp_path / "gate"
+            gate.touch()
+            options = [hosts.history, len(paths), 0, 0, tmp_path / "Ada.json", gate]
+            with Program([*command, *map(str, options)]) as publisher:
+                await until_each_has(b"data:", 1)
+                assert await asyncio.to_thread(publisher.wait, 20) == 0, publisher.lines
+        return bodies
+
+    try:
+        bodies = asyncio.run(run())
+    finally:
+        hosts.stop()
+    last = [bytes(body).rpartition(b"id: ")[2].partition(b"\r\n")[0] for body in bodies]
+
+    # One event, and a place in each of ten channels.
+    assert all(re.fullmatch(rb"\w{8}\.1(-\w{8}\.0){9}", id_) for id_ in last), last[0]
+    # One that listens; four that ask, and as many of the publisher, which listens to nothing.
+    assert max(there["pubsub"]) == 1
+    assert max(there["normal"]) <= 4 + 4 + 1
+    assert hosts.complaints() == []
+
+
+# --- A cluster ------------------------------------------------------------------------
+
+
+def test_processes_share_channels_on_a_cluster(tmp_path: Path) -> None:
+    with (
+        redis_servers.cluster_of_three(tmp_path / "redis") as cluster,
+        running(cluster.url, tmp_path, channels=("news", "sport", "music"), count=5_400) as run,
+    ):
+
+        def cut(run: Run) -> None:
+            for _ in range(5):
+                for node in cluster.nodes:
+                    node.cut("pubsub")
+                    node.cut("normal")
+                run.seen_more(300)
+
+        asyncio.run(run.go(cut))
+
+        # Each of them is kept by another node.
+        assert all(len(node.say("KEYS", "*:s")) == 1 for node in cluster.nodes)
+        run.assert_nothing_was_lost()
+
+
+# --- SQLite ---------------------------------------------------------------------------
+
+PROCESSES = 4
+
+
+def test_processes_on_sqlite_are_killed_and_replaced(tmp_path: Path) -> None:
+    with running(f"sqlite:///{tmp_path}/events.db", tmp_path, hosts=PROCESSES) as run:
+        asyncio.run(run.go(kill_and_replace))
+
+        run.assert_nothing_was_lost()
+
+
+def test_sqlite_is_locked_for_five_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "events.db"
+
+    def lock(_: Run) -> None:
+        with closing(sqlite3.connect(file, timeout=20, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            time.sleep(5)
+            connection.execute("ROLLBACK")
+
+    with running(f"sqlite:///{file}", tmp_path, hosts=PROCESSES) as run:
+        asyncio.run(run.go(lock))
+
+        run.assert_nothing_was_lost()
+
+
+def test_sqlite_is_deleted(tmp_path: Path) -> None:
+    file = tmp_path / "events.db"
+
+    def delete(run: Run) -> None:
+        run.seen(2_000)
+        for each in tmp_path.glob("events.db*"):
+            each.unlink()
+
+    with running(f"sqlite:///{file}", tmp_path, hosts=PROCESSES) as run:
+        asyncio.run(run.go(delete))
+
+        run.assert_sound()
+        assert run.resets == {"epoch": CLIENTS}
+
+
+def test_history_in_sqlite_is_trimmed_under_slow_clients(tmp_path: Path) -> None:
+    log = f"sqlite:///{tmp_path}/events.db"
+    with running(log, tmp_path, hosts=PROCESSES, history=KEPT, size=2_000, stalled=STALLED) as run:
+        asyncio.run(run.go(read_on_late))
+
+        run.assert_sound()
+        assert_only_those_who_were_too_late_were_told(run)
