@@ -70,6 +70,13 @@ class Environment:
         return self.folder / "tasks-stamp.json"
 
 
+QUICK_SUITES = ("tests/unit", "tests/kit", "tests/backends")
+# Parts of the package that are covered by another suite than tests/unit.
+WITH_A_SUITE = (
+    f"src/{PACKAGE}/testing/*",
+    f"src/{PACKAGE}/backends/redis.py",
+    f"src/{PACKAGE}/backends/sqlite.py",
+)
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
@@ -375,7 +382,7 @@ def demo(_: argparse.Namespace) -> None:
 
 
 def test(options: argparse.Namespace) -> None:
-    """Run all tests, those first that are quickly done: unit, testing kit, uvloop, then the rest."""
+    """Run all tests, those first that are quickly done: unit, kit, logs, uvloop, then the rest."""
     set_up(DEV)
     set_up_debian_packages()
     set_up_node_packages()
@@ -385,12 +392,15 @@ def test(options: argparse.Namespace) -> None:
     run_all(
         {
             "tests/unit": unit_suite,
-            # Its total is of the kit alone, and so is the gate of pyproject.toml.
+            # The totals are of the kit and of the logs alone, and so is the gate of pyproject.toml.
             "tests/kit": partial(
                 run_module, DEV, "pytest", "tests/kit", f"--cov={PACKAGE}.testing", "-n", "2"
             ),
-            "tests/unit and tests/kit on uvloop": partial(
-                run_module, DEV, "pytest", "tests/unit", "tests/kit", "-m", "uvloop", "-n", "2"
+            "tests/backends": partial(
+                run_module, DEV, "pytest", "tests/backends", f"--cov={PACKAGE}.backends", "-n", "2"
+            ),
+            "the same on uvloop": partial(
+                run_module, DEV, "pytest", *QUICK_SUITES, "-m", "uvloop", "-n", "2"
             ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough and tests/servers": partial(
@@ -409,23 +419,23 @@ def test(options: argparse.Namespace) -> None:
 
 
 def unit_suite() -> None:
-    """Run the unit suite, which has to cover all of the package but the kit, which has its own."""
+    """Run the unit suite, which has to cover all of the package but what has a suite of its own."""
     quietly = ("--cov-report=", "--cov-fail-under=0")
     run_module(DEV, "pytest", "tests/unit", "--cov", *quietly, "-n", "2")
-    run_module(DEV, "coverage", "report", f"--omit=src/{PACKAGE}/testing/*")
+    run_module(DEV, "coverage", "report", f"--omit={','.join(WITH_A_SUITE)}")
 
 
 def lowest(options: argparse.Namespace) -> None:
-    """Run the suites of units and of the testing kit on the oldest supported starlette and anyio."""
+    """Run the quick suites on the oldest supported starlette and anyio."""
     set_up(LOWEST)
-    set_up_debian_packages()  # The unit suite has a Redis of its own, too.
+    set_up_debian_packages()  # For Redis.
     for name in ("starlette", "anyio"):
         version = output_of(
             LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"
         )
         say(f"{name} {(version or 'is missing').strip()}")
     # No marker: on uvloop, too.
-    usual = ("tests/unit", "tests/kit", "-m", "", "-n", "2")
+    usual = (*QUICK_SUITES, "-m", "", "-n", "2")
     run_module(LOWEST, "pytest", *(options.pytest_arguments or usual))
 
 
