@@ -614,6 +614,8 @@ class Follower:
                 if left <= 0 or self._loop is None:
                     raise
                 await anyio.sleep(min(pause, left))
+                if self._loop is None:
+                    raise  # The lifespan has ended meanwhile.
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 job.channel.published(position)

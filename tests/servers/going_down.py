@@ -486,6 +486,9 @@ WAYS = (
             # On trio hypercorn closes a connection before it has sent the last END_STREAM, whatever
             # the application (0.18.0).
             cuts_the_last=kind == "trio",
+            # On asyncio it trips, in about one of five on a busy machine, over what a client still
+            # says while it closes the connection, when its streams have ended (0.18.0).
+            own_fault="APPLICATION_DATA_AFTER_CLOSE_NOTIFY" if kind == "asyncio" else "",
         )
         for kind in ("asyncio", "trio")
     ),
