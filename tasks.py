@@ -72,11 +72,7 @@ class Environment:
 
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/backends")
 # Parts of the package that are covered by another suite than tests/unit.
-WITH_A_SUITE = (
-    f"src/{PACKAGE}/testing/*",
-    f"src/{PACKAGE}/backends/redis.py",
-    f"src/{PACKAGE}/backends/sqlite.py",
-)
+WITH_A_SUITE = (f"src/{PACKAGE}/testing/*", f"src/{PACKAGE}/backends/*")
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
