@@ -158,9 +158,9 @@ class Follower:
         self.expire = expire
         self.away_since: str | None = None
         """Since when the log has been out of reach."""
-        self.losses = 0
+        self.losses: int = 0
         """How often the connection to the log was lost."""
-        self.catch_ups = 0
+        self.catch_ups: int = 0
         """How often something had to be read from the log because it wasn't heard."""
         self._backend = backend
         self._publish_wait = publish_wait

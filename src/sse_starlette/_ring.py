@@ -36,15 +36,15 @@ class Ring:
             head: how many events it has already.
         """
         self.epoch = epoch
-        self.head = head
-        self.oldest = head + 1
-        self.origin = head
+        self.head: int = head
+        self.oldest: int = head + 1
+        self.origin: int = head
         """Where it was begun, or begun anew after a hole."""
-        self.floor = 0
+        self.floor: int = 0
         """Up to here nothing can be remembered any more. What lies between may be put before."""
-        self.hole = 0
+        self.hole: int = 0
         """Up to here something is missing that was never here."""
-        self.size = 0
+        self.size: int = 0
         self._events = events
         self._bytes = bytes_
         self._seconds = seconds

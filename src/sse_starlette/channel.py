@@ -171,10 +171,10 @@ class Channel:
         self._disconnected = 0
         self._resets: Counter[GapReason] = Counter()
         if follower is not None:
-            self.limits = Limits(history, history_seconds, follower.expire)
+            self.limits: Limits = Limits(history, history_seconds, follower.expire)
             """How much of the channel the log is to keep."""
-            self.asked = 0
-            self.answered = 0
+            self.asked: int = 0
+            self.answered: int = 0
             # Who waits for a look into the log, and for which one.
             self._askers: weakref.WeakKeyDictionary[Subscription, int] = weakref.WeakKeyDictionary()
             # Who is new and doesn't know its place yet, and from where on it has to get everything.
