@@ -51,7 +51,7 @@ __all__ = [
     "last_event_id",
 ]
 
-logger = logging.getLogger("sse_starlette.channel")
+_logger = logging.getLogger("sse_starlette.channel")
 
 Slow: TypeAlias = Literal["disconnect", "reset", "latest"]
 """
@@ -698,14 +698,14 @@ class Channel:
             hash(key)
         except Exception:
             # Here nobody can be told; whoever published it was told if it failed there.
-            logger.exception("latest_by failed for an event of channel %r", self.name)
+            _logger.exception("latest_by failed for an event of channel %r", self.name)
             return _NO_KEY
         return key
 
     def _log_failed_close(self, outcome: Future[str]) -> None:
         error = outcome.exception()
         if error is not None and not isinstance(error, ChannelClosed):
-            logger.error("channel %r could not be closed", self.name, exc_info=error)
+            _logger.error("channel %r could not be closed", self.name, exc_info=error)
 
     def _remember_latest(self, key: object, offset: int, frame: bytes) -> None:
         latest = self._latest

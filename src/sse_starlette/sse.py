@@ -217,7 +217,7 @@ class EventSourceResponse(StreamingResponse):
         if headers is None and type(self).init_headers is StreamingResponse.init_headers:
             usual = (self.media_type, self.charset)
             if usual in _USUAL_HEADERS:
-                self.raw_headers = list(_USUAL_HEADERS[usual])
+                self.raw_headers: list[tuple[bytes, bytes]] = list(_USUAL_HEADERS[usual])
                 return
         ours = MutableHeaders(headers)
         ours.setdefault("Cache-Control", "no-store")
