@@ -1171,6 +1171,7 @@ async def test_client_that_leaves_is_noticed_behind_middleware(
 
     async with connect(app_of(endpoint, *middleware), headers=BROWSER) as stream:
         await stream.expect(data="1")
+        await settled()  # The source waits now, and no longer for its event to be sent.
 
     assert source.seen == ["begun", "cancelled", "closed"]
     assert notes.calls == ["http.disconnect", "client", "background"]
