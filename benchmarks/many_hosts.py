@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import socket
 import subprocess
@@ -17,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlencode
 
 from . import environments as where
-from .servers import START_SECONDS, TICKS, free_port, loading
+from .servers import START_SECONDS, TICKS, answer_to, free_port, loading
 
 CLIENTS = 10
 RATE = 100
@@ -51,15 +48,9 @@ class Process:
 
     def publish(self, *, seconds: float, rate: float) -> int:
         """Publish one event after the other; return how many there were."""
-        query = urlencode({"to": "channel", "seconds": seconds, "rate": rate})
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with contextlib.closing(connection):
-            connection.request("GET", f"/control/publish?{query}")
-            answer = connection.getresponse()
-            body = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"publishing failed: {answer.status}")
-        published: int = json.loads(body)
+        published: int = answer_to(
+            self.port, "publish", 60, to="channel", seconds=seconds, rate=rate
+        )
         return published
 
     def cpu_seconds(self) -> float:

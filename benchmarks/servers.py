@@ -119,6 +119,23 @@ def free_port() -> int:
         return port
 
 
+def answer_to(port: int, order: str, timeout: float, **query: object) -> Any:
+    """
+    Have the application on a port do something; return what it answers.
+
+    Raises:
+        RuntimeError: it answers with an error.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/control/{order}?{urlencode(query)}")
+        answer = connection.getresponse()
+        body = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"{order}: {answer.status}")
+    return json.loads(body) if body else None
+
+
 def python_of(contender: Contender) -> tuple[Path, dict[str, str]]:
     """Return the interpreter of a Python contender, and its variables."""
     ours = "ours" in contender.needs
@@ -214,14 +231,10 @@ class Server:
         """Have it do something; return what it answers."""
         if self.contender.kind == "nginx":
             return self._order_nginx(order, **query)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        with contextlib.closing(connection):
-            connection.request("GET", f"/control/{order}?{urlencode(query)}")
-            answer = connection.getresponse()
-            body = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{self.contender.title}, {order}: {answer.status}: {self.said()}")
-        return json.loads(body) if body else None
+        try:
+            return answer_to(self.port, order, timeout, **query)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self.contender.title}, {error}: {self.said()}") from None
 
     def _order_nginx(self, order: str, **query: Any) -> Any:
         """Publish from here: nginx has no application that could."""

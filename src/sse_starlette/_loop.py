@@ -151,9 +151,13 @@ def current_loop() -> Loop:
     """The loop that runs the calling task."""
     if (loop := stand_in.get()) is not None:
         return loop
+    return AsyncioLoop() if is_on_asyncio() else TrioLoop()
+
+
+def is_on_asyncio() -> bool:
+    """Whether the calling task is one of asyncio's."""
     try:
-        task = asyncio.current_task()
+        # A trio program that is a guest of an asyncio loop has that loop, but no asyncio task.
+        return asyncio.current_task() is not None
     except RuntimeError:
-        task = None
-    # A trio program that is a guest of an asyncio loop has that loop, but no asyncio task.
-    return TrioLoop() if task is None else AsyncioLoop()
+        return False

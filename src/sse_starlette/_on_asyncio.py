@@ -171,11 +171,12 @@ class AsyncioAlarm:
 class AsyncioTasks:
     """Tasks that are over when the `async with` is."""
 
-    __slots__ = ("_loop", "_tasks", "_waiting")
+    __slots__ = ("_failure", "_loop", "_tasks", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tasks: list[asyncio.Task[object]] = []
+        self._failure: BaseException | None = None
         self._waiting: AsyncioWakeUp | None = None
 
     def start_soon(self, run: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
@@ -191,8 +192,9 @@ class AsyncioTasks:
                     task.cancel()
 
     def _ended(self, task: asyncio.Task[object]) -> None:
-        if task in self._tasks and (task.cancelled() or task.exception() is None):
-            self._tasks.remove(task)
+        self._tasks.remove(task)
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
         if self._waiting is not None:
             self._waiting.set()
 
@@ -203,21 +205,14 @@ class AsyncioTasks:
         if kind is GeneratorExit:
             return  # The loop has been closed, and nobody waits any more.
         interrupted: asyncio.CancelledError | None = None
-        failure: BaseException | None = None
-        if self._tasks:
-            self._waiting = AsyncioWakeUp(self._loop)
+        self._waiting = AsyncioWakeUp(self._loop)
         while self._tasks:
-            for task in [task for task in self._tasks if task.done()]:
-                self._tasks.remove(task)
-                if not task.cancelled():
-                    failure = task.exception()
-            if self._tasks and self._waiting is not None:
-                try:
-                    await self._waiting
-                except asyncio.CancelledError as exc:
-                    interrupted = exc
-        if failure is not None:
-            raise failure
+            try:
+                await self._waiting
+            except asyncio.CancelledError as exc:
+                interrupted = exc
+        if self._failure is not None:
+            raise self._failure
         if interrupted is not None:
             raise interrupted
 

@@ -206,7 +206,7 @@ class TrioReins:
 
 def _leaves_nursery() -> bool:
     """Whether the calling task is on its way out of a nursery, or has to be."""
-    import trio.lowlevel  # noqa: PLC0415
+    import trio.lowlevel  # noqa: PLC0415  (see TrioLoop)
 
     nurseries = trio.lowlevel.current_task().child_nurseries
     return any(nursery.cancel_scope.cancel_called for nursery in nurseries)

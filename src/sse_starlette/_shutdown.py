@@ -21,7 +21,7 @@ import sys
 import threading
 import weakref
 
-# What `signal` is made of. That makes an enum member of each answer, or tries to: 30 µs for a handler.
+# What `signal` is made of; the type checker doesn't know it. `signal` makes an enum member of each answer, or tries to: 30 µs for a handler.
 from _signal import getsignal  # type: ignore[import-not-found]
 from _signal import signal as set_signal
 from functools import partial, wraps

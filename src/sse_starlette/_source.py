@@ -187,10 +187,7 @@ class SourceFeed(Feed):
                     turn, sends = self.runs_since, 0
                 sends += 1
                 self._turn_room -= size
-                if not self._writer_told:
-                    # Where the loop can do that, this sends them.
-                    self._writer_told = True
-                    self._wake()
+                self._tell_writer()
                 if self._stopping:
                     return
                 if (
@@ -213,6 +210,12 @@ class SourceFeed(Feed):
                         continue
             step = step_on()
 
+    def _tell_writer(self) -> None:
+        # Where the loop can do that, this sends the frames.
+        if not self._writer_told:
+            self._writer_told = True
+            self._wake()
+
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
         if not self._frames and not self._sending:
@@ -224,9 +227,8 @@ class SourceFeed(Feed):
         self._blocked = False
 
     def about_to_wait(self) -> None:
-        if self._frames and not self._writer_told:
-            self._writer_told = True
-            self._wake()
+        if self._frames:
+            self._tell_writer()
         if self._pushed:
             self._turn_room = JOINED_BYTES
             self._judge()

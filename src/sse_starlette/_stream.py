@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -260,7 +261,7 @@ class Stream:
         """
         self.feed.open(self._wake.run)
         async with self._tasks:
-            self._tasks.start_soon(self._write_and_close, head)
+            self._tasks.start_soon(partial(self._write_and_close, head=head))
             try:
                 with self._watching:
                     await self._watch_for_disconnect()
@@ -271,14 +272,14 @@ class Stream:
             except anyio.get_cancelled_exc_class():
                 self._being.cancel()
                 with anyio.CancelScope(shield=True):
-                    await self._see_to_the_end(head)
+                    await self._see_to_the_end(head=head)
                 # What a scope of anyio has cancelled has to end with the exception that it knows.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
         if self._failure is not None:
             raise self._failure
 
-    async def _see_to_the_end(self, head: bool) -> None:  # noqa: FBT001
+    async def _see_to_the_end(self, *, head: bool) -> None:
         if not self._begun:
             # Its task begins in the next turn, unless it was cancelled before that, as by the end of
             # `asyncio.run`. Then the rest is done here.
@@ -286,12 +287,12 @@ class Stream:
             await anyio.lowlevel.checkpoint()
             if not self._begun:
                 self.end("cancelled")
-                await self._write_and_close(head)
+                await self._write_and_close(head=head)
             self._being.cancel()
         while not self._over:
             await self._finished
 
-    async def _write_and_close(self, head: bool) -> None:  # noqa: FBT001  (a task has no keywords)
+    async def _write_and_close(self, *, head: bool) -> None:
         self._begun = True
         with self._being:
             try:

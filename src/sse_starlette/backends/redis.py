@@ -48,6 +48,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sse_starlette._cursor import new_epoch
+from sse_starlette._loop import is_on_asyncio
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 
 from .base import Backend, Entry, Page, Position, last_stretch
@@ -333,11 +334,7 @@ class RedisLog(Backend):
         Raises:
             RuntimeError: the loop isn't asyncio's.
         """
-        try:
-            task = asyncio.current_task()
-        except RuntimeError:
-            task = None
-        if task is None:
+        if not is_on_asyncio():
             raise RuntimeError("RedisLog needs asyncio: redis-py runs on no other event loop.")
         self._client = client = self._given or self._make_client()
         self._turns = asyncio.Semaphore(_TURNS)
