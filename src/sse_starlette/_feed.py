@@ -22,7 +22,7 @@ class Feed(ABC):
 
     The writer calls `open` once, starts `run` beside itself, then takes and sends until the feed has
     ended. Whatever happens, `stop` is called and `run` comes to its end: there a feed gives back all
-    that it holds.
+    that it holds, and `wake` with it, so that a stream that is over goes without the garbage collector.
     """
 
     ended: bool = False
@@ -36,6 +36,9 @@ class Feed(ABC):
 
     joins: bool = True
     """Whether `take` may join frames. Set by the writer before it opens the feed."""
+
+    drained: bool = False
+    """Whether `take` would give nothing now: `wake` is called before it does. False: that's not known."""
 
     has_work: bool = True
     """Whether `run` is needed at all. What has none must be done when `stop` returns."""

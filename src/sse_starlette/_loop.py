@@ -23,23 +23,32 @@ class WakeUp(Protocol):
     def set(self) -> None:
         """Have the loop run the waiting task soon, if there is one."""
 
-    def run(self) -> None:
-        """
-        Run the waiting task now, where the loop can do that, until it waits again; else do as `set` does.
-
-        A task that is woken so often pays for a switch with each `set`. Only for callers that are
-        done with what they do: whatever the task does has been done when this returns.
-        """
-
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait to be woken. May return although nothing happened: look again, then wait again."""
+
+
+class Standby(WakeUp, Protocol):
+    """
+    A wake-up whose waiting task needn't be woken for what others can do in its name.
+
+    A task that is woken so often pays for a switch each time.
+    """
+
+    def act(self, run: Callable[[], Coroutine[Any, Any, None]], /) -> bool:
+        """
+        Do what the waiting task would do, `await run()`, in its name and now; it goes on waiting.
+
+        False if it is to be woken (`set`): the loop can't do that, or nobody waits, and nothing has been
+        done; or what was begun waits or has failed. The waiting task then awaits the rest of it within
+        its `await`, which raises what it raises.
+        """
 
 
 class Alarm(Protocol):
     """Rings at one time at the most; setting it again moves it."""
 
     def set(self, when: float) -> None:
-        """Ring at `when`, on the loop's clock."""
+        """Ring at `when`, on the loop's clock; up to 20 ms late if that's a second off or more."""
 
     def stop(self) -> None:
         """Don't ring. May be called twice."""
@@ -117,6 +126,9 @@ class Loop(Protocol):
 
     def wake_up(self) -> WakeUp:
         """A new wake-up, for one waiting task."""
+
+    def standby(self) -> Standby:
+        """A new standby, for one waiting task."""
 
     def alarm(self, ring: Callable[[], None], beside: Beside, /) -> Alarm:
         """A new alarm that calls `ring`; where the loop has no timers its task runs in `beside`."""

@@ -4,9 +4,9 @@ No anyio here: its task group and cancel scopes cost an idle stream several time
 and what has to be right, a cancellation that comes once and is never mistaken for another, asyncio
 does by counting (`Task.cancelling`). What a change here must keep:
 
-- A task that `run` switches to is a task like any other: it's the current one while it runs, in its
-  own context, and whoever switched to it is the current one again afterwards. That is what Python's
-  own eager tasks do, by the functions that "Extending asyncio" in its documentation names.
+- What is done in the name of a task that waits (`act`) can't tell: that task is the current one
+  meanwhile, in its own context, and whoever acts for it is the current one again afterwards. That is
+  what Python's own eager tasks do, by the functions that "Extending asyncio" in its documentation names.
 - Nothing is cancelled that has not been asked to be, and each `cancel` is taken back by `uncancel` where
   the task goes on.
 """
@@ -17,14 +17,15 @@ import asyncio
 import math
 import time
 import types
-from asyncio import _get_running_loop, current_task
+from asyncio import current_task
 from asyncio.tasks import _enter_task as enter_task
 from asyncio.tasks import _leave_task as leave_task
+from contextvars import Context
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from contextvars import Context
 
     from ._led import Led
 
@@ -45,6 +46,9 @@ class AsyncioLoop:
 
     def wake_up(self) -> AsyncioWakeUp:
         return AsyncioWakeUp(self._loop)
+
+    def standby(self) -> AsyncioStandby:
+        return AsyncioStandby(self._loop)
 
     def alarm(self, ring: Callable[[], None], beside: object) -> AsyncioAlarm:  # noqa: ARG002  (trio needs it)
         return AsyncioAlarm(self._loop, ring)
@@ -70,20 +74,19 @@ class AsyncioLoop:
 
 class AsyncioWakeUp:
     """
-    As much of a future as a task needs to wait for it, and to be run by whoever wakes it.
+    As much of a future as a task needs to wait for it.
 
-    `anyio.Event` costs some three times as much, and a stream waits for every event.
+    `anyio.Event` costs some three times as much, and a source may wait for every event.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_resume", "_waits")
+    __slots__ = ("_asyncio_future_blocking", "_context", "_failure", "_loop", "_resume")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self._resume: Callable[[Any], object] | None = None
         self._context: Context | None = None
-        self._waits = False
-        self._cancelled: asyncio.CancelledError | None = None
+        self._failure: BaseException | None = None
 
     def set(self) -> None:
         resume = self._resume
@@ -95,31 +98,7 @@ class AsyncioWakeUp:
                 if not self._loop.is_closed():
                     raise
 
-    def run(self) -> None:
-        resume, context = self._resume, self._context
-        if resume is None or context is None:
-            return
-        loop = self._loop
-        if _get_running_loop() is not loop:
-            # It stands still; or it has been closed, and what is left of its tasks is thrown away.
-            self.set()
-            return
-        self._resume = None
-        running = current_task(loop)
-        if running is not None:
-            leave_task(loop, running)
-        try:
-            context.run(resume, self)
-        except RuntimeError:
-            # Whoever runs now has the context of the one that waits.
-            if not self._waits:
-                raise
-            loop.call_soon(resume, self, context=context)
-        finally:
-            if running is not None:
-                enter_task(loop, running)
-
-    def __await__(self) -> Generator[AsyncioWakeUp, None, None]:
+    def __await__(self) -> Generator[Any, Any, None]:
         self._asyncio_future_blocking = True
         # Yields once. A generator that does so costs three times as much.
         return iter((self,))  # type: ignore[return-value]
@@ -132,40 +111,217 @@ class AsyncioWakeUp:
     def add_done_callback(self, resume: Callable[[Any], object], *, context: Context) -> None:
         self._resume = resume
         self._context = context
-        self._waits = True
 
     def cancel(self, msg: object = None) -> bool:
         if self._resume is None:
             return False
         # anyio knows its own cancellations by their message.
-        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self._failure = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         self.set()
         return True
 
     def result(self) -> None:
-        self._waits = False
-        if self._cancelled is not None:
-            cancelled, self._cancelled = self._cancelled, None
-            raise cancelled
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+
+class AsyncioStandby(AsyncioWakeUp):
+    """A wake-up whose waiting task needn't be woken for what others can do in its name."""
+
+    __slots__ = ("_begun", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._task: asyncio.Task[Any] | None = None
+        # What was begun in the task's name and waits, and what for.
+        self._begun: tuple[Coroutine[Any, Any, None], object] | None = None
+
+    def act(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        loop, task, context = self._loop, self._task, self._context
+        # A loop that stands still has been closed, and what is left of its tasks is thrown away.
+        if self._resume is None or task is None or context is None or not loop.is_running():
+            return False
+        coroutine = run()
+        actor = current_task(loop)
+        if actor is not None:
+            leave_task(loop, actor)
+        enter_task(loop, task)
+        try:
+            waits_for = context.run(next, coroutine.__await__(), _DONE)
+        except BaseException as exc:  # It's for the waiting task: raised there.
+            if isinstance(exc, RuntimeError) and getcoroutinestate(coroutine) == CORO_CREATED:
+                # Whoever acts has the context of the task, and it can't be entered twice.
+                coroutine.close()
+            else:
+                self._failure = exc
+            return False
+        finally:
+            leave_task(loop, task)
+            if actor is not None:
+                enter_task(loop, actor)
+        if waits_for is _DONE:
+            return True
+        self._begun = coroutine, waits_for
+        return False
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self._task = current_task(self._loop)
+        self._asyncio_future_blocking = True
+        thrown: BaseException | None = None
+        try:
+            yield self
+        except BaseException as exc:  # It's for what was begun, if anything was.
+            if self._begun is None:
+                raise
+            thrown = exc
+        if self._begun is not None:
+            (coroutine, waits_for), self._begun = self._begun, None
+            yield from _rest(coroutine, waits_for, thrown)
+
+
+_DONE = object()
+
+
+def _rest(
+    coroutine: Coroutine[Any, Any, None], waits_for: object, thrown: BaseException | None
+) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that waits for something, or first throw something into it."""
+    outcome: Any = None
+    try:
+        while True:
+            if thrown is None:
+                try:
+                    outcome = yield waits_for
+                except BaseException as exc:  # It's for the coroutine: thrown there.
+                    thrown = exc
+            if thrown is None:
+                waits_for = coroutine.send(outcome)
+            else:
+                to_throw, thrown = thrown, None
+                waits_for = coroutine.throw(to_throw)
+    except StopIteration:
+        pass
 
 
 class AsyncioAlarm:
-    __slots__ = ("_handle", "_loop", "_ring")
+    __slots__ = ("_loop", "_ring", "_set")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
         self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
+        self._set: asyncio.TimerHandle | tuple[_Clock, int] | None = None
 
     def set(self, when: float) -> None:
         self.stop()
-        if when < math.inf:
-            self._handle = self._loop.call_at(when, self._ring)
+        if when < self._loop.time() + _FAR_SECONDS:
+            self._set = self._loop.call_at(when, self._ring)
+        elif when < math.inf:
+            self._set = _clock_of(self._loop).set(self, when)
 
     def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        if isinstance(self._set, tuple):
+            clock, tick = self._set
+            clock.stop(self, tick)
+        elif self._set is not None:
+            self._set.cancel()
+        self._set = None
+
+    def ring(self) -> None:
+        self._set = None
+        self._ring()
+
+
+_FAR_SECONDS = 1.0
+"""Alarms as far off as this share one timer, and ring up to a tick late."""
+_TICK_SECONDS = 0.02
+_RUNG_AT_ONCE = 100
+"""After so many alarms the loop gets its turn."""
+
+
+class _Clock:
+    """
+    Rings the alarms of one loop that are far off, by one timer.
+
+    Ten thousand silent streams are as many alarms. A timer for each is a handle and a place in the
+    loop's heap; here it is a place in the dict of those that ring at the same tick.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._alarms: dict[int, dict[AsyncioAlarm, None]] = {}
+        self._next: float = math.inf
+        self._timer: asyncio.Handle | None = None
+
+    def set(self, alarm: AsyncioAlarm, when: float) -> tuple[_Clock, int]:
+        tick = math.ceil(when / _TICK_SECONDS)
+        self._alarms.setdefault(tick, {})[alarm] = None
+        if tick < self._next:
+            self._wait_for(tick)
+        return self, tick
+
+    def stop(self, alarm: AsyncioAlarm, tick: int) -> None:
+        alarms = self._alarms[tick]
+        del alarms[alarm]
+        if not alarms:
+            del self._alarms[tick]
+            if not self._alarms:
+                self._end()
+
+    def _wait_for(self, tick: int) -> None:
+        self._stop_timer()
+        self._next = tick
+        # In nobody's context: it would be kept for all that come after.
+        self._timer = self._loop.call_at(tick * _TICK_SECONDS, self._ring, context=Context())
+
+    def _ring(self) -> None:
+        # The timer may come a little early, as its loop rounds.
+        until = max(self._next, self._loop.time() // _TICK_SECONDS)
+        rung = 0
+        for tick in sorted(one for one in self._alarms if one <= until):
+            # Whoever rings may set and stop others.
+            while alarms := self._alarms.get(tick):
+                if rung == _RUNG_AT_ONCE:
+                    self._timer = self._loop.call_soon(self._ring, context=Context())
+                    return
+                rung += 1
+                alarm = next(iter(alarms))
+                del alarms[alarm]
+                if not alarms:
+                    del self._alarms[tick]
+                try:
+                    alarm.ring()
+                except Exception as exc:
+                    self._loop.call_exception_handler(
+                        {"message": "an alarm raised when its time had come", "exception": exc}
+                    )
+        if self._alarms:
+            self._wait_for(min(self._alarms))
+        else:
+            self._end()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self._stop_timer()
+        if _CLOCKS.get(self._loop) is self:
+            del _CLOCKS[self._loop]
+
+
+_CLOCKS: dict[asyncio.AbstractEventLoop, _Clock] = {}
+"""The clock of each loop that has alarms far off."""
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> _Clock:
+    clock = _CLOCKS.get(loop)
+    if clock is None:
+        for other in list(_CLOCKS):
+            if other.is_closed():  # In mid-stream: nobody has stopped its alarms.
+                _CLOCKS.pop(other, None)
+        clock = _CLOCKS[loop] = _Clock(loop)
+    return clock
 
 
 class AsyncioTasks:
@@ -310,8 +466,10 @@ class AsyncioReins:
                 self._waits = False
         finally:
             self._task = None
+            outcome = None  # An exception knows this frame by its traceback, and would live in its own circle.
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
 
     def _bound(self) -> None:
         """Do what is due before a source waits that is to end, or is at it."""

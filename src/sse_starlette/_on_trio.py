@@ -35,6 +35,9 @@ class TrioLoop:
     def wake_up(self) -> TrioWakeUp:
         return TrioWakeUp()
 
+    def standby(self) -> TrioStandby:
+        return TrioStandby()
+
     def alarm(self, ring: Callable[[], None], beside: Any) -> TrioAlarm:
         return TrioAlarm(ring, beside)
 
@@ -71,12 +74,16 @@ class TrioWakeUp:
         if self._event is not None:
             self._event.set()
 
-    def run(self) -> None:
-        self.set()
-
     def __await__(self) -> Generator[Any, Any, None]:
         self._event = anyio.Event()
         return self._event.wait().__await__()
+
+
+class TrioStandby(TrioWakeUp):
+    __slots__ = ()
+
+    def act(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:  # noqa: ARG002  (asyncio can)
+        return False
 
 
 class TrioAlarm:

@@ -11,6 +11,8 @@ from ._feed import JOINED_BYTES
 
 _MOST_JOINS = 32
 """Joined stretches that are kept for others at the same position."""
+_NONE = (b"", -1)
+"""No frame, and the offset of none."""
 
 
 class Ring:
@@ -53,6 +55,8 @@ class Ring:
         self._first = head + 1
         self._times: list[float] = []
         self._joins: dict[int, tuple[bytes, int]] = {}
+        self.newest: tuple[bytes, int] = _NONE
+        """The newest frame and its offset, for whoever has all that comes before it; no lock is needed."""
 
     def __len__(self) -> int:
         return self.head + 1 - self.oldest
@@ -69,6 +73,7 @@ class Ring:
         self._frames.append(frame)
         self._times.append(now)
         self._joins.clear()
+        self.newest = frame, self.head
         self.expire(now)
         return self.head
 
@@ -87,6 +92,8 @@ class Ring:
             self.oldest = oldest
             self.floor = oldest - 1
             self._joins.clear()
+            if oldest > head:
+                self.newest = _NONE
         gone = oldest - first
         if gone > 64 and gone > len(frames) // 8:
             del frames[:gone]
@@ -123,6 +130,7 @@ class Ring:
         self._frames.clear()
         self._times.clear()
         self._joins.clear()
+        self.newest = _NONE
 
     def holds(self, offset: int) -> bool:
         """Whether all that came after `offset` is here."""
@@ -134,8 +142,6 @@ class Ring:
 
         Everything after `after` must be here (`holds`), and something must be.
         """
-        if after == self.head - 1:
-            return self._frames[-1], self.head
         joined = self._joins.get(after)
         if joined is None:
             start = end = after + 1 - self._first

@@ -52,6 +52,9 @@ _sync_steps = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("sse_starlette_sync_s
 class SourceFeed(Feed):
     """The frames of one async or sync iterable, which this feed owns from now on."""
 
+    # `take` takes all, and whoever makes a frame then tells the writer.
+    drained = True
+
     def __init__(
         self,
         content: object,
@@ -134,6 +137,7 @@ class SourceFeed(Feed):
         finally:
             self.ended = True
             self._wake()
+            self._wake = _wake_nobody
 
     async def _drive(self) -> None:
         cancelled = anyio.get_cancelled_exc_class()

@@ -57,6 +57,7 @@ class Stream:
         "_begun",
         "_being",
         "_beside",
+        "_called",
         "_completed",
         "_drain_alarm",
         "_draining",
@@ -82,6 +83,7 @@ class Stream:
         "_sending",
         "_sending_since",
         "_sent_at",
+        "_standing_by",
         "_start",
         "_start_alone",
         "_started",
@@ -160,7 +162,9 @@ class Stream:
         self._grace = grace
         self._farewell_frame = farewell_frame
 
-        self._wake = loop.wake_up()
+        self._wake = loop.standby()
+        self._standing_by = False
+        self._called = False
         self._tasks = loop.tasks()
         # The task that called `run` waits for the client to leave; a task of its own writes. Not the
         # other way round: each wake-up would go through all that an application is wrapped in.
@@ -259,7 +263,7 @@ class Stream:
             SendTimeoutError: a send took longer than `send_timeout`.
             Exception: what the feed, `send` or `beside` raised, as it was raised.
         """
-        self.feed.open(self._wake.run)
+        self.feed.open(self._go_on)
         async with self._tasks:
             self._tasks.start_soon(partial(self._write_and_close, head=head))
             try:
@@ -395,8 +399,25 @@ class Stream:
             self._alarm.set(self._sent_at + self._ping_interval)
 
     async def _write_frames(self) -> None:
-        feed, send, now = self.feed, self._send, self.loop.time
         while self.reason is None:
+            await self._send_what_is_due()
+            if self.reason is not None:
+                return
+            if not self.feed.ended:
+                self._standing_by = True
+                await self._wake
+                self._standing_by = False
+            elif self.feed.error is not None:
+                self._feed_error_seen = True
+                self.end("error", self.feed.error)
+            else:
+                return
+
+    async def _send_what_is_due(self) -> None:
+        """Send frames and pings as long as there are any; done by the writer, or in its name."""
+        feed, send = self.feed, self._send
+        while self.reason is None:
+            self._called = False
             if frames := feed.take():
                 # What _send_frames does; without its calls, for this is done for each event.
                 self._sending = True
@@ -404,8 +425,10 @@ class Stream:
                     self._bound_send(self._send_timeout)
                 await send({"type": "http.response.body", "body": frames, "more_body": True})
                 self._sending = self._ping_due = False
-                self._sent_at = now()
+                self._sent_at = self.loop.time()
                 feed.sent()
+                if feed.drained and not self._called:
+                    return
             elif self._ping_due:
                 try:
                     ping = self._ping_frame() + feed.ping()
@@ -413,13 +436,20 @@ class Stream:
                     self.end("error", exc)
                 else:
                     await self._send_frames(ping)
-            elif not feed.ended:
-                await self._wake
-            elif feed.error is not None:
-                self._feed_error_seen = True
-                self.end("error", feed.error)
             else:
                 return
+
+    def _go_on(self) -> None:
+        """Send what is due, in the name of the writer if it only stands by; else wake it."""
+        self._called = True
+        if self._standing_by:
+            # Not also for what happens in that send.
+            self._standing_by = False
+            if self._wake.act(self._send_what_is_due):
+                self._standing_by = True
+                if self.reason is None and not self.feed.ended:
+                    return
+        self._wake.set()
 
     async def _complete(self) -> None:
         """Send what belongs at the end of the body, once."""
@@ -510,17 +540,14 @@ class Stream:
                 self._timeout_alarm.set(until)
 
     def _on_alarm(self) -> None:
-        now = self.loop.time()
-        due = self._sent_at + self._ping_interval
-        if self._sending:
-            # The client takes nothing at the moment; a ping would only wait in the same line.
-            due = now + self._ping_interval
-        elif due <= now:
+        now, interval = self.loop.time(), self._ping_interval
+        # While something is being sent, the client takes nothing; a ping would only wait in the same line.
+        if not self._sending and self._sent_at + interval <= now:
             self._ping_due = True
-            self._wake.run()
-            due = now + self._ping_interval
+            self._go_on()
         if self._alarm is not None:
-            self._alarm.set(due)
+            silent_since = self._sent_at
+            self._alarm.set((silent_since if silent_since + interval > now else now) + interval)
 
     async def _watch_for_disconnect(self) -> None:
         try:

@@ -510,6 +510,12 @@ class Channel:
         """Join the frames after `after`, as `Ring.read` does; None if they're no longer here."""
         if ring is not self._ring:
             return None
+        newest = ring.newest
+        if newest[1] == after + 1:
+            # What nearly everybody wants. Nothing comes between in this sum either, with the GIL; without
+            # it, two loops may lose a few of what is only counted.
+            self._delivered += 1
+            return newest
         if after == ring.head:
             return b"", after
         with self._lock:

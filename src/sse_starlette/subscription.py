@@ -155,6 +155,8 @@ class Subscription(Feed):
         self.has_work: bool = on_gap is not None or snapshot is not None
         self._preparing: anyio.CancelScope | None = None
         self._wake: Callable[[], None] = _wake_nobody
+        self.call: Callable[[], None] = _wake_nobody
+        """Look for something new; on the subscription's loop."""
         self._own_wake_up: WakeUp | None = None
         self._work: WakeUp | None = None
         self._wake_work: Callable[[], None] = _wake_nobody
@@ -216,7 +218,7 @@ class Subscription(Feed):
         loop = current_loop()
         self._work = loop.wake_up()
         self._wake_work = self._work.set
-        self._wake = wake
+        self._wake = self.call = wake
         for channel in self._channels:
             channel.join(self, loop)
         if not self.has_work and self._unsettled is None:
@@ -242,18 +244,16 @@ class Subscription(Feed):
                 self._before.clear()
             for channel in self._channels:
                 channel.leave(self)
+            self._wake = self.call = _wake_nobody
             if self._preparing is not None:
                 self._preparing.cancel()
-
-    def call(self) -> None:
-        """Look for something new; on the subscription's loop."""
-        self._wake()
 
     def sent(self) -> None:
         pass
 
     def take(self) -> bytes:
         self._taken_from = True
+        self.drained = False
         if self._before:
             count = len(self._before) if self.joins else 1
             before = b"".join(self._before[:count])
@@ -272,11 +272,12 @@ class Subscription(Feed):
         if found is None:
             return self._fall_behind(0)
         frames, self._offsets[0] = found
-        if not frames:
-            if closed:
-                self._end()
-            elif channel.follower is not None:
-                return self._news_of_the_log()
+        if frames:
+            self.drained = not closed and found is self._rings[0].newest
+        elif closed:
+            self._end()
+        elif channel.follower is not None:
+            return self._news_of_the_log()
         return frames
 
     def ping(self) -> bytes:
@@ -327,9 +328,10 @@ class Subscription(Feed):
     async def aclose(self) -> None:
         """Give up the subscription, also while another task waits for it; may be called twice."""
         self.ended = True
+        wake = self._wake
         self.stop()
         self._events.clear()
-        self._wake()
+        wake()
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,7 +26,7 @@ import anyio.lowlevel
 import pytest
 
 from sse_starlette._feed import Feed
-from sse_starlette._loop import Alarm, Beside, Loop, WakeUp, current_loop
+from sse_starlette._loop import Alarm, Beside, Loop, Standby, WakeUp, current_loop
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -384,6 +384,9 @@ class StillLoop:
 
     def wake_up(self) -> WakeUp:
         return self._real.wake_up()
+
+    def standby(self) -> Standby:
+        return self._real.standby()
 
     def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
         self.alarms += 1

@@ -19,7 +19,7 @@ from tests.unit.driving import StillLoop
 
 import sse_starlette.channel
 import sse_starlette.hub
-from sse_starlette._loop import Alarm, Beside, Cut, Reins, Tasks, WakeUp, stand_in
+from sse_starlette._loop import Alarm, Beside, Cut, Reins, Standby, Tasks, WakeUp, stand_in
 from sse_starlette.channel import Channel, Subscription
 
 
@@ -41,6 +41,9 @@ class HandLoop:
 
     def wake_up(self) -> WakeUp:
         return HandWakeUp()
+
+    def standby(self) -> Standby:
+        raise NotImplementedError
 
     def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
         raise NotImplementedError
@@ -93,9 +96,6 @@ class HandWakeUp:
     """Wakes nobody, since nothing ever waits."""
 
     def set(self) -> None:
-        pass
-
-    def run(self) -> None:
         pass
 
     def __await__(self) -> Generator[Any, Any, None]:

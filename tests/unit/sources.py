@@ -72,8 +72,9 @@ class Writer:
         """How many frames of `encode` have been sent."""
         self.blocked = False
         self._unblocked = anyio.Event()
-        self._wake = current_loop().wake_up()
-        feed.open(self._wake.run)
+        self._wake = current_loop().standby()
+        self._standing_by = False
+        feed.open(self._go_on)
 
     @property
     def body(self) -> bytes:
@@ -84,15 +85,27 @@ class Writer:
         self._unblocked.set()
 
     async def run(self) -> None:
-        while True:
-            if frames := self.feed.take():
-                self.taken.append(frames)
-                await self._send(frames)
-                self.feed.sent()
-            elif self.feed.ended:
-                return
-            else:
-                await self._wake
+        await self._send_all()
+        while not self.feed.ended:
+            self._standing_by = True
+            await self._wake
+            self._standing_by = False
+            await self._send_all()
+
+    def _go_on(self) -> None:
+        if self._standing_by:
+            self._standing_by = False
+            if self._wake.act(self._send_all):
+                self._standing_by = True
+                if not self.feed.ended:
+                    return
+        self._wake.set()
+
+    async def _send_all(self) -> None:
+        while frames := self.feed.take():
+            self.taken.append(frames)
+            await self._send(frames)
+            self.feed.sent()
 
     async def _send(self, frames: bytes) -> None:
         while self.blocked:

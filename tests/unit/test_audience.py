@@ -97,15 +97,31 @@ def test_whoever_publishes_when_called_is_called_again() -> None:
     assert member.calls == 5
 
 
-def test_after_work_comes_a_pause_as_long_as_the_work() -> None:
+def test_after_work_comes_a_pause_as_long_as_the_work_if_there_is_more_already() -> None:
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
-    work(audience, loop, 0.05)
+    audience.call()
+    loop.turn()
+    audience.call()
+    loop.now += 0.06
+    loop.turn()
+
+    loop.advance(0.05)
+    assert member.calls == 1
+    loop.advance(0.02)
+    assert member.calls == 2
+
+
+def test_after_work_comes_a_third_of_that_pause_if_there_is_nothing_yet() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    work(audience, loop, 0.06)
 
     audience.call()
 
-    loop.advance(0.04)
+    loop.advance(0.01)
     assert member.calls == 1
     loop.advance(0.02)
     assert member.calls == 2

@@ -217,9 +217,7 @@ async def test_an_alarm_set_for_never_does_not_ring() -> None:
     assert rung == []
 
 
-@pytest.mark.parametrize("how", ["set", "run"])
-async def test_whoever_wakes_a_task_may_switch_to_it_and_may_not(how: str) -> None:
-    """The task has run by the next time that everybody waits, whichever the loop does."""
+async def test_a_task_that_is_woken_has_run_by_the_next_time_that_everybody_waits() -> None:
     wake_up = current_loop().wake_up()
     sleeper = Sleeper(wake_up)
 
@@ -227,9 +225,28 @@ async def test_whoever_wakes_a_task_may_switch_to_it_and_may_not(how: str) -> No
         tasks.start_soon(sleeper.run)
         await settle()
         for turn in range(3):
-            getattr(wake_up, how)()
+            wake_up.set()
             await settle()
             assert sleeper.woken == turn + 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_to_it() -> None:
+    standby = current_loop().standby()
+    sleeper = Sleeper(standby)
+    done: list[str] = []
+
+    async def work() -> None:
+        done.append("work")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleeper.run)
+        await settle()
+        acted = standby.act(work)
+        standby.set()
+        await settle()
+        assert done == (["work"] if acted else [])
+        assert sleeper.woken == 1
         tasks.cancel_scope.cancel()
 
 

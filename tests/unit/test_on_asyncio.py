@@ -1,4 +1,4 @@
-"""What is asyncio's own: the wake-up that switches tasks, plain tasks, and how their cancellations are told apart."""
+"""What is asyncio's own: wake-ups, what is done in the name of a waiting task, plain tasks and their cancellations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, on, until
 from tests.unit.sources import settle
 
-from sse_starlette._loop import Cut, Loop, Reins, WakeUp, current_loop
+from sse_starlette._loop import Cut, Loop, Reins, Standby, WakeUp, current_loop
+from sse_starlette._on_asyncio import _CLOCKS, AsyncioAlarm
 
 pytestmark = pytest.mark.anyio
 
@@ -89,310 +90,359 @@ async def over(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
     return task
 
 
+def run_at_once(wake_up: Any) -> None:
+    """Run the task that waits now, before anything that the loop has been asked for."""
+    caller = asyncio.current_task()
+    resume, wake_up._resume = wake_up._resume, None
+    if caller is not None:
+        asyncio.tasks._leave_task(asyncio.get_running_loop(), caller)
+    wake_up._context.run(resume, wake_up)
+    if caller is not None:
+        asyncio.tasks._enter_task(asyncio.get_running_loop(), caller)
+
+
 async def wait_and(wake_up: WakeUp, work: Callable[[], object] = lambda: None) -> None:
     await wake_up
     work()
 
 
-# A wake-up that switches
+# What is done in the name of a task that waits
 
 
-async def test_who_waits_has_run_until_it_waits_again_when_run_returns(
+class Standing:
+    """A task that stands by, and what has been done by it or in its name."""
+
+    def __init__(self, create_task: CreateTask | None = None, **more: Any) -> None:
+        self.standby = current_loop().standby()
+        self.seen: list[object] = []
+        self.task: asyncio.Task[Any] = (create_task or asyncio.create_task)(self._wait(), **more)
+
+    async def _wait(self) -> None:
+        while True:
+            try:
+                await self.standby
+            except KeyError as exc:
+                self.seen.append(exc)
+            else:
+                self.seen.append("woken")
+
+    def note(self, what: object) -> None:
+        self.seen.append((what, asyncio.current_task()))
+
+    async def work(self) -> None:
+        self.note("work")
+
+    async def work_that_waits(self) -> None:
+        self.note("begun")
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self.note("over")
+
+    def act(self, run: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
+        """Act for it as whoever has something for it does."""
+        done = self.standby.act(run or self.work)
+        if not done:
+            self.standby.set()
+        return done
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await over(self.task)
+
+
+async def test_it_is_done_when_the_call_returns_and_the_task_goes_on_waiting(
     create_task: CreateTask,
 ) -> None:
-    wake_up = a_wake_up()
-    seen: list[str] = []
+    one = Standing(create_task)
+    await settle()
+    asyncio.get_running_loop().call_soon(one.seen.append, "nobody runs in between")
 
-    async def waits() -> None:
-        await wake_up
-        seen.append("woken")
-        await wake_up
-        seen.append("woken again")
+    assert one.act()
+    assert one.act()
 
-    task = create_task(waits())
+    assert one.seen == [("work", one.task), ("work", one.task)]
+    await settle()
+    assert one.seen[2:] == ["nobody runs in between"]
+    one.standby.set()
+    await settle()
+    assert one.seen[3:] == ["woken"]
+    await one.end()
+
+
+async def test_what_waits_is_gone_on_with_by_the_task_within_its_wait(
+    create_task: CreateTask,
+) -> None:
+    one = Standing(create_task)
     await settle()
 
-    wake_up.run()
-    assert seen == ["woken"]
-    wake_up.run()
-    assert seen == ["woken", "woken again"]
-    await over(task)
+    assert not one.act(one.work_that_waits)
 
-
-async def test_nobody_else_runs_in_between() -> None:
-    wake_up = a_wake_up()
-    seen: list[str] = []
-    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append("woken")))
+    assert one.seen == [("begun", one.task)]
     await settle()
-    asyncio.get_running_loop().call_soon(seen.append, "was ready")
-
-    wake_up.run()
-
-    assert seen == ["woken"]
-    await over(task)
+    assert one.seen[1:] == [("over", one.task), "woken"]
+    assert one.act()
+    await one.end()
 
 
-async def goes_on_waiting(wake_up: WakeUp) -> None:
-    await wake_up
-    await wake_up
+async def test_what_fails_is_raised_within_the_wait_of_the_task(create_task: CreateTask) -> None:
+    one = Standing(create_task)
+    mistakes = [KeyError("at once"), KeyError("later")]
+
+    async def fails_at_once() -> None:
+        raise mistakes[0]
+
+    async def fails_later() -> None:
+        await asyncio.sleep(0)
+        raise mistakes[1]
+
+    await settle()
+    assert not one.act(fails_at_once)
+    await settle()
+    assert not one.act(fails_later)
+    await settle()
+
+    assert one.seen == mistakes
+    assert one.act()
+    await one.end()
 
 
-async def waits_for_something_else(wake_up: WakeUp) -> None:
-    await wake_up
-    await asyncio.sleep(0)
-    await wake_up
-
-
-async def returns(wake_up: WakeUp) -> None:
-    await wake_up
-
-
-async def raises(wake_up: WakeUp) -> None:
-    await wake_up
-    raise KeyError
-
-
-async def raises_a_runtime_error(wake_up: WakeUp) -> None:
-    await wake_up
-    raise RuntimeError
-
-
-async def cancels_itself(wake_up: WakeUp) -> None:
-    await wake_up
+async def cancels_the_task() -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
-    await wake_up
 
 
-async def raises_a_cancellation(wake_up: WakeUp) -> None:
-    await wake_up
+async def cancels_the_task_and_waits() -> None:
+    await cancels_the_task()
+    await asyncio.get_running_loop().create_future()
+
+
+async def raises_a_cancellation() -> None:
     raise asyncio.CancelledError
+
+
+async def exits() -> None:
+    raise asyncio.InvalidStateError
+
+
+async def returns() -> None:
+    pass
+
+
+async def waits() -> None:
+    await asyncio.sleep(0)
+
+
+async def has_time_limits() -> None:
+    async with asyncio.timeout(SEAT_BELT_SECONDS):
+        with anyio.fail_after(SEAT_BELT_SECONDS):
+            await returns()
 
 
 @pytest.mark.parametrize(
     "behave",
     [
-        goes_on_waiting,
-        waits_for_something_else,
         returns,
-        raises,
-        raises_a_runtime_error,
-        cancels_itself,
+        waits,
+        has_time_limits,
+        exits,
+        cancels_the_task,
+        cancels_the_task_and_waits,
         raises_a_cancellation,
     ],
 )
-async def test_whatever_the_woken_task_does_the_caller_is_the_current_task_again(
-    behave: Callable[[WakeUp], Coroutine[Any, Any, None]], create_task: CreateTask
+async def test_whatever_it_does_the_caller_is_the_current_task_again(
+    behave: Callable[[], Coroutine[Any, Any, None]], create_task: CreateTask
 ) -> None:
-    wake_up = a_wake_up()
+    one = Standing(create_task)
     seen: list[asyncio.Task[Any] | None] = []
 
-    async def waits() -> None:
-        try:
-            await behave(wake_up)
-        finally:
-            seen.append(asyncio.current_task())
-
     async def calls() -> None:
-        wake_up.run()
+        one.act(behave)
         seen.append(asyncio.current_task())
         await settle()
         seen.append(asyncio.current_task())
 
-    task = create_task(waits())
     await settle()
     caller = create_task(calls())
     await over(caller)
-    task.cancel()
-    await over(task)
+    await one.end()
 
-    assert [one for one in seen if one is not task] == [caller, caller]
-    assert seen.count(task) == 1
+    assert seen == [caller, caller]
     assert caller.exception() is None
     # It counts as seen.
-    assert task.cancelled() or isinstance(task.exception(), (KeyError, RuntimeError, type(None)))
+    assert one.task.cancelled() or one.task.exception()
 
 
-async def test_a_callback_without_a_task_may_run_one() -> None:
-    wake_up = a_wake_up()
-    seen: list[asyncio.Task[Any] | None] = []
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_cancellation_of_the_task_is_thrown_into_what_was_begun(
+    swallows: bool, create_task: CreateTask
+) -> None:
+    one = Standing(create_task)
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError as exc:
+            one.note(exc.args)
+            if not swallows:
+                raise
+            await asyncio.sleep(0)
+            one.note("goes on")
+
+    await settle()
+    one.act(work)
+    await settle()
+    one.task.cancel("enough")
+    await settle()
+
+    assert one.seen[:1] == [(("enough",), one.task)]
+    assert one.task.done() != swallows
+    if swallows:
+        assert one.seen[1:] == [("goes on", one.task), "woken"]
+        await one.end()
+
+
+async def test_a_cancellation_that_overtakes_what_was_begun_is_thrown_into_it(
+    create_task: CreateTask,
+) -> None:
+    one = Standing(create_task)
+    seen: list[str] = []
+
+    async def work() -> None:
+        await cancels_the_task()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    await settle()
+    assert not one.act(work)
+
+    assert (await over(one.task)).cancelled()
+    assert seen == ["cancelled"]
+
+
+async def test_a_callback_without_a_task_may_act() -> None:
+    one = Standing()
+    seen: list[object] = []
 
     def callback() -> None:
-        wake_up.run()
+        seen.append(one.act())
         seen.append(asyncio.current_task())
 
-    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append(asyncio.current_task())))
     await settle()
     asyncio.get_running_loop().call_soon(callback)
-    await over(task)
+    await until(lambda: len(seen) == 2)
 
-    assert seen == [task, None]
+    assert one.seen == [("work", one.task)]
+    assert seen == [True, None]
+    await one.end()
 
 
-async def test_who_is_run_has_its_own_context_and_the_caller_keeps_its_own(
+async def test_it_is_done_in_the_context_of_the_task_and_the_caller_keeps_its_own(
     create_task: CreateTask,
 ) -> None:
     variable = contextvars.ContextVar("variable", default="nobody's")
-    wake_up = a_wake_up()
     seen: list[str] = []
 
-    async def waits() -> None:
-        variable.set("of the waiting one")
-        await wake_up
+    async def work() -> None:
         seen.append(variable.get())
         variable.set("changed")
-        await wake_up
-        seen.append(variable.get())
 
-    task = create_task(waits())
+    variable.set("of the task")
+    one = Standing(create_task)
     await settle()
     variable.set("of the caller")
-    wake_up.run()
+    one.act(work)
     seen.append(variable.get())
-    wake_up.run()
-    await over(task)
+    one.act(work)
 
-    assert seen == ["of the waiting one", "of the caller", "changed"]
+    assert seen == ["of the task", "of the caller", "changed"]
+    await one.end()
 
 
-async def test_who_is_run_may_run_another() -> None:
-    first, second = a_wake_up(), a_wake_up()
-    seen: list[tuple[str, asyncio.Task[Any] | None]] = []
+async def test_who_is_acted_for_may_act_for_another() -> None:
+    one, other = Standing(), Standing()
 
-    def note(what: str) -> None:
-        seen.append((what, asyncio.current_task()))
+    async def acts_for_the_other() -> None:
+        one.note("before")
+        assert other.act()
+        one.note("after")
 
-    async def runs_another() -> None:
-        await first
-        note("before")
-        second.run()
-        note("after")
-
-    outer = asyncio.create_task(runs_another())
-    inner = asyncio.create_task(wait_and(second, lambda: note("inside")))
     await settle()
-    first.run()
-    note("behind")
+    assert one.act(acts_for_the_other)
+    other.note("behind")
 
-    me = asyncio.current_task()
-    assert seen == [("before", outer), ("inside", inner), ("after", outer), ("behind", me)]
-    await over(inner)
-
-
-async def test_who_runs_cannot_be_run_again_by_whom_it_runs() -> None:
-    one, other = a_wake_up(), a_wake_up()
-    seen: list[str] = []
-
-    async def runs_the_other() -> None:
-        await one
-        seen.append("begins")
-        other.run()
-        seen.append("goes on")
-        await one
-        seen.append("never")
-
-    task = asyncio.create_task(runs_the_other())
-    helper = asyncio.create_task(wait_and(other, one.run))
-    await settle()
-    one.run()
-    await settle()
-
-    assert seen == ["begins", "goes on"]
-    await over(helper)
-    task.cancel()
-    await over(task)
+    assert one.seen == [("before", one.task), ("after", one.task)]
+    assert other.seen == [("work", other.task), ("behind", asyncio.current_task())]
+    await one.end()
+    await other.end()
 
 
-async def test_who_shares_the_context_of_the_caller_is_run_soon_instead(
-    create_task: CreateTask,
-) -> None:
+async def test_who_has_the_context_of_the_task_wakes_it_instead(create_task: CreateTask) -> None:
     context = contextvars.copy_context()
-    wake_up = a_wake_up()
-    seen: list[tuple[str, asyncio.Task[Any] | None]] = []
+    one = Standing(create_task, context=context)
+    await settle()
 
     async def calls() -> None:
-        wake_up.run()
-        seen.append(("called", asyncio.current_task()))
-        wake_up.run()
+        assert not one.act()
+        assert asyncio.current_task() is caller
 
-    waiting = create_task(
-        wait_and(wake_up, lambda: seen.append(("woken", asyncio.current_task()))), context=context
-    )
-    await settle()
     caller = create_task(calls(), context=context)
-    await over(waiting)
-
-    assert seen == [("called", caller), ("woken", waiting)]
-    assert (await over(caller)).exception() is None
-
-
-async def test_a_task_that_is_to_run_soon_is_not_run_before_that() -> None:
-    wake_up = a_wake_up()
-    seen: list[str] = []
-    task = asyncio.create_task(wait_and(wake_up, lambda: seen.append("woken")))
+    await over(caller)
     await settle()
 
-    wake_up.set()
-    wake_up.run()
-
-    assert seen == []
-    await over(task)
-    assert seen == ["woken"]
+    assert caller.exception() is None
+    assert one.seen == ["woken"]
+    await one.end()
 
 
-async def test_nobody_to_run_is_no_error() -> None:
-    wake_up = a_wake_up()
+async def test_an_error_of_the_work_is_not_taken_for_a_shared_context() -> None:
+    one = Standing()
 
-    wake_up.run()
-
-    task = asyncio.create_task(wait_and(wake_up))
-    await settle()
-    assert not task.done()
-    wake_up.run()
-    await over(task)
-    wake_up.run()
-
-
-async def test_an_exit_of_the_program_goes_through_whoever_runs_the_task(
-    create_task: CreateTask,
-) -> None:
-    """As it goes through the loop, if that runs the task."""
-    wake_up = a_wake_up()
-
-    async def exits() -> None:
-        await wake_up
-        raise SystemExit(3)
-
-    task = create_task(exits())
-    await settle()
-
-    with pytest.raises(SystemExit):
-        wake_up.run()
-
-    assert asyncio.current_task() is not task
-    assert asyncio.current_task() is not None
-    assert isinstance((await over(task)).exception(), SystemExit)
-
-
-async def test_an_error_of_a_task_of_another_make_is_not_taken_for_a_shared_context() -> None:
-    """What waits may be anything that knows how to wait for a future."""
-    wake_up = a_wake_up()
-    (future,) = wake_up.__await__()
-    seen: list[object] = []
-
-    def resume(done: Any) -> None:
-        seen.append(done)
-        done.result()
+    async def fails() -> None:
         raise RuntimeError("its own")
 
-    future.add_done_callback(resume, context=contextvars.copy_context())
-
-    with pytest.raises(RuntimeError, match="its own"):
-        wake_up.run()
     await settle()
+    assert not one.act(fails)
+    await over(one.task)
 
-    assert seen == [future]
+    assert str(one.task.exception()) == "its own"
+
+
+async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
+    standby = current_loop().standby()
+    one = Standing()
+    assert not standby.act(one.work)
+    assert not one.standby.act(one.work)
+
+    await settle()
+    one.standby.set()
+    assert not one.act()
+
+    await settle()
+    assert one.seen == ["woken"]
+    await one.end()
+    assert not one.act()
+
+
+async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateTask) -> None:
+    one = Standing(create_task)
+
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    await settle()
+    one.standby.act(exits)
+    # What the loop would do with it is not for a test: it's taken from the task.
+    (waiter,) = [one.task._fut_waiter]  # type: ignore[attr-defined]
+
+    with pytest.raises(SystemExit):
+        waiter.result()
+    await one.end()
 
 
 async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask) -> None:
@@ -422,12 +472,16 @@ async def test_in_debug_mode_it_works_as_well(create_task: CreateTask) -> None:
 
     assert asyncio.get_running_loop().get_debug()
     task = create_task(waits())
-    await settle()
-    wake_up.run()
-    wake_up.set()
+    for _ in range(2):
+        await settle()
+        wake_up.set()
     await over(task)
 
     assert seen == ["woken", "woken"]
+    one = Standing(create_task)
+    await settle()
+    assert one.act()
+    await one.end()
 
 
 # Cancelled while it waits
@@ -484,10 +538,9 @@ async def test_a_deadline_around_the_wait_runs_out() -> None:
     assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("also", ["set", "run"])
 @pytest.mark.parametrize("cancelled_first", [False, True])
 async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
-    cancelled_first: bool, also: str, create_task: CreateTask
+    cancelled_first: bool, create_task: CreateTask
 ) -> None:
     wake_up = a_wake_up()
     seen: list[str] = []
@@ -503,14 +556,12 @@ async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
 
     task = create_task(waits())
     await settle()
-    calls: list[Callable[[], object]] = [getattr(wake_up, also), task.cancel]
+    calls: list[Callable[[], object]] = [wake_up.set, task.cancel]
     for call in reversed(calls) if cancelled_first else calls:
         call()
 
     assert (await over(task)).cancelled()
-    # Where the task has been run, the cancellation arrives at its next wait.
-    switched = also == "run" and not cancelled_first
-    assert seen == (["woken"] if switched else []) + ["cancelled"]
+    assert seen == ["cancelled"]
 
 
 async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: CreateTask) -> None:
@@ -527,13 +578,14 @@ async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: Crea
 
     task = create_task(waits())
     await settle()
-    wake_up.run()
+    wake_up.set()
+    await settle()
     task.cancel()
     await settle()
-    wake_up.run()
+    wake_up.set()
+    await over(task)
 
     assert seen == ["woken", "cancelled", "woken"]
-    await over(task)
 
 
 # A loop that is gone, and another one
@@ -568,12 +620,12 @@ class Left:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.seen: list[str] = []
-        self.wake_up: WakeUp
+        self.wake_up: Standby
         self.task: asyncio.Task[None]
         loop.run_until_complete(self._begin())
 
     async def _begin(self) -> None:
-        self.wake_up = a_wake_up()
+        self.wake_up = current_loop().standby()
         self.tasks = current_loop().tasks()
         self.cut = a_cut()
         self.tasks.start_soon(self._wait)
@@ -590,25 +642,28 @@ class Left:
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-def test_what_waits_on_a_closed_loop_is_neither_run_nor_an_error(new_loop: NewLoop) -> None:
-    for wake in ("set", "run"):
-        left = Left(new_loop())
-        left.loop.close()
-
-        getattr(left.wake_up, wake)()
-        left.wake_up.run()
-        left.tasks.cancel()
-        left.cut.cancel()
-
-        assert left.seen == []
-        left.forget()
+async def never() -> None:
+    raise AssertionError
 
 
-def test_what_waits_on_another_loop_is_not_run_on_this_one(new_loop: NewLoop) -> None:
+def test_what_waits_on_a_closed_loop_is_neither_woken_nor_an_error(new_loop: NewLoop) -> None:
+    left = Left(new_loop())
+    left.loop.close()
+
+    assert not left.wake_up.act(never)
+    left.wake_up.set()
+    left.tasks.cancel()
+    left.cut.cancel()
+
+    assert left.seen == []
+    left.forget()
+
+
+def test_nobody_acts_on_this_loop_for_what_waits_on_another(new_loop: NewLoop) -> None:
     left = Left(new_loop())
 
     async def here() -> None:
-        left.wake_up.run()
+        assert not left.wake_up.act(never)
         await settle()
 
     new_loop().run_until_complete(here())
@@ -657,21 +712,239 @@ async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
     async with loop.tasks() as tasks:
         alarm: Any = loop.alarm(lambda: rung.append("rung"), tasks)
 
-    alarm.set(loop.time() + SEAT_BELT_SECONDS)
-    first = alarm._handle
+    alarm.set(loop.time() + 0.9)
+    first = alarm._set
     alarm.set(loop.time() - 1)
     assert first.cancelled()
     await until(lambda: rung)
     alarm.set(math.inf)
-    assert alarm._handle is None
+    assert alarm._set is None
     alarm.set(loop.time() - 1)
-    last: Any = alarm._handle
+    last: Any = alarm._set
     alarm.stop()
     alarm.stop()
     await settle()
 
     assert last.cancelled()
     assert rung == ["rung"]
+
+
+class ClockLoop:
+    """As much of a loop as alarms need; the test moves its time."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.timers: list[tuple[float, Timer]] = []
+        self.errors: list[dict[str, Any]] = []
+        self.closed = False
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(
+        self, when: float, call: Callable[[], None], *, context: contextvars.Context | None = None
+    ) -> Timer:
+        timer = Timer(call, context)
+        self.timers.append((when, timer))
+        return timer
+
+    def call_soon(self, call: Callable[[], None], *, context: contextvars.Context) -> Timer:
+        return self.call_at(self.now, call, context=context)
+
+    def call_exception_handler(self, error: dict[str, Any]) -> None:
+        self.errors.append(error)
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+    def set_timers(self) -> list[float]:
+        return [when for when, timer in self.timers if not timer.cancelled]
+
+    def turn(self) -> None:
+        """Call what is due now; not what it asks for."""
+        due = [timer for when, timer in self.timers if when <= self.now]
+        self.timers = [one for one in self.timers if one[0] > self.now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.call()
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        while any(when <= self.now for when, _ in self.timers):
+            self.turn()
+
+    def alarm(self, ring: Callable[[], None]) -> AsyncioAlarm:
+        return AsyncioAlarm(self, ring)  # type: ignore[arg-type]
+
+    def has_clock(self) -> bool:
+        return any(loop is self for loop in _CLOCKS)  # type: ignore[comparison-overlap]
+
+
+class Timer:
+    def __init__(self, call: Callable[[], None], context: contextvars.Context | None) -> None:
+        self.call = call
+        self.context = context
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture
+def clock_loop() -> Iterator[ClockLoop]:
+    loop = ClockLoop()
+    yield loop
+    assert not loop.has_clock()
+    assert loop.set_timers() == []
+
+
+def test_alarms_far_off_share_a_timer_and_ring_a_tick_late_at_the_most(
+    clock_loop: ClockLoop,
+) -> None:
+    rung: list[tuple[int, float]] = []
+    for number in range(300):
+        alarm = clock_loop.alarm(lambda number=number: rung.append((number, clock_loop.now)))  # type: ignore[misc]
+        alarm.set(clock_loop.now + 1.0 + number / 100)
+        assert len(clock_loop.set_timers()) == 1
+
+    for _ in range(1_000):
+        clock_loop.advance(0.005)
+        assert len(clock_loop.set_timers()) <= 1
+
+    assert [number for number, _ in rung] == list(range(300))
+    assert all(0 <= when - 1_001.0 - number / 100 < 0.026 for number, when in rung)
+
+
+def test_many_alarms_at_the_same_time_leave_the_loop_a_turn_in_between(
+    clock_loop: ClockLoop,
+) -> None:
+    rung: list[int] = []
+    alarms = [clock_loop.alarm(lambda number=n: rung.append(number)) for n in range(250)]  # type: ignore[misc]
+    for alarm in alarms:
+        alarm.set(clock_loop.now + 2)
+
+    clock_loop.now += 3
+    turns = []
+    while clock_loop.set_timers():
+        clock_loop.turn()
+        turns.append(len(rung))
+
+    assert turns == [100, 200, 250]
+    assert rung == list(range(250))
+
+
+def test_an_alarm_far_off_can_be_moved_and_stopped(clock_loop: ClockLoop) -> None:
+    rung: list[str] = []
+    first, second = (clock_loop.alarm(lambda name=name: rung.append(name)) for name in "12")  # type: ignore[misc]
+    first.set(clock_loop.now + 5)
+    second.set(clock_loop.now + 5)
+    first.set(clock_loop.now + 2)
+    second.stop()
+    second.stop()
+    clock_loop.advance(2.1)
+    assert rung == ["1"]
+    first.set(clock_loop.now + 2)
+    second.set(clock_loop.now + 4)
+    second.set(clock_loop.now + 0.5)
+    clock_loop.advance(0.5)
+    assert rung == ["1", "2"]
+    clock_loop.advance(2)
+
+    assert rung == ["1", "2", "1"]
+
+
+def test_an_alarm_that_comes_early_has_rung_all_the_same(clock_loop: ClockLoop) -> None:
+    """uvloop counts in milliseconds."""
+    rung: list[str] = []
+    clock_loop.alarm(lambda: rung.append("rung")).set(clock_loop.now + 2)
+    ((_, timer),) = clock_loop.timers
+    clock_loop.now += 1.9996
+    timer.call()
+    timer.cancel()
+
+    assert rung == ["rung"]
+
+
+def test_whoever_rings_may_set_and_stop_alarms(clock_loop: ClockLoop) -> None:
+    rung: list[str] = []
+
+    def one() -> None:
+        rung.append("one")
+        another.stop()
+        later.stop()
+        if len(rung) < 3:
+            alarm.set(clock_loop.now + 1.5)
+
+    alarm = clock_loop.alarm(one)
+    another, later = (clock_loop.alarm(lambda: rung.append("never")) for _ in range(2))
+    alarm.set(clock_loop.now + 2)
+    another.set(clock_loop.now + 2)
+    later.set(clock_loop.now + 2.1)
+    for _ in range(10):
+        clock_loop.advance(1.6)
+
+    assert rung == ["one"] * 3
+
+
+def test_a_clock_whose_last_alarm_was_stopped_by_another_leaves_its_successor_alone(
+    clock_loop: ClockLoop,
+) -> None:
+    rung: list[str] = []
+
+    def one() -> None:
+        other.stop()
+        other.set(clock_loop.now + 2)
+
+    other = clock_loop.alarm(lambda: rung.append("other"))
+    clock_loop.alarm(one).set(clock_loop.now + 2)
+    other.set(clock_loop.now + 3)
+    clock_loop.advance(2.1)
+    assert clock_loop.has_clock()
+    clock_loop.advance(2.1)
+
+    assert rung == ["other"]
+
+
+def test_an_alarm_that_raises_is_told_of_and_the_others_ring(clock_loop: ClockLoop) -> None:
+    rung: list[str] = []
+    mistake = KeyError("mistake")
+
+    def fails() -> None:
+        raise mistake
+
+    for ring in (fails, lambda: rung.append("rung")):
+        clock_loop.alarm(ring).set(clock_loop.now + 2)
+    clock_loop.advance(3)
+
+    assert rung == ["rung"]
+    assert [error["exception"] for error in clock_loop.errors] == [mistake]
+
+
+def test_the_timer_of_all_keeps_the_context_of_none(clock_loop: ClockLoop) -> None:
+    contextvars.ContextVar[str]("request").set("of the first stream")
+    alarm = clock_loop.alarm(lambda: None)
+    alarm.set(clock_loop.now + 2)
+
+    assert [dict(timer.context or {}) for _, timer in clock_loop.timers] == [{}]
+    alarm.stop()
+
+
+def test_alarms_of_a_closed_loop_are_forgotten_when_another_has_one(
+    clock_loop: ClockLoop,
+) -> None:
+    loops = [ClockLoop(), ClockLoop(), clock_loop]
+    alarms = [loop.alarm(lambda: None) for loop in loops]
+    for loop, alarm in zip(loops[:2], alarms, strict=False):
+        alarm.set(loop.now + 2)
+        assert loop.has_clock()
+    loops[0].closed = True
+
+    alarms[2].set(clock_loop.now + 2)
+
+    assert [loop.has_clock() for loop in loops] == [False, True, True]
+    for alarm in alarms:
+        alarm.stop()
+    assert not loops[1].has_clock()
 
 
 def test_a_loop_is_current_where_it_runs_and_can_be_knocked_at_until_it_is_closed(
@@ -1115,9 +1388,9 @@ async def test_reins_tell_of_each_wait() -> None:
     await settle()
     assert watched.waits == 1
     assert before <= watched.runs_since <= watched.time()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     assert watched.waits == 2
-    source.wake_up.run()
+    run_at_once(source.wake_up)
 
     await over(task)
     assert watched.waits == 2
@@ -1144,7 +1417,7 @@ async def test_a_source_is_cancelled_once_where_it_waits(create_task: CreateTask
     assert source.seen == ["cancelled"]
     reins.cancel()
     await settle()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     await over(task)
 
     assert source.seen == ["cancelled", "woken"]
@@ -1163,7 +1436,7 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
         if by_whom == "itself":
             reins.cancel()
         else:
-            other.run()
+            run_at_once(other)
         seen.append("goes on")
         try:
             await a_wake_up()
@@ -1177,7 +1450,7 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
 
     assert seen == ["goes on", "cancelled"]
     assert task.cancelled()
-    other.run()
+    other.set()
     await over(helper)
 
 
@@ -1187,12 +1460,12 @@ async def test_a_cancellation_that_is_due_is_not_lost_when_the_source_is_woken_b
     task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
     await settle()
 
-    source.wake_up.run()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
+    run_at_once(source.wake_up)
     await settle()
 
     assert source.seen == ["woken", "cancelled"]
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     await over(task)
 
 
@@ -1208,8 +1481,8 @@ async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() 
     task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
     await settle()
 
-    source.wake_up.run()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
+    run_at_once(source.wake_up)
 
     assert source.seen == ["woken"]
     assert (await over(task)).exception() is None
@@ -1231,8 +1504,8 @@ async def test_a_cancellation_that_is_due_does_not_disturb_a_cleanup_that_began_
 
     task = asyncio.create_task(led(reins, source()))
     await settle()
-    wake_up.run()
-    wake_up.run()
+    run_at_once(wake_up)
+    run_at_once(wake_up)
 
     assert not (await over(task)).cancelled()
     assert seen == ["cleaned up"]
@@ -1247,9 +1520,9 @@ async def test_a_source_that_cleans_up_is_not_cancelled() -> None:
     reins.clean_up()
     reins.cancel()
     await settle()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     await settle()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     await over(task)
 
     assert source.seen == ["woken", "woken"]
@@ -1293,7 +1566,7 @@ async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
         except asyncio.CancelledError:
             seen.append("cut")
         # Comes before the cut that is due where it waits next.
-        loop.call_soon(wake_up.run)
+        loop.call_soon(run_at_once, wake_up)
         await wake_up
         seen.append("over")
 
@@ -1312,7 +1585,7 @@ async def test_cleanup_in_time_is_not_cut() -> None:
 
     reins.cancel()
     await settle()
-    source.wake_up.run()
+    run_at_once(source.wake_up)
     await over(task)
 
     assert source.seen == ["cancelled", "woken"]

@@ -26,28 +26,29 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 # A wake-up
 
 
-async def test_run_lets_the_waiting_task_run_soon_and_not_within_the_call() -> None:
-    wake_up = current_loop().wake_up()
+async def test_nobody_acts_for_a_task_that_waits() -> None:
+    standby = current_loop().standby()
     seen: list[str] = []
 
+    async def never() -> None:
+        raise AssertionError
+
     async def waits() -> None:
-        await wake_up
+        await standby
         seen.append("woken")
 
     async with current_loop().tasks() as tasks:
         tasks.start_soon(waits)
         await trio.testing.wait_all_tasks_blocked()
-        wake_up.run()
+        assert not standby.act(never)
+        standby.set()
         assert seen == []
         await trio.testing.wait_all_tasks_blocked()
         assert seen == ["woken"]
 
 
-async def test_nobody_to_run_is_no_error() -> None:
-    wake_up = current_loop().wake_up()
-
-    wake_up.run()
-    wake_up.set()
+async def test_nobody_to_wake_is_no_error() -> None:
+    current_loop().wake_up().set()
 
 
 # The loop

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 import re
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any, get_args
 
@@ -30,6 +32,7 @@ from tests.unit.driving import (
     drive,
     each_way_to_cancel,
     http_scope,
+    on,
     settled,
     websocket_scope,
 )
@@ -1277,3 +1280,46 @@ async def test_headers_leave_at_once_behind_gzip_however_long_the_first_event_ta
         await exchange.returns()
 
     assert exchange.status == 200
+
+
+@pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")])
+@pytest.mark.parametrize("kind", ["source", "subscription", "left"])
+@pytest.mark.anyio
+async def test_stream_that_is_over_goes_without_the_garbage_collector(kind: str) -> None:
+    """It may hold a lot, and a server that opens and closes thousands has better to do."""
+    channel = Hub().channel("news")
+
+    async def events() -> AsyncIterator[int]:
+        yield 1
+        if kind == "left":
+            await anyio.sleep_forever()
+
+    async def one_stream() -> weakref.ref[object]:
+        content = channel.subscribe() if kind == "subscription" else events()
+        leaving = anyio.Event()
+        sent = anyio.Event()
+
+        async def receive() -> Message:
+            await leaving.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EventSourceResponse(content), http_scope(), receive, send)
+            await sent.wait()
+            if kind == "subscription":
+                channel.close()
+            elif kind == "left":
+                leaving.set()
+        return weakref.ref(content)
+
+    gc.disable()
+    try:
+        gone = await one_stream()
+        await settled()
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -133,6 +133,7 @@ class ServedLoop:
         self.later = self._real.later
         self.is_current = self._real.is_current
         self.wake_up = self._real.wake_up
+        self.standby = self._real.standby
         self.tasks = self._real.tasks
         self.cut = self._real.cut
         self.reins = self._real.reins
