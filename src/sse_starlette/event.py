@@ -162,8 +162,8 @@ def encoder(sep: str) -> Callable[[object], bytes]:
     Return the function that turns what a source yielded into what goes over the wire.
 
     What it takes and what it raises is said by `encode`, which asks for `sep` with each value;
-    whoever has many values for one stream saves that by holding on to this function. It keeps no
-    state, so that threads may share it.
+    whoever has many values for one stream saves that by holding on to this function. Threads may
+    share it.
 
     Raises:
         ValueError: `sep` isn't one of `SEPARATORS`.
@@ -188,16 +188,12 @@ def encode(value: object, sep: str) -> bytes:
         ValueError: a field holds what `ServerSentEvent` would refuse, the data holds what JSON
             cannot say, or `sep` isn't one of `SEPARATORS`.
     """
-    try:
-        encode_value = _ENCODERS[sep]
-    except KeyError:
-        encode_value = encoder(sep)
-    return encode_value(value)
+    return (_ENCODERS.get(sep) or encoder(sep))(value)
 
 
 def ensure_bytes(data: Any, sep: str) -> bytes:
     """Do what `encode` does; the name is that of earlier versions."""
-    return encode(data, sep)
+    return (_ENCODERS.get(sep) or encoder(sep))(data)
 
 
 def split_frames(frames: bytes) -> list[bytes]:
@@ -280,35 +276,46 @@ _DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
 _BYTES = (bytes, bytearray, memoryview)
 _FIELDS = ("data", "event", "id", "retry", "comment", "sep")
 _KEYS = frozenset(_FIELDS)
+_MOST_HEADS = 64
+"""Names of events that an encoder remembers; when there are more, it begins anew."""
 
 
 def _make_encoder(sep: str) -> Callable[[object], bytes]:
     blank = sep + sep
-    event_ = f"{sep}event: "
     data_ = f"{sep}data: "
+    # What comes before the data of an event, by its name: most sources have a few names.
+    heads: dict[str, str] = {}
+
+    def learn(event: object) -> None:
+        if type(event) is str and event.isprintable():
+            if len(heads) >= _MOST_HEADS:
+                heads.clear()
+            heads[event] = f"event: {event}{data_}"
 
     def encode_value(value: object) -> bytes:
         if type(value) is dict:
             # The usual dicts: nothing but text in data, event and id, all of it on one line.
             # isprintable() is false for each character that may not be there, and for some that
             # may: it only decides whether to look closer.
-            size = len(value)
-            data = value.get("data")
-            if type(data) is str and "\n" not in data and "\r" not in data:
-                try:
+            try:
+                data = value["data"]
+                if type(data) is str and "\n" not in data and "\r" not in data:
+                    size = len(value)
                     if size == 1:
                         return f"data: {data}{blank}".encode()
                     event = value.get("event")
-                    if size == 2 and type(event) is str and event.isprintable():
-                        return f"event: {event}{data_}{data}{blank}".encode()
+                    if type(event) is str and size == 2:
+                        return f"{heads[event]}{data}{blank}".encode()
                     id_ = value.get("id")
                     if type(id_) is int or (type(id_) is str and id_.isprintable()):
                         if size == 2:
                             return f"id: {id_}{data_}{data}{blank}".encode()
-                        if size == 3 and type(event) is str and event.isprintable():
-                            return f"id: {id_}{event_}{event}{data_}{data}{blank}".encode()
-                except UnicodeEncodeError:
-                    pass
+                        if size == 3 and type(event) is str:
+                            return f"id: {id_}{sep}{heads[event]}{data}{blank}".encode()
+            except KeyError:
+                learn(value.get("event"))
+            except UnicodeEncodeError:
+                pass
             return _dict_frame(value, sep)
         if type(value) is str:
             if "\n" not in value and "\r" not in value:

@@ -684,3 +684,15 @@ def test_a_run_of_frames_is_split_where_it_was_joined() -> None:
     assert split_frames(b"".join(frames)) == frames
     assert split_frames(frames[0]) == frames[:1]
     assert split_frames(b"") == []
+
+
+def test_however_many_names_there_are_each_event_has_its_own() -> None:
+    names = [f"name-{number}" for number in range(300)]
+
+    for name in [*names, *names[:3], "a\nb", "a\nb", *names[:3]]:
+        clean = name.replace("\n", "")
+        assert encode({"event": name, "data": "x"}, "\n") == f"event: {clean}\ndata: x\n\n".encode()
+        assert (
+            encode({"id": 7, "event": name, "data": "x"}, "\n")
+            == f"id: 7\nevent: {clean}\ndata: x\n\n".encode()
+        )
