@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE_SECONDS = 0.1
 """However long something else had the loop meanwhile, nobody waits longer than this for an event."""
-_SHARE_OF_PAUSE = 3
-"""A pause that nothing waits for yet is so many times shorter."""
+_QUIET_SHARE = 3
+"""Whoever publishes later than this part of a pause finds the channel quiet."""
 
 
 class Member(Protocol):
@@ -31,8 +31,8 @@ class Audience:
     """
     The open subscriptions of one channel on one loop, called together.
 
-    They are called when the loop turns, unless the last call is still at work: after that comes a pause, as
-    long as it took if something has been published meanwhile, else a third of that. So a quiet channel
+    They are called when the loop turns, unless the last call is still at work or has been just now: what
+    is published before a third of its time has passed waits until it has passed once. So a quiet channel
     delivers without delay, and a busy one joins what was published meanwhile and leaves the loop half of
     its time, unless so much is published that the ring would run over before they look.
     """
@@ -60,7 +60,8 @@ class Audience:
         self._waiting = 0
         self._most_waiting = most_waiting
         self._began = 0.0
-        self._pause_until = 0.0
+        self._took = 0.0
+        self._ended = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -101,10 +102,10 @@ class Audience:
                 self._call_all_soon()
             return
         self._calling = True
-        wait = self._pause_until - self._loop.time()
-        if wait > 0:
+        since = self._loop.time() - self._ended
+        if since < self._took / _QUIET_SHARE:
             self._pausing = True
-            self._loop.later(wait, self._end_pause)
+            self._loop.later(self._took - since, self._end_pause)
         else:
             self._call_all_soon()
 
@@ -129,9 +130,8 @@ class Audience:
         self._loop.soon(self._all_called)
 
     def _all_called(self) -> None:
-        now = self._loop.time()
-        pause = min(now - self._began, _LONGEST_PAUSE_SECONDS)
-        self._pause_until = now + (pause if self._again else pause / _SHARE_OF_PAUSE)
+        self._ended = self._loop.time()
+        self._took = min(self._ended - self._began, _LONGEST_PAUSE_SECONDS)
         self._calling = False
         if self._again:
             self._call_here()

@@ -97,33 +97,32 @@ def test_whoever_publishes_when_called_is_called_again() -> None:
     assert member.calls == 5
 
 
-def test_after_work_comes_a_pause_as_long_as_the_work_if_there_is_more_already() -> None:
-    loop = HandLoop()
-    member = Member()
-    audience = audience_of(loop, member)
-    audience.call()
-    loop.turn()
-    audience.call()
-    loop.now += 0.06
-    loop.turn()
-
-    loop.advance(0.05)
-    assert member.calls == 1
-    loop.advance(0.02)
-    assert member.calls == 2
-
-
-def test_after_work_comes_a_third_of_that_pause_if_there_is_nothing_yet() -> None:
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.019])
+def test_what_comes_soon_after_work_waits_as_long_as_the_work_took(after: float) -> None:
     loop = HandLoop()
     member = Member()
     audience = audience_of(loop, member)
     work(audience, loop, 0.06)
+    loop.advance(after)
 
     audience.call()
 
-    loop.advance(0.01)
+    loop.advance(0.059 - after)
     assert member.calls == 1
-    loop.advance(0.02)
+    loop.advance(0.002)
+    assert member.calls == 2
+
+
+def test_what_comes_later_than_a_third_of_that_does_not_wait() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+    work(audience, loop, 0.06)
+    loop.advance(0.021)
+
+    audience.call()
+    loop.turn()
+
     assert member.calls == 2
 
 
