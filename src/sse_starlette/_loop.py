@@ -124,6 +124,9 @@ class Loop(Protocol):
     def time(self) -> float:
         """The loop's clock, in seconds."""
 
+    def stopwatch(self) -> float:
+        """A clock in seconds that only tells how long something takes, but that well."""
+
     def wake_up(self) -> WakeUp:
         """A new wake-up, for one waiting task."""
 

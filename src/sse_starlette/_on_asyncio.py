@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class AsyncioLoop:
     """The running loop of asyncio."""
 
-    __slots__ = ("_loop", "key", "later", "soon", "time")
+    __slots__ = ("_loop", "key", "later", "soon", "stopwatch", "time")
 
     def __init__(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
@@ -41,6 +41,8 @@ class AsyncioLoop:
         # The same clock, without a call in between.
         own = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
         self.time: Callable[[], float] = time.monotonic if own else loop.time
+        # Those of uvloop are milliseconds.
+        self.stopwatch: Callable[[], float] = time.perf_counter
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self.later: Callable[[float, Callable[[], object]], object] = loop.call_later
 

@@ -32,6 +32,9 @@ class TrioLoop:
     def time(self) -> float:
         return anyio.current_time()
 
+    def stopwatch(self) -> float:
+        return anyio.current_time()
+
     def wake_up(self) -> TrioWakeUp:
         return TrioWakeUp()
 

@@ -90,7 +90,7 @@ class SourceFeed(Feed):
         self._may_hold = 0
         self._quick = 0
         self._caution = _TRUSTED_AFTER
-        self.time: Callable[[], float] = loop.time
+        self.time: Callable[[], float] = loop.stopwatch
         self.runs_since = 0.0
         self._pushed = 0
         self._turn_room = JOINED_BYTES

@@ -382,6 +382,9 @@ class StillLoop:
     def time(self) -> float:
         return self.now
 
+    def stopwatch(self) -> float:
+        return self.now
+
     def wake_up(self) -> WakeUp:
         return self._real.wake_up()
 

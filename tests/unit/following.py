@@ -39,6 +39,9 @@ class HandLoop:
     def time(self) -> float:
         return self.now
 
+    def stopwatch(self) -> float:
+        return self.now
+
     def wake_up(self) -> WakeUp:
         return HandWakeUp()
 

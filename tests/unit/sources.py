@@ -27,6 +27,9 @@ class Clockwork:
     def time(self) -> float:
         return self.now
 
+    def stopwatch(self) -> float:
+        return self.now
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
 

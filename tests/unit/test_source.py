@@ -404,6 +404,25 @@ async def test_a_source_that_never_waits_leaves_the_loop_soon(
     assert longest <= most_steps
 
 
+@on_asyncio()
+async def test_a_source_that_never_waits_goes_on_after_each_turn_for_another_four_sends() -> None:
+    """On uvloop, too, whose time stands still for a millisecond."""
+    feed = feed_of(numbers(100))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while not feed.ended:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with running(feed), anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+
+    # Twenty-five, and a few that a busy machine may cost.
+    assert turns < 60
+
+
 async def test_events_that_are_ready_together_leave_together() -> None:
     writer = await sent_by(feed_of(numbers(10_000), Clockwork()))
 

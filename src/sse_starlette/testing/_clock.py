@@ -142,6 +142,9 @@ class ServedLoop:
     def time(self) -> float:
         return self._real.time() if self._clock is None else self._clock.time()
 
+    def stopwatch(self) -> float:
+        return self.time()
+
     def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
         if self._clock is None:
             return self._real.alarm(ring, beside)
