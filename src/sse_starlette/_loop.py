@@ -146,7 +146,7 @@ class Loop(Protocol):
         """New reins for one source, which has so many seconds for its cleanup; None: any number."""
 
     def soon(self, call: Callable[[], object], /) -> object:
-        """Have the loop call `call` after all that is ready to run now."""
+        """Have the loop call `call` after all that is ready to run now, unless it's over by then."""
 
     def later(self, seconds: float, call: Callable[[], object], /) -> object:
         """Have the loop call `call` in so many seconds; a loop without timers does it soon."""

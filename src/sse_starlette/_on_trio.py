@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -54,10 +55,12 @@ class TrioLoop:
         return TrioReins(cleanup_seconds)
 
     def soon(self, call: Callable[[], object]) -> None:
-        self._token.run_sync_soon(call)
+        # A run that is over calls what it had been asked to before; that may ask for more.
+        with suppress(RuntimeError):
+            self._token.run_sync_soon(call)
 
     def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
-        self._token.run_sync_soon(call)
+        self.soon(call)
 
     def is_current(self) -> bool:
         # Not worth asking: the next step, a knock, is what trio has for itself too.

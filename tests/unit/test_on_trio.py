@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,7 +14,8 @@ import trio.testing
 from tests.unit.driving import SEAT_BELT_SECONDS, on
 from tests.unit.sources import settle
 
-from sse_starlette._loop import Reins, current_loop
+from sse_starlette import Channel
+from sse_starlette._loop import Loop, Reins, current_loop
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +58,38 @@ async def test_nobody_to_wake_is_no_error() -> None:
 
 async def test_whether_it_is_current_is_not_worth_asking() -> None:
     assert not current_loop().is_current()
+
+
+def test_a_run_that_is_over_calls_nothing_and_only_a_knock_is_told_so() -> None:
+    async def main() -> Loop:
+        return current_loop()
+
+    def never() -> None:
+        raise AssertionError
+
+    loop = trio.run(main)
+
+    loop.soon(never)
+    loop.later(0, never)
+    with pytest.raises(RuntimeError):
+        loop.knock(never)
+
+
+def test_an_event_from_another_thread_does_not_disturb_a_run_that_ends() -> None:
+    channel = Channel("c")
+
+    async def main() -> None:
+        subscription = channel.subscribe()
+        with anyio.move_on_after(0):
+            await subscription.__anext__()
+        # Told of it, the run is over before it calls anybody.
+        publisher = threading.Thread(target=channel.publish_nowait, args=("late",))
+        publisher.start()
+        publisher.join()
+
+    trio.run(main)
+
+    assert channel.stats().published == 1
 
 
 async def test_what_is_to_be_called_later_is_called_soon() -> None:
