@@ -70,6 +70,24 @@ def test_a_quiet_audience_is_called_when_the_loop_turns() -> None:
     assert (one.calls, another.calls) == (2, 2)
 
 
+def test_many_members_leave_the_loop_a_turn_in_between() -> None:
+    loop = HandLoop()
+    members = [Member() for _ in range(250)]
+    audience = audience_of(loop, *members)
+    called = []
+
+    audience.call()
+    for _ in range(4):
+        loop.turn()
+        called.append(sum(member.calls for member in members))
+        audience.call()
+    loop.settle()
+
+    assert called == [100, 200, 250, 250]
+    # What was published meanwhile is one call.
+    assert {member.calls for member in members} == {2}
+
+
 def test_calls_while_the_members_are_at_work_become_one() -> None:
     loop = HandLoop()
     member = Member()
