@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,7 +13,6 @@ import trio.testing
 from tests.unit.driving import SEAT_BELT_SECONDS, on
 from tests.unit.sources import settle
 
-from sse_starlette import Channel
 from sse_starlette._loop import Loop, Reins, current_loop
 
 pytestmark = pytest.mark.anyio
@@ -73,23 +71,6 @@ def test_a_run_that_is_over_calls_nothing_and_only_a_knock_is_told_so() -> None:
     loop.later(0, never)
     with pytest.raises(RuntimeError):
         loop.knock(never)
-
-
-def test_an_event_from_another_thread_does_not_disturb_a_run_that_ends() -> None:
-    channel = Channel("c")
-
-    async def main() -> None:
-        subscription = channel.subscribe()
-        with anyio.move_on_after(0):
-            await subscription.__anext__()
-        # Told of it, the run is over before it calls anybody.
-        publisher = threading.Thread(target=channel.publish_nowait, args=("late",))
-        publisher.start()
-        publisher.join()
-
-    trio.run(main)
-
-    assert channel.stats().published == 1
 
 
 async def test_what_is_to_be_called_later_is_called_soon() -> None:
