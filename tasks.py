@@ -378,7 +378,7 @@ def demo(_: argparse.Namespace) -> None:
 
 
 def test(options: argparse.Namespace) -> None:
-    """Run all tests, those first that are quickly done: unit, kit, logs, uvloop, then the rest."""
+    """Run all tests, those first that are quickly done: unit, other loops, kit, logs, then the rest."""
     set_up(DEV)
     set_up_debian_packages()
     set_up_node_packages()
@@ -388,15 +388,13 @@ def test(options: argparse.Namespace) -> None:
     run_all(
         {
             "tests/unit": unit_suite,
+            "tests/unit on uvloop and trio": partial(
+                run_module, DEV, "pytest", "tests/unit", "-m", "uvloop or trio", "-n", "2"
+            ),
             # The totals are of the kit and of the logs alone, and so is the gate of pyproject.toml.
-            "tests/kit": partial(
-                run_module, DEV, "pytest", "tests/kit", f"--cov={PACKAGE}.testing", "-n", "2"
-            ),
+            "tests/kit": partial(suite_on_all_loops, "tests/kit", f"--cov={PACKAGE}.testing"),
             "tests/backends": partial(
-                run_module, DEV, "pytest", "tests/backends", f"--cov={PACKAGE}.backends", "-n", "2"
-            ),
-            "the same on uvloop": partial(
-                run_module, DEV, "pytest", *QUICK_SUITES, "-m", "uvloop", "-n", "2"
+                suite_on_all_loops, "tests/backends", f"--cov={PACKAGE}.backends"
             ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough and tests/servers": partial(
@@ -412,6 +410,11 @@ def test(options: argparse.Namespace) -> None:
             ),
         }
     )
+
+
+def suite_on_all_loops(folder: str, coverage: str) -> None:
+    """Run a suite that isn't worth a stage for each loop."""
+    run_module(DEV, "pytest", folder, coverage, "-m", "", "-n", "2")
 
 
 def unit_suite() -> None:
@@ -430,7 +433,7 @@ def lowest(options: argparse.Namespace) -> None:
             LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"
         )
         say(f"{name} {(version or 'is missing').strip()}")
-    # No marker: on uvloop, too.
+    # No marker: on all loops.
     usual = (*QUICK_SUITES, "-m", "", "-n", "2")
     run_module(LOWEST, "pytest", *(options.pytest_arguments or usual))
 

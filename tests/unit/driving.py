@@ -51,9 +51,9 @@ def on(loop: str, *values: object, name: str = "") -> Any:
     """
     Make a row of a table for `parametrize`: this loop, and these values.
 
-    The rows on uvloop are marked, because the unit stage leaves them to the thorough one.
+    The rows on other loops than asyncio's own are marked: they have a stage of their own.
     """
-    marks = (pytest.mark.uvloop,) if loop == "uvloop" else ()
+    marks = () if loop == "asyncio" else (getattr(pytest.mark, loop),)
     return pytest.param(LOOPS[loop], *values, id="-".join(filter(None, [loop, name])), marks=marks)
 
 

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
-from tests.unit.driving import SEAT_BELT_SECONDS, on
+from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.sources import settle
 
 from sse_starlette._loop import Loop, Reins, current_loop
@@ -18,9 +18,9 @@ from sse_starlette._loop import Loop, Reins, current_loop
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[on("trio")])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
 
 
 # A wake-up
