@@ -53,7 +53,7 @@ class SourceFeed(Feed):
     """The frames of one async or sync iterable, which this feed owns from now on."""
 
     # `take` takes all, and whoever makes a frame then tells the writer.
-    drained = True
+    drained: bool = True
 
     def __init__(
         self,

@@ -127,6 +127,7 @@ class Subscription(Feed):
     """
 
     ended: bool
+    drained: bool
     error: Exception | None
     close_reason: Literal["lagging"] | None
 
