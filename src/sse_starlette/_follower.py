@@ -80,8 +80,11 @@ class Followed(Protocol):
     def answered(self) -> int:
         """How many of these have had it."""
 
-    def published(self, position: Position) -> None:
-        """Take note of where something is that this process has added."""
+    def appends(self, append: object) -> None:
+        """Take note that this process is about to add something; `append` stands for it."""
+
+    def appended(self, append: object, position: Position | None) -> None:
+        """Take note of where that is; None: it failed."""
 
     def answer(self, asked: int) -> None:
         """Let those go on who had asked by then."""
@@ -594,6 +597,16 @@ class Follower:
         return _Job(channel, body, key, wait)
 
     async def _append(self, job: _Job) -> str:
+        # Noted before it's sent: answers may come in another order than that of the entries.
+        job.channel.appends(job)
+        position: Position | None = None
+        try:
+            position = await self._append_until_told(job)
+        finally:
+            job.channel.appended(job, position)
+        return f"{position.epoch}.{position.offset}"
+
+    async def _append_until_told(self, job: _Job) -> Position:
         key_seconds = job.wait + _LAST_ATTEMPT_SECONDS
         if job.key is not None:
             key_seconds = max(key_seconds, _KEYS_KEPT_SECONDS)
@@ -602,7 +615,7 @@ class Follower:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                position = await self._backend.append(
+                return await self._backend.append(
                     job.channel.name,
                     job.body,
                     key=key,
@@ -617,9 +630,6 @@ class Follower:
                 if self._loop is None:
                     raise  # The lifespan has ended meanwhile.
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            else:
-                job.channel.published(position)
-                return f"{position.epoch}.{position.offset}"
 
     def _put_in_line(self, job: _Job) -> Future[str]:
         with self._lock:

@@ -177,9 +177,13 @@ class Channel:
             self.answered: int = 0
             # Who waits for a look into the log, and for which one.
             self._askers: weakref.WeakKeyDictionary[Subscription, int] = weakref.WeakKeyDictionary()
-            # Who is new and doesn't know its place yet, and from where on it has to get everything.
-            self._newcomers: weakref.WeakKeyDictionary[Subscription, Position | None]
+            # Who is new and doesn't know its place yet, and after which offset of each history it has
+            # to get everything.
+            self._newcomers: weakref.WeakKeyDictionary[Subscription, dict[str, int]]
             self._newcomers = weakref.WeakKeyDictionary()
+            # The appends that are under way, and those of them that may come before the ring's begin.
+            self._appending: set[object] = set()
+            self._unplaced: set[object] = set()
             self._wanted_from: int | None = None
 
     def __repr__(self) -> str:
@@ -430,16 +434,16 @@ class Channel:
     ) -> Start | None:
         if not ring.epoch:
             if replay is not None:
-                self._newcomers.setdefault(subscription, None)
+                self._newcomers.setdefault(subscription, {})
             return None
         if replay is not None:
             offset = ring.head - replay
             if self.follower is not None and subscription in self._newcomers:
+                if self._unplaced:
+                    return None  # One of them may have the smallest offset that it has to get.
                 # It may look only when more has been heard.
-                offset = min(offset, ring.origin)
-                since = self._newcomers[subscription]
-                if since is not None and since.epoch == ring.epoch:
-                    offset = min(offset, since.offset)
+                since = self._newcomers[subscription].get(ring.epoch, ring.origin)
+                offset = min(offset, ring.origin, since)
             if offset >= ring.oldest - 1:
                 return ring, offset, None
             return self._start_at(ring, max(offset, ring.reach))
@@ -580,13 +584,25 @@ class Channel:
 
     # What follows is for the follower of the log; see `Followed`.
 
-    def published(self, position: Position) -> None:
-        """Note that this process has added something: who has subscribed by now is to get it."""
+    def appends(self, append: object) -> None:
+        """Note that this process is about to add something; `append` stands for it."""
         with self._lock:
-            before = Position(position.epoch, position.offset - 1)
-            for subscription, since in list(self._newcomers.items()):
-                if since is None:
-                    self._newcomers[subscription] = before
+            self._appending.add(append)
+
+    def appended(self, append: object, position: Position | None) -> None:
+        """Note where that is: who has subscribed by now is to get it. None: it wasn't added."""
+        with self._lock:
+            self._appending.discard(append)
+            if position is not None:
+                epoch, before = position.epoch, position.offset - 1
+                for since in list(self._newcomers.values()):
+                    # Answers may come in another order than that of the events.
+                    since[epoch] = min(before, since.get(epoch, before))
+            awaited = append in self._unplaced
+            self._unplaced.discard(append)
+            settled = awaited and not self._unplaced
+        if settled:
+            self.look()
 
     def answer(self, asked: int) -> None:
         """Let those go on who had wanted a look into the log by then."""
@@ -597,6 +613,8 @@ class Channel:
         """Go on with another history; who was in the last one is told."""
         with self._lock:
             self._change_ring(epoch, head)
+            # What is sent from now on comes after the ring's begin.
+            self._unplaced = set(self._appending)
             self.closed = closed
             self.closes_at = head if closed else None
         self.look()

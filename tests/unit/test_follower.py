@@ -15,11 +15,11 @@ import pytest
 from starlette.applications import Starlette
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, turns, until
 from tests.unit.following import Client, Hands, numbers, stop_the_clock
-from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.logs import FakeLog, FakeStore, Gate
 
 import sse_starlette._follower as follower_module
 from sse_starlette._follower import Follower
-from sse_starlette.backends.base import Entry, Position
+from sse_starlette.backends.base import Entry, Limits, Position
 from sse_starlette.channel import Channel, Subscription
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 from sse_starlette.event import ServerSentEvent
@@ -1986,3 +1986,62 @@ async def test_publishing_does_not_listen(store: FakeStore, log: FakeLog) -> Non
 
         assert log.watched == {}
         assert store.reads == []
+
+
+class LateAnswers(FakeLog):
+    """A way to the store on which the answer to what is named is late."""
+
+    def __init__(self, store: FakeStore, late: bytes) -> None:
+        super().__init__(store)
+        self.late = late
+        self.answering = Gate()
+        self.answering.shut()
+
+    async def append(
+        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
+    ) -> Position:
+        position = await super().append(
+            channel, body, key=key, key_seconds=key_seconds, limits=limits
+        )
+        if self.late in body:
+            await self.answering.passed()
+        return position
+
+
+@pytest.mark.parametrize("late", ["first", "second", "third"])
+async def test_whatever_order_the_answers_come_in_the_first_subscriber_misses_nothing(
+    store: FakeStore, late: str
+) -> None:
+    store.say("c", "before")
+    log = LateAnswers(store, late.encode())
+    async with one(log) as hub, anyio.create_task_group() as tasks:
+        channel = hub.channel("c")
+        log.joining.shut()
+        ear = Ear(channel.subscribe())
+        for text in ("first", "second", "third"):
+            tasks.start_soon(channel.publish, text)
+            await settled()
+        log.joining.open()
+        await settled()
+
+        log.answering.open()
+
+        await ear.has("first", "second", "third")
+
+
+async def test_a_publish_that_is_given_up_keeps_no_new_client_waiting(
+    store: FakeStore, log: FakeLog
+) -> None:
+    log.appending.shut()
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        ear = Ear(channel.subscribe())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(channel.publish, "never sent")
+            await until(lambda: log.appending.waiting)
+            await settled()
+            assert ear.text == ""
+
+            tasks.cancel_scope.cancel()
+
+        assert (await ear.begun()).text == "id: e1.0\r\n\r\n"
