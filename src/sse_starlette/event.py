@@ -9,31 +9,33 @@ beside the lines that obey them. What a change here must keep:
 - Nothing a caller passes in is written to.
 - Text that UTF-8 cannot carry never ends a stream.
 - The usual shapes are one f-string behind one look for line breaks: benchmarks watch this file.
-- Standard library only. pydantic and msgspec values are known by what they offer.
+- Standard library only. What data looks like is _json.py's; FastAPI's events are known by what they
+  offer.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json.encoder
-import sys
-from collections.abc import Callable, Iterable
-from datetime import date, time
-from decimal import Decimal
+from collections.abc import Callable
+from contextvars import ContextVar
 from enum import Enum
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 from uuid import UUID
+
+from ._json import Serializer, data_text, serialized, to_json
 
 __all__ = [
     "SEPARATORS",
     "FieldText",
     "JSONServerSentEvent",
+    "Serializer",
     "ServerSentEvent",
     "check_field",
     "check_separator",
+    "doubts",
     "encode",
     "encoder",
     "ensure_bytes",
+    "own_event",
     "parse_frame",
     "split_frames",
 ]
@@ -54,11 +56,14 @@ class ServerSentEvent:
     An event without any field is sent as an empty line, which clients ignore.
 
     Parameters:
-        data: what the client gets as `event.data`. Text, numbers and other objects are sent as
-            their `str()`; dict, list, tuple, dataclass, pydantic and msgspec values as compact
+        data: what the client gets as `event.data`. Text and numbers are sent as their `str()`;
+            mappings, sequences, sets, dataclasses, pydantic, msgspec and attrs values as compact
             JSON; bytes as the UTF-8 text they are (wrong bytes become U+FFFD); an `Enum` as its
-            value. A line break of any kind (CR, LF, CRLF) reaches the client as LF. Without data
-            the client fires no event, and only takes note of `id` and `retry`.
+            value; `UUID`, `Decimal`, dates (ISO 8601), durations (ISO 8601), paths and addresses as
+            the text that JSON has for them. Any other object is sent as its `str()` if its type
+            defines one, and refused if not. A line break of any kind (CR, LF, CRLF) reaches the
+            client as LF. Without data the client fires no event, and only takes note of `id` and
+            `retry`.
         event: the type of the event, "message" for the client when it's left out.
         id: what the client sends as `Last-Event-ID` when it comes back. An empty id makes it
             forget the one it had.
@@ -127,13 +132,14 @@ class JSONServerSentEvent(ServerSentEvent):
 
     The value becomes JSON here, not when the event is sent: `data` holds the text from then on,
     and a change to the value afterwards changes nothing. The JSON is compact, with no ASCII
-    escapes. Beyond what JSON has, it takes dataclass, pydantic and msgspec values, `Enum` (its
-    value), `UUID` and `Decimal` (as strings), `datetime`, `date` and `time` (in ISO 8601), sets
-    (as arrays). None means that there is no data, as for every event.
+    escapes, and that of this package: a response's `serializer` isn't asked. Beyond what JSON has,
+    it takes what `ServerSentEvent` takes as data, but for objects that have only a `str()`. None
+    means that there is no data, as for every event.
 
     Raises:
         TypeError: the value holds something JSON cannot say.
-        ValueError: the value holds NaN or an infinity, or holds itself.
+        ValueError: the value holds NaN or an infinity outside of a pydantic or msgspec value, which
+            write null; or it holds itself.
         The other fields: see `ServerSentEvent`.
     """
 
@@ -148,7 +154,7 @@ class JSONServerSentEvent(ServerSentEvent):
         sep: str | None = None,
     ) -> None:
         super().__init__(
-            None if data is None else _json(data),
+            None if data is None else to_json(data),
             event=event,
             id=id,
             retry=retry,
@@ -157,7 +163,7 @@ class JSONServerSentEvent(ServerSentEvent):
         )
 
 
-def encoder(sep: str) -> Callable[[object], bytes]:
+def encoder(sep: str, serializer: Serializer | None = None) -> Callable[[object], bytes]:
     """
     Return the function that turns what a source yielded into what goes over the wire.
 
@@ -165,11 +171,16 @@ def encoder(sep: str) -> Callable[[object], bytes]:
     whoever has many values for one stream saves that by holding on to this function. Threads may
     share it.
 
+    Parameters:
+        sep: what ends each line.
+        serializer: makes JSON of data that is neither text nor a number. None: the JSON of this
+            package.
+
     Raises:
         ValueError: `sep` isn't one of `SEPARATORS`.
     """
     check_separator(sep)
-    return _ENCODERS[sep]
+    return _ENCODERS[sep] if serializer is None else _make_encoder(sep, serializer)
 
 
 def encode(value: object, sep: str) -> bytes:
@@ -177,14 +188,17 @@ def encode(value: object, sep: str) -> bytes:
     Turn what a source yielded into what goes over the wire.
 
     - bytes, bytearray, memoryview: taken as they are.
-    - an event: its frame, with `sep` unless the event has a `sep` of its own.
-    - a dict: the fields of an event, named like the parameters of `ServerSentEvent`.
+    - an event: its frame, with `sep` unless the event has a `sep` of its own. FastAPI's
+      `ServerSentEvent` is an event, too: its `data` is sent as JSON, its `raw_data` as it is.
+    - a dict: the fields of an event, named like the parameters of `ServerSentEvent`. A `sep` among
+      them gives way to the one asked for.
     - anything else: the data of an event that has no other field. None is the text "None".
 
     The value isn't changed.
 
     Raises:
-        TypeError: a dict has a key that no event has, or one of the fields has a wrong type.
+        TypeError: a dict has a key that no event has, one of the fields has a wrong type, or the
+            data has no form on the wire.
         ValueError: a field holds what `ServerSentEvent` would refuse, the data holds what JSON
             cannot say, or `sep` isn't one of `SEPARATORS`.
     """
@@ -194,6 +208,43 @@ def encode(value: object, sep: str) -> bytes:
 def ensure_bytes(data: Any, sep: str) -> bytes:
     """Do what `encode` does; the name is that of earlier versions."""
     return (_ENCODERS.get(sep) or encoder(sep))(data)
+
+
+def own_event(value: object, serializer: Serializer | None = None) -> ServerSentEvent | None:
+    """
+    Return the event that another package's `ServerSentEvent` stands for; None: it's none.
+
+    FastAPI's sends its `data` as JSON, a string too, and its `raw_data` as it is. Those of clients,
+    which are relayed, hold text.
+    """
+    kind = type(value)
+    if not any(one.__name__ == "ServerSentEvent" for one in kind.__mro__):
+        return None
+    if isinstance(value, ServerSentEvent):
+        return value
+    event: Any = value
+    try:
+        data, id_ = event.data, event.id
+        if hasattr(event, "raw_data"):
+            if event.raw_data is not None:
+                data = event.raw_data
+            elif data is not None:
+                data = to_json(data) if serializer is None else serialized(serializer, data)
+        elif id_ == "":
+            id_ = None  # A client's way to say that there was none; sent, it would make others forget theirs.
+        return ServerSentEvent(
+            data,
+            event=event.event,
+            id=id_,
+            retry=event.retry,
+            comment=getattr(event, "comment", None),
+        )
+    except AttributeError:
+        return None  # Something else under that name.
+
+
+doubts: ContextVar[set[str] | None] = ContextVar("sse_starlette_doubts", default=None)
+"""What was found by the encoders of one response that is hardly meant: who sets it, may say so."""
 
 
 def split_frames(frames: bytes) -> list[bytes]:
@@ -276,11 +327,12 @@ _DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
 _BYTES = (bytes, bytearray, memoryview)
 _FIELDS = ("data", "event", "id", "retry", "comment", "sep")
 _KEYS = frozenset(_FIELDS)
+_LIKE_A_FRAME = ("data:", "event:", "id:", "retry:", ":")
 _MOST_HEADS = 64
 """Names of events that an encoder remembers; when there are more, it begins anew."""
 
 
-def _make_encoder(sep: str) -> Callable[[object], bytes]:
+def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[object], bytes]:
     blank = sep + sep
     data_ = f"{sep}data: "
     # What comes before the data of an event, by its name: most sources have a few names.
@@ -316,7 +368,7 @@ def _make_encoder(sep: str) -> Callable[[object], bytes]:
                 learn(value.get("event"))
             except UnicodeEncodeError:
                 pass
-            return _dict_frame(value, sep)
+            return _dict_frame(value, sep, serializer)
         if type(value) is str:
             if "\n" not in value and "\r" not in value:
                 try:
@@ -330,12 +382,18 @@ def _make_encoder(sep: str) -> Callable[[object], bytes]:
             # A subclass that has a way of its own to encode is asked.
             if type(value).encode is not ServerSentEvent.encode:
                 return value.encode()
-            return _event_frame(value, sep)
+            return _event_frame(value, sep, serializer)
         if isinstance(value, dict):
-            return _dict_frame(value, sep)
+            return _dict_frame(value, sep, serializer)
         if isinstance(value, _BYTES):
             return bytes(value)
-        return _frame(sep, "None" if value is None else value)
+        if value is None:
+            _doubt("None")
+            return _frame(sep, "None")
+        event = own_event(value, serializer)
+        if event is not None:
+            return _event_frame(event, sep, serializer)
+        return _frame(sep, value, serializer=serializer)
 
     return encode_value
 
@@ -343,7 +401,7 @@ def _make_encoder(sep: str) -> Callable[[object], bytes]:
 _ENCODERS = {sep: _make_encoder(sep) for sep in SEPARATORS}
 
 
-def _dict_frame(fields: dict[Any, Any], sep: str) -> bytes:
+def _dict_frame(fields: dict[Any, Any], sep: str, serializer: Serializer | None) -> bytes:
     if not _KEYS.issuperset(fields):
         unknown = ", ".join(repr(key) for key in fields if key not in _FIELDS)
         raise TypeError(
@@ -355,16 +413,17 @@ def _dict_frame(fields: dict[Any, Any], sep: str) -> bytes:
     own_sep = get("sep")
     if own_sep is not None:
         check_separator(own_sep)
-        sep = own_sep
-    return _frame(sep, get("data"), get("event"), get("id"), get("retry"), get("comment"))
+    return _frame(
+        sep, get("data"), get("event"), get("id"), get("retry"), get("comment"), serializer
+    )
 
 
-def _event_frame(event: ServerSentEvent, sep: str) -> bytes:
+def _event_frame(event: ServerSentEvent, sep: str, serializer: Serializer | None = None) -> bytes:
     own_sep = event.sep
     if own_sep is not None:
         check_separator(own_sep)
         sep = own_sep
-    return _frame(sep, event.data, event.event, event.id, event.retry, event.comment)
+    return _frame(sep, event.data, event.event, event.id, event.retry, event.comment, serializer)
 
 
 def _frame(
@@ -374,10 +433,11 @@ def _frame(
     id_: object = None,
     retry: object = None,
     comment: object = None,
+    serializer: Serializer | None = None,
 ) -> bytes:
     text = ""
     if comment is not None:
-        text = f": {_lines(_text(comment), f'{sep}: ')}{sep}"
+        text = f": {_lines(data_text(comment), f'{sep}: ')}{sep}"
     if id_ is not None:
         if type(id_) is not int and (type(id_) is not str or not id_.isprintable()):
             id_ = _field_text("id", id_)
@@ -388,8 +448,10 @@ def _frame(
         text = f"{text}event: {event}{sep}"
     if data is not None:
         if type(data) is not str:
-            data = _text(data)
+            data = data_text(data, serializer)
         if "\n" in data or "\r" in data:
+            if data[-1] in "\r\n" and data.startswith(_LIKE_A_FRAME):
+                _doubt("frame")
             data = _lines(data, f"{sep}data: ")
         text = f"{text}data: {data}{sep}"
     if retry is not None:
@@ -404,6 +466,12 @@ def _frame(
         # together are one character, and a half that stands alone is replaced.
         utf_16 = text.encode("utf-16-le", "surrogatepass")
         return utf_16.decode("utf-16-le", "replace").encode()
+
+
+def _doubt(what: str) -> None:
+    found = doubts.get()
+    if found is not None:
+        found.add(what)
 
 
 def _lines(text: str, between: str) -> str:
@@ -428,114 +496,10 @@ def _field_text(name: str, value: object) -> str:
 
 def _check_retry(retry: object) -> int:
     if not isinstance(retry, int) or isinstance(retry, bool):
-        raise TypeError("retry argument must be int")
+        raise TypeError(
+            f"retry argument must be int: it is {retry!r}, {type(retry).__name__}. Give the "
+            "milliseconds that the client is to wait, retry=5000, or None."
+        )
     if retry < 0:
         raise ValueError(f"retry argument must be >= 0 (milliseconds), got: {retry}")
     return int(retry)
-
-
-def _text(value: object) -> str:
-    if type(value) is dict or type(value) is list:
-        return _json(value)
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, _BYTES):
-        return bytes(value).decode("utf-8", "replace")
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    if isinstance(value, (dict, list, tuple)) or _is_record(value):
-        return _json(value)
-    return str(value)
-
-
-def _json(value: object) -> str:
-    # Where the application has loaded orjson, that is faster. It writes what we write, but for how
-    # a float has its exponent (1e16 for 1e+16, 0.00001 for 1e-05). It refuses more than JSON does
-    # (large integers, keys that are numbers, lone surrogates), and a null may have been a NaN:
-    # then it's the standard library that decides.
-    orjson = sys.modules.get("orjson")
-    if orjson is not None:
-        try:
-            option = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-            text: str = orjson.dumps(value, _plain, option).decode()
-        except (AttributeError, TypeError):
-            pass  # AttributeError: another thread is still importing it.
-        else:
-            if "null" not in text:
-                return text
-    try:
-        return "".join(_json_chunks(value, 0))
-    except RecursionError:
-        raise ValueError(
-            f"{type(value).__name__} cannot be sent as JSON: it holds itself, or too many levels"
-        ) from None
-
-
-def _json_writer(make_encoder: Callable[..., Any] | None) -> Callable[[object, int], Iterable[str]]:
-    """
-    Return what turns a value, and the level 0 it stands at, into pieces of JSON text.
-
-    Parameters:
-        make_encoder: the encoder in C that `json.JSONEncoder` makes anew for each value, which
-            takes longer than to encode a small value. None where Python has none.
-    """
-    # Without a look for circles, which would be state that threads share: a value that holds
-    # itself ends as RecursionError.
-    markers = indent = None
-    colon, comma = ":", ","
-    sort_keys = skipkeys = allow_nan = False
-    if make_encoder is None:
-        slow = json.JSONEncoder(
-            ensure_ascii=False,
-            check_circular=False,
-            allow_nan=allow_nan,
-            separators=(comma, colon),
-            default=_plain,
-        )
-        return lambda value, _level: slow.iterencode(value)
-    text = json.encoder.encode_basestring
-    chunks: Callable[[object, int], Iterable[str]] = make_encoder(
-        markers, _plain, text, indent, colon, comma, sort_keys, skipkeys, allow_nan
-    )
-    return chunks
-
-
-def _plain(value: object) -> object:
-    """Return a value that JSON has in place of one it doesn't have."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (UUID, Decimal)):
-        return str(value)
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    kind = type(value)
-    if not _is_record(value):
-        raise TypeError(
-            f"{kind.__qualname__} is not JSON serializable. Send it as text with str(), or make it "
-            "a dict, a list, a dataclass, or a pydantic or msgspec model first."
-        )
-    if hasattr(kind, _PYDANTIC):
-        return cast("Any", value).model_dump(mode="json")
-    if hasattr(kind, _MSGSPEC):
-        return sys.modules["msgspec"].to_builtins(value, enc_hook=_plain)
-    # Not asdict(), which copies all that is below, only for it to be walked through again.
-    fields = dataclasses.fields(cast("Any", value))
-    return {field.name: getattr(value, field.name) for field in fields}
-
-
-# What tells that an object is a record, looked for on its type: a class is no record.
-_DATACLASS = "__dataclass_fields__"
-_MSGSPEC = "__struct_fields__"
-_PYDANTIC = "model_dump"
-
-
-def _is_record(value: object) -> bool:
-    kind = type(value)
-    if isinstance(value, type):
-        return False  # The metaclass of msgspec.Struct has __struct_fields__ too.
-    return hasattr(kind, _DATACLASS) or hasattr(kind, _PYDANTIC) or hasattr(kind, _MSGSPEC)
-
-
-_json_chunks = _json_writer(getattr(json.encoder, "c_make_encoder", None))
