@@ -25,7 +25,7 @@ from ._feed import JOINED_BYTES, Feed
 from ._loop import current_loop
 from ._ring import Ring
 from .errors import SubscriberTooSlow
-from .event import ServerSentEvent, check_field, encoder, parse_frame, split_frames
+from .event import ServerSentEvent, check_field, encoder, own_event, parse_frame, split_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -557,7 +557,7 @@ async def _frames_of(result: Events | Awaitable[Events]) -> list[bytes]:
             # Not all of it has been read when an event can't be encoded.
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
-    if isinstance(events, (dict, str, bytes, ServerSentEvent)):
+    if isinstance(events, (dict, str, bytes)) or own_event(events) is not None:
         return [encode_body(events)]
     return [encode_body(event) for event in events]
 
@@ -574,7 +574,10 @@ def encode_body(event: Event) -> bytes:
         _ENCODE(dict.fromkeys(event))  # Says what is wrong with its keys.
         event = ServerSentEvent(**event)
     elif not isinstance(event, ServerSentEvent):
-        return _ENCODE(event)
+        foreign = own_event(event)
+        if foreign is None:
+            return _ENCODE(event)
+        event = foreign
     elif type(event).encode is not ServerSentEvent.encode:
         event = parse_frame(event.encode())  # It has a way of its own.
     if event.id is not None:

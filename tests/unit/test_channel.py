@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
+import fastapi.sse
 import pytest
 from starlette.requests import HTTPConnection
 from tests.unit.driving import (
@@ -1299,7 +1300,16 @@ async def test_a_new_client_gets_the_snapshot_first(form: Callable[..., Any]) ->
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("one", ["x", b"data: x\n\n", {"data": "x"}, ServerSentEvent("x")])
+@pytest.mark.parametrize(
+    "one",
+    [
+        "x",
+        b"data: x\n\n",
+        {"data": "x"},
+        ServerSentEvent("x"),
+        fastapi.sse.ServerSentEvent(raw_data="x"),
+    ],
+)
 async def test_a_snapshot_may_be_one_event(one: Any) -> None:
     subscription = Channel("c").subscribe(snapshot=lambda: one)
 
@@ -2268,3 +2278,14 @@ async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
 
     assert ended == ["client"]
     assert channel.stats().disconnected == 0
+
+
+def test_an_event_of_fastapi_is_published_as_an_event() -> None:
+    channel = Channel("c")
+
+    channel.publish_nowait(fastapi.sse.ServerSentEvent(data={"a": 1}, event="e"))
+
+    frame = f'id: {channel.epoch}.1\r\nevent: e\r\ndata: {{"a":1}}\r\n\r\n'
+    assert channel._ring.frames(0, 1) == [frame.encode()]
+    with pytest.raises(ValueError, match="the event has the id '7'"):
+        channel.publish_nowait(fastapi.sse.ServerSentEvent(data="a", id="7"))
