@@ -315,8 +315,8 @@ def _backend(url: str) -> Backend:
             if (exc.name or "").partition(".")[0] != "redis":
                 raise
             raise ImportError(
-                f"Hub({scheme + '://…'!r}) needs the client of Redis: install this package with its "
-                'extra of that name, pip install "sse-starlette[redis]"'
+                f"Hub({scheme + '://…'!r}) needs the client of Redis, the extra `redis`. "
+                "From a checkout: pip install '.[redis]'"
             ) from exc
         return RedisLog(url)
     if colon and scheme == "sqlite":

@@ -43,10 +43,10 @@ def get(url: str, *, seconds: float = READY_SECONDS, **query: str) -> httpx2.Res
 class Program:
     """A running program and everything that it has printed."""
 
-    def __init__(self, command: Sequence[str | Path]) -> None:
+    def __init__(self, command: Sequence[str | Path], cwd: Path = ROOT) -> None:
         self._process = subprocess.Popen(
             [str(part) for part in command],
-            cwd=ROOT,
+            cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -132,8 +132,8 @@ class Program:
 class Server(Program):
     """A uvicorn that serves one of the applications; `url` says where."""
 
-    def __init__(self, command: Sequence[str | Path]) -> None:
-        super().__init__(command)
+    def __init__(self, command: Sequence[str | Path], cwd: Path = ROOT) -> None:
+        super().__init__(command, cwd)
         try:
             where = self.wait_for_line(r"Uvicorn running on (https?)://[\d.]+:(\d+)")
             self.port = int(where[2])

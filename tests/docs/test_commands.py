@@ -1,0 +1,45 @@
+"""The commands that are printed exist, and none brings the package of the same name from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from tests.docs.pages import PAGES, ROOT, Block, blocks
+
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+EVERYTHING = [*PAGES, *SOURCES, *sorted((ROOT / "examples").rglob("*.py"))]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+    "optional-dependencies"
+]
+
+
+def test_no_page_message_or_example_installs_the_package_by_its_name() -> None:
+    by_name = re.compile(r"pip install[^\n`]*\bsse[-_]starlette\b")
+
+    assert [str(path) for path in EVERYTHING if by_name.search(path.read_text("utf-8"))] == []
+
+
+def test_every_extra_that_is_told_of_exists() -> None:
+    told = {
+        extra
+        for path in EVERYTHING
+        for extra in re.findall(r"pip install '\.\[(\w+)\]'", path.read_text("utf-8"))
+    }
+
+    assert {"redis", "testing"} <= told <= set(EXTRAS)
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=str)
+def test_printed_command_names_what_there_is(block: Block) -> None:
+    for task in re.findall(r"^python3 tasks\.py (\w+)", block.text, re.MULTILINE):
+        command = [sys.executable, ROOT / "tasks.py", task, "--help"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+        assert told.returncode == 0, told.stderr
+
+    for script in re.findall(r"^python3? ([\w/]+\.py)", block.text, re.MULTILINE):
+        assert (ROOT / script).is_file()

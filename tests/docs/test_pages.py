@@ -1,0 +1,121 @@
+"""What is printed in README and docs works as it stands, and once more after that."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.docs.pages import SEAT_BELT_SECONDS, Block, blocks, files_in, run_python
+from tests.servers.redis_servers import RedisServer
+from tests.servers.serving import APPS, Server
+
+BLOCKS = blocks("python")
+TESTS = [block for block in BLOCKS if block.is_test]
+APPLICATIONS = [block for block in BLOCKS if block.is_application and not block.is_test]
+PROGRAMS = [block for block in BLOCKS if not block.is_application and not block.is_test]
+
+
+def test_there_are_blocks_of_each_kind() -> None:
+    assert min(map(len, [TESTS, APPLICATIONS, PROGRAMS])) >= 3
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_printed_program_runs_again_and_again_and_leaves_nothing(
+    block: Block, tmp_path: Path
+) -> None:
+    """What it leaves would be there when it's run again: tomorrow as well."""
+    file = block.save(tmp_path)
+
+    for _ in range(2):
+        run_python(tmp_path, "-W", "error", file.name)
+
+        assert list(files_in(tmp_path)) == [file.name]
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_printed_program_calls_the_main_that_it_defines(block: Block) -> None:
+    """Or else it does nothing, and its reader learns nothing."""
+    defines_main = "def main(" in block.text
+
+    assert defines_main == bool(re.search(r"^(asyncio|anyio)\.run\(main", block.text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in TESTS}), ids=lambda page: page.name
+)
+def test_printed_tests_pass_twice_with_the_configuration_that_is_printed(
+    page: Path, tmp_path: Path
+) -> None:
+    tests = [block for block in TESTS if block.page == page]
+    for block in tests:
+        block.save(tmp_path)
+    for block in blocks("toml"):
+        if block.page == page:
+            (tmp_path / "pyproject.toml").write_text(block.text, "utf-8")
+    defined = sum(len(re.findall(r"^(?:async )?def test_", b.text, re.MULTILINE)) for b in tests)
+
+    for _ in range(2):
+        *_, closing_line = run_python(tmp_path, "-m", "pytest", "-W", "error", "--color=no")
+
+        passed = re.fullmatch(r"=+ (\d+) passed in .* =+", closing_line)
+        assert passed, closing_line
+        assert int(passed[1]) >= defined
+
+
+@pytest.mark.parametrize("block", APPLICATIONS, ids=str)
+def test_printed_application_answers_each_route_again_and_again(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = block.save(tmp_path)
+    with redis_for(file, tmp_path / "redis"):
+        # The server of the block itself, or the command line that serves any application.
+        starts_itself = "__main__" in block.text
+        served: list[str | Path] = [APPS / "on_free_port.py", file.name]
+        if not starts_itself:
+            served = ["-m", "uvicorn", f"{file.stem}:app", "--host", "127.0.0.1", "--port", "0"]
+        requests = requests_of(runpy.run_path(str(file))["app"])
+        for _ in range(2):
+            with Server([sys.executable, *served], cwd=tmp_path) as server:
+                answers = [(each, answer(server, *each)) for each in [*requests, *requests]]
+                assert [each for each in answers if each[1] >= 400] == [], server.lines
+
+
+def requests_of(app: Any) -> list[tuple[str, str]]:
+    """Method and path of each route, with values that the pages speak of in the place of parameters."""
+    found = []
+    for route in app.routes:
+        # FastAPI's own pages are of no concern.
+        if getattr(route, "include_in_schema", True):
+            path = re.sub(r"\{\w+(:\w+)?\}", "ACME", route.path)
+            found += [(method, path) for method in sorted(route.methods - {"HEAD"})]
+    return found
+
+
+def answer(server: Server, method: str, path: str) -> int:
+    """Ask; of a stream, wait for its first bytes, or its end, and leave."""
+    with (
+        httpx2.Client(trust_env=False, timeout=SEAT_BELT_SECONDS) as client,
+        client.stream(method, f"{server.url}{path}") as response,
+    ):
+        next(response.iter_raw(), b"")
+        return response.status_code
+
+
+@contextmanager
+def redis_for(file: Path, folder: Path) -> Iterator[None]:
+    """Put a server of Redis where the block looks for one."""
+    text = file.read_text("utf-8")
+    if "redis://localhost" not in text:
+        yield
+        return
+    with RedisServer(folder) as redis:
+        file.write_text(text.replace("redis://localhost", redis.url), "utf-8")
+        yield
