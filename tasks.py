@@ -2,9 +2,10 @@
 """
 The task runner of this project: sets up what a task needs, then runs the task.
 
-Owns the environments `.venv`, `.venv-lowest` and `.venv-dependents`, the Node
-packages under `tests/node`, and the Debian packages that the tests drive. Runs
-before anything is installed, so it uses the standard library only.
+Owns the environments `.venv`, `.venv-lowest`, `.venv-dependents` and one for each
+further Python (`.venv-3.12`), the Node packages under `tests/node`, and the Debian
+packages that the tests drive. Runs before anything is installed, so it uses the
+standard library only.
 
 Refuses to run on a Python older than 3.11, to install a version that the
 constraints files don't name, to change the system unless it is root, and to
@@ -25,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+PYTHONS = ("3.11", "3.12", "3.13")  # as the classifiers in pyproject.toml say
 DISTRIBUTION = "sse-starlette"
 PACKAGE = "sse_starlette"
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -58,6 +61,7 @@ class Environment:
     groups: tuple[str, ...]  # of [dependency-groups] in pyproject.toml
     extras: str = ""
     covers: tuple[str, ...] = ()  # environments in the same folder that need no more than this one
+    made_by: str = sys.executable  # the interpreter that it is made with
 
     @property
     def python(self) -> Path:
@@ -71,6 +75,9 @@ class Environment:
 
 
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/backends")
+SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers")
+# No marker: on all loops.
+ON_ALL_LOOPS = ("-m", "", "-n", "2")
 # Parts of the package that are covered by another suite than tests/unit.
 WITH_A_SUITE = (f"src/{PACKAGE}/testing/*", f"src/{PACKAGE}/backends/*")
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
@@ -244,8 +251,7 @@ def fingerprint(environment: Environment, table: dict[str, Any]) -> str:
         table["tool"]["hatch"],
         (ROOT / "src" / PACKAGE / "_version.py").read_text("utf-8"),
         constraints_for(environment),
-        sys.version,
-        sys.base_prefix,
+        output_of(environment.made_by, "-c", "import sys; print(sys.version, sys.base_prefix)"),
         str(ROOT),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -280,7 +286,7 @@ def only_set_up() -> Iterator[None]:
 
 def create(environment: Environment) -> None:
     """Make an empty environment where there is none, or a stale or broken one."""
-    if importlib.util.find_spec("ensurepip") is None:
+    if environment.made_by == sys.executable and importlib.util.find_spec("ensurepip") is None:
         # Debian's python3 has a venv module that can't put pip into what it makes.
         if not can_install_debian_packages():
             raise TaskError(
@@ -289,7 +295,7 @@ def create(environment: Environment) -> None:
             )
         install_debian_packages(["python3-venv"])
     shutil.rmtree(environment.folder, ignore_errors=True)
-    run(sys.executable, "-m", "venv", environment.folder)
+    run(environment.made_by, "-m", "venv", environment.folder)
 
 
 def set_up(environment: Environment) -> None:
@@ -321,13 +327,45 @@ def set_up(environment: Environment) -> None:
         pip_install = ("install", "-q", "--disable-pip-version-check", "-c", constraints)
         build = requirements_of(["build"], table)
         run_module(environment, "pip", *pip_install, *build)
-        # Before what depends on this package, which would bring the released one with it. Not
-        # isolated: the build tools then come from the constraints too.
-        checkout = f"{ROOT}{environment.extras}"
-        run_module(environment, "pip", *pip_install, "--no-build-isolation", "-e", checkout)
-        run_module(environment, "pip", *pip_install, *requirements)
+        # Together with what depends on this package, which would else bring the released one with
+        # it. Not isolated: the build tools then come from the constraints too.
+        checkout = ("--no-build-isolation", "-e", f"{ROOT}{environment.extras}")
+        run_module(environment, "pip", *pip_install, *checkout, *requirements)
         done = sorted({*done, environment.name, *environment.covers})
         environment.stamp.write_text(json.dumps({"fingerprint": wanted, "done": done}), "utf-8")
+
+
+# --- Further Pythons ------------------------------------------------------------------
+
+
+def interpreters(version: str) -> Iterator[str]:
+    """Go through the places where an interpreter of a version may be; not all need to start."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = Path(folder) / f"python{version}"
+        if path.is_file():
+            yield str(path)
+    # Of the versions that pyenv has, those that aren't chosen are shims on PATH that don't start.
+    root = Path((output_of("pyenv", "root") or "").strip() or Path.home() / ".pyenv")
+    found = list(root.glob(f"versions/{version}.*/bin/python{version}"))
+    # The newest first: 3.12.10 is newer than 3.12.9.
+    by_number = {path: [int(n) for n in re.findall(r"\d+", path.parts[-3])] for path in found}
+    yield from (str(path) for path in sorted(found, key=by_number.__getitem__, reverse=True))
+
+
+def interpreter_of(version: str) -> str | None:
+    """Find an interpreter that starts, is of this version, and can make environments."""
+    probe = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], sys.executable)"
+    for candidate in interpreters(version):
+        found, _, executable = (output_of(candidate, "-c", probe) or "").strip().partition(" ")
+        if found == version:
+            return executable
+    return None
+
+
+def environment_for(version: str) -> Environment:
+    """Return the environment of a further Python; where it isn't found, one that can't be made."""
+    where = interpreter_of(version) or ""
+    return Environment(version, ROOT / f".venv-{version}", ("build", "unit"), made_by=where)
 
 
 # --- Node packages --------------------------------------------------------------------
@@ -378,53 +416,85 @@ def demo(_: argparse.Namespace) -> None:
 
 
 def test(options: argparse.Namespace) -> None:
-    """Run all tests, those first that are quickly done: unit, other loops, kit, logs, then the rest."""
+    """Run all tests, those first that are quickly done: unit, kit, logs, then the rest."""
     set_up(DEV)
     set_up_debian_packages()
     set_up_node_packages()
     if options.pytest_arguments:
-        run_module(DEV, "pytest", *options.pytest_arguments)
+        pytest(DEV, *options.pytest_arguments)
         return
     run_all(
         {
             "tests/unit": unit_suite,
-            "tests/unit on uvloop": partial(
-                run_module, DEV, "pytest", "tests/unit", "-m", "uvloop", "-n", "2"
-            ),
+            "tests/unit on uvloop": partial(pytest, DEV, "tests/unit", "-m", "uvloop", "-n", "2"),
+            **unit_rows(DEV),
             # The totals are of the kit and of the logs alone, and so is the gate of pyproject.toml.
-            "tests/kit": partial(suite_on_all_loops, "tests/kit", f"--cov={PACKAGE}.testing"),
+            "tests/kit": partial(
+                pytest, DEV, "tests/kit", f"--cov={PACKAGE}.testing", *ON_ALL_LOOPS
+            ),
             "tests/backends": partial(
-                suite_on_all_loops, "tests/backends", f"--cov={PACKAGE}.backends"
+                pytest, DEV, "tests/backends", f"--cov={PACKAGE}.backends", *ON_ALL_LOOPS
             ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
-            "tests/thorough and tests/servers": partial(
-                run_module,
-                DEV,
-                "pytest",
-                "tests/thorough",
-                "tests/servers",
-                "-n",
-                "3",
-                "--dist",
-                "worksteal",
+            "tests/thorough, tests/docs and tests/servers": partial(
+                pytest, DEV, *SLOW_SUITES, "-n", "4", "--dist", "worksteal"
             ),
         }
     )
 
 
-def suite_on_all_loops(folder: str, coverage: str) -> None:
-    """Run a suite that isn't worth a stage for each loop."""
-    run_module(DEV, "pytest", folder, coverage, "-m", "", "-n", "2")
+def pytest(
+    environment: Environment, *arguments: str, variables: dict[str, str] | None = None
+) -> None:
+    """Run pytest in an environment, under further environment variables."""
+    env = {**inside(environment), **(variables or {})}
+    run(environment.python, "-m", "pytest", *arguments, env=env)
 
 
 def unit_suite() -> None:
     """Run the unit suite, which has to cover all of the package but what has a suite of its own."""
     usual = ("tests/unit", "--cov", "--cov-report=", "--cov-fail-under=0", "-n", "2")
-    run_module(DEV, "pytest", *usual)
+    pytest(DEV, *usual)
     # Before Python 3.12 a coroutine isn't traced any further once something has been thrown into it, as
     # asyncio does at each cancellation. So what counts is what either loop has reached.
-    run_module(DEV, "pytest", *usual, "-m", "trio", "--cov-append")
+    pytest(DEV, *usual, "-m", "trio", "--cov-append")
     run_module(DEV, "coverage", "report", f"--omit={','.join(WITH_A_SUITE)}")
+
+
+def unit_rows(environment: Environment) -> dict[str, Callable[[], None]]:
+    """Return the runs of the unit suite in the other ways in which asyncio can work."""
+    usual = ("tests/unit", "-n", "2")
+    rows: dict[str, Callable[[], None]] = {
+        "tests/unit in asyncio's debug mode": partial(
+            pytest, environment, *usual, variables={"PYTHONASYNCIODEBUG": "1"}
+        )
+    }
+    version = output_of(environment.python, "-c", "import sys; print(sys.version_info >= (3, 12))")
+    if version == "True\n":
+        rows["tests/unit with the eager task factory"] = partial(
+            pytest, environment, *usual, "--eager-tasks"
+        )
+    return rows
+
+
+def pythons(options: argparse.Namespace) -> None:
+    """Run the quick suites on each further Python that is found: 3.11, 3.12, 3.13."""
+    set_up_debian_packages()  # For Redis.
+    parts: dict[str, Callable[[], None]] = {}
+    for version in PYTHONS:
+        if version == ".".join(map(str, sys.version_info[:2])):
+            say(f"Python {version}: `tasks.py test` runs on this one")
+            continue
+        environment = environment_for(version)
+        if not environment.made_by:
+            say(f"Python {version}: no interpreter of it starts here, so NOTHING is run on it")
+            continue
+        set_up(environment)
+        usual = options.pytest_arguments or (*QUICK_SUITES, *ON_ALL_LOOPS)
+        parts[f"Python {version}"] = partial(pytest, environment, *usual)
+        if not options.pytest_arguments:
+            parts |= {f"Python {version}: {k}": v for k, v in unit_rows(environment).items()}
+    run_all(parts)
 
 
 def lowest(options: argparse.Namespace) -> None:
@@ -436,9 +506,7 @@ def lowest(options: argparse.Namespace) -> None:
             LOWEST.python, "-c", f"from importlib.metadata import version; print(version('{name}'))"
         )
         say(f"{name} {(version or 'is missing').strip()}")
-    # No marker: on all loops.
-    usual = (*QUICK_SUITES, "-m", "", "-n", "2")
-    run_module(LOWEST, "pytest", *(options.pytest_arguments or usual))
+    pytest(LOWEST, *(options.pytest_arguments or (*QUICK_SUITES, *ON_ALL_LOOPS)))
 
 
 def dependents(options: argparse.Namespace) -> None:
@@ -446,7 +514,7 @@ def dependents(options: argparse.Namespace) -> None:
     set_up(DEPENDENTS)
     # They wait for servers to start; the servers of a file are shared by its tests.
     usual = ("tests/dependents", "-n", "3", "--dist", "loadfile")
-    run_module(DEPENDENTS, "pytest", *(options.pytest_arguments or usual))
+    pytest(DEPENDENTS, *(options.pytest_arguments or usual))
 
 
 def lint(_: argparse.Namespace) -> None:
@@ -532,7 +600,7 @@ def clean(_: argparse.Namespace) -> None:
     """Remove everything that the tasks have made."""
     made = [each.folder for each in (DEV, LOWEST, DEPENDENTS)]
     made += [NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
-    made += ROOT.glob(".venv-bench-*")
+    made += [*ROOT.glob(".venv-bench-*"), *(ROOT / f".venv-{version}" for version in PYTHONS)]
     made += [ROOT / name for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist")]
     made += [f for part in ("src", "tests", "examples") for f in (ROOT / part).rglob("__pycache__")]
     with only_set_up():
@@ -546,12 +614,16 @@ def clean(_: argparse.Namespace) -> None:
 def run_all(parts: dict[str, Callable[[], None]]) -> None:
     """Run every part, also after one has failed, and then tell which ones failed."""
     failed = []
+    took = []
     for name, part in parts.items():
         say(name)
+        start = time.monotonic()
         try:
             part()
         except TaskError as error:
             failed.append(f"{name}: {error}")
+        took.append(f"{time.monotonic() - start:6.1f} s  {name}")
+    say("\n   ".join(["how long it took:", *took]))
     if failed:
         raise TaskError("\n  ".join(["failed:", *failed]))
 
@@ -613,6 +685,7 @@ def broken_links(page: Path) -> list[str]:
 TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
     "test": test,
+    "pythons": pythons,
     "lowest": lowest,
     "dependents": dependents,
     "check": check,
@@ -625,7 +698,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "clean": clean,
 }
 CHECKS = ("lint", "format", "types", "docs", "wheel")
-TAKE_PYTEST_ARGUMENTS = ("test", "lowest", "dependents")
+TAKE_PYTEST_ARGUMENTS = ("test", "pythons", "lowest", "dependents")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,0 +1,30 @@
+"""How asyncio is to work where the tests run on it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--eager-tasks",
+        action="store_true",
+        help="run the tests that run on asyncio with its eager task factory (Python 3.12 and newer)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--eager-tasks"):
+        return
+    # Only now: the environment of tests/dependents lacks what the unit tests need.
+    from tests.unit.driving import LOOPS
+
+    def eager_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 (not in 3.11's types)
+        return loop
+
+    _, options = LOOPS["asyncio"]
+    options["loop_factory"] = eager_loop
