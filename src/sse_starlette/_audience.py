@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from ._loop import Loop
 
+logger = logging.getLogger("sse_starlette.channel")
 
 _LONGEST_PAUSE_SECONDS = 0.1
 """However long something else had the loop meanwhile, nobody waits longer than this for an event."""
@@ -81,9 +83,13 @@ class Audience:
         """Don't call `member` any more."""
         self._members.discard(weakref.ref(member))
 
-    def call(self) -> None:
-        """Call the members soon; from any thread."""
-        if self._loop.is_current():
+    def call(self, *, knock: bool = False) -> None:
+        """
+        Call the members soon; from any thread.
+
+        With `knock`, also from a signal handler that has interrupted the loop while it was waiting.
+        """
+        if not knock and self._loop.is_current():
             self._call_here()
         elif not self._knocked:
             self._knocked = True
@@ -132,7 +138,11 @@ class Audience:
     def _call_some(self, members: list[Member], begin: int) -> None:
         end = begin + _CALLED_AT_ONCE
         for member in members[begin:end]:
-            member.call()
+            try:
+                member.call()
+            except Exception:
+                # The others are called all the same, now and from now on.
+                logger.exception("a subscriber could not be told of news; it's left out this time")
         # Comes after the turns of all writers that have been woken.
         more = end < len(members)
         self._loop.soon(partial(self._call_some, members, end) if more else self._all_called)

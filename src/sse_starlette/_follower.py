@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections import Counter, deque
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -26,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import anyio
 
+from ._fork import tell_child
+from ._lock import Lock
 from ._loop import current_loop
 from .errors import ChannelClosed, LogUnavailable
 
@@ -159,16 +160,25 @@ class Follower:
             check_every: seconds between two looks at where the channels are.
         """
         self.expire = expire
-        self.away_since: str | None = None
+        self.away_since: str | None
         """Since when the log has been out of reach."""
-        self.losses: int = 0
+        self.losses: int
         """How often the connection to the log was lost."""
-        self.catch_ups: int = 0
+        self.catch_ups: int
         """How often something had to be read from the log because it wasn't heard."""
         self._backend = backend
         self._publish_wait = publish_wait
         self._check_every = check_every
+        self._entered_before_fork = False
+        self._reset()
+        tell_child(self)
+
+    def _reset(self) -> None:
+        self.away_since = None
+        self.losses = self.catch_ups = 0
         self._loop: Loop | None = None
+        self._run: object = None
+        """Stands for the lifespan that is under way."""
         self._sent_on = anyio.Event()
         self._errands: deque[Errand] = deque()
         self._tracks: dict[str, _Track] = {}
@@ -177,7 +187,7 @@ class Follower:
         self._failed: list[_Track] = []
         self._pause = _FIRST_PAUSE_SECONDS
         # Held for moments, and never across an await.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._lines: dict[str, deque[_Job]] = {}
         """What is to be appended one after the other, by channel."""
         self._appending: Counter[str] = Counter()
@@ -195,11 +205,22 @@ class Follower:
     def must_run(self) -> Loop:
         """Return the loop of the lifespan; raise RuntimeError outside of one."""
         if self._loop is None:
+            if self._entered_before_fork:
+                raise RuntimeError(
+                    "the hub's lifespan was entered before this process was forked, and goes on in its "
+                    "parent alone: enter it here too, `async with hub.lifespan():`, or fork first."
+                )
             raise RuntimeError(
                 "the hub isn't connected to its log: give its lifespan to the application, "
                 "Starlette(lifespan=hub.lifespan), or use it within `async with hub.lifespan():`."
             )
         return self._loop
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork, as if the lifespan had never been entered."""
+        self._entered_before_fork = self._loop is not None
+        self._reset()
+        self._backend.after_fork()
 
     def tend(self, channel: Followed) -> None:
         """See soon what `channel` needs of the log; from now on it's kept in step."""
@@ -266,6 +287,8 @@ class Follower:
         failure: Exception | None = None
         async with self._backend.open(), anyio.create_task_group() as tasks:
             self._loop = current_loop()
+            self._run = run = object()
+            self._entered_before_fork = False
             for task in (self._listen, self._check_now_and_then):
                 tasks.start_soon(task)
             tasks.start_soon(self._sweep_now_and_then, sweep)
@@ -277,7 +300,9 @@ class Follower:
             except Exception as exc:
                 failure = exc  # Not one of a group, as it would be if it left the task group.
             finally:
-                self._end()
+                # A run that was copied by a fork ends when it's thrown away; another one may be under way.
+                if self._run is run:
+                    self._end()
                 tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure

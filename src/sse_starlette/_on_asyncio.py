@@ -24,6 +24,8 @@ from contextvars import Context
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, Self
 
+from ._fork import call_in_child
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
@@ -322,6 +324,7 @@ def _clock_of(loop: asyncio.AbstractEventLoop) -> _Clock:
         for other in list(_CLOCKS):
             if other.is_closed():  # In mid-stream: nobody has stopped its alarms.
                 _CLOCKS.pop(other, None)
+        call_in_child(_CLOCKS.clear)
         clock = _CLOCKS[loop] = _Clock(loop)
     return clock
 

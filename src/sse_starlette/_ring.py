@@ -58,6 +58,20 @@ class Ring:
         self.newest: tuple[bytes, int] = _NONE
         """The newest frame and its offset, for whoever has all that comes before it; no lock is needed."""
 
+    def renamed(self, epoch: str) -> Ring:
+        """Return a ring of the same events, as another history: frames get their ids anew."""
+        other = Ring(
+            events=self._events,
+            bytes_=self._bytes,
+            seconds=self._seconds,
+            epoch=epoch,
+            head=self.oldest - 1,
+        )
+        other.floor = self.floor
+        for place in range(self.oldest - self._first, self.head + 1 - self._first):
+            other.append(renamed(self._frames[place], epoch, other.head + 1), self._times[place])
+        return other
+
     def __len__(self) -> int:
         return self.head + 1 - self.oldest
 
@@ -68,10 +82,14 @@ class Ring:
 
     def append(self, frame: bytes, now: float) -> int:
         """Remember `frame` as the newest and return its offset."""
-        self.head += 1
-        self.size += len(frame)
+        kept = self.head + 1 - self._first
+        if kept != len(self._frames) or kept != len(self._times):
+            # An exception, as a signal handler may raise, has interrupted the last time.
+            del self._frames[kept:], self._times[kept:]
         self._frames.append(frame)
         self._times.append(now)
+        self.head += 1
+        self.size += len(frame)
         self._joins.clear()
         self.newest = frame, self.head
         self.expire(now)
@@ -158,3 +176,13 @@ class Ring:
     def frames(self, after: int, last: int) -> list[bytes]:
         """The frames that follow `after` up to `last`, each by itself."""
         return self._frames[after + 1 - self._first : last + 1 - self._first]
+
+
+def with_id(epoch: str, offset: int, body: bytes) -> bytes:
+    """Return the frame of a body, which is a frame without an id."""
+    return b"id: %b.%d\r\n%b" % (epoch.encode(), offset, body)
+
+
+def renamed(frame: bytes, epoch: str, offset: int) -> bytes:
+    """Return the frame with another id."""
+    return with_id(epoch, offset, frame[frame.index(b"\n") + 1 :])

@@ -27,6 +27,7 @@ from _signal import signal as set_signal
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ._fork import call_in_child
 from ._loop import current_loop
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class AppStatus(metaclass=_AppStatusType):
 def stream_begins(stream: Draining) -> None:
     """Have `stream` told when the server goes down; at once if it already does. On its loop only."""
     loop = stream.loop
+    call_in_child(_after_fork)
     with _State.lock:
         if loop.key not in _State.streams:
             _forget_closed_loops()
@@ -177,6 +179,15 @@ class _State:
     That's a part of the server where there is one to be had, and else a stream that is to end.
     """
     by_hand = False
+
+
+def _after_fork() -> None:
+    # The streams are the parent's, and another thread may have held the lock.
+    _State.lock = threading.RLock()
+    _State.streams.clear()
+    _State.going_down.clear()
+    for hook in reversed(_HOOKS):
+        hook.take_back()
 
 
 class _GoingDown:

@@ -15,19 +15,21 @@ A channel encodes an event once and keeps its frame in a ring. What a change her
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import weakref
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import anyio.lowlevel
 
 from ._audience import Audience
 from ._cursor import last_event_id, new_epoch
-from ._ring import Ring
+from ._fork import tell_child
+from ._lock import InterruptedHolderError, Lock
+from ._ring import Ring, renamed, with_id
 from .backends.base import Limits, Position
 from .errors import ChannelClosed
 from .event import ServerSentEvent, parse_frame
@@ -155,7 +157,7 @@ class Channel:
         self._history = history
         self._history_bytes = history_bytes
         # Held for moments and never across an await; whoever holds it holds no other.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._history_seconds = history_seconds
         self._ring = self._new_ring(new_epoch() if follower is None else "", 0)
         self._latest: dict[object, tuple[int, bytes]] = {}
@@ -185,6 +187,7 @@ class Channel:
             self._appending: set[object] = set()
             self._unplaced: set[object] = set()
             self._wanted_from: int | None = None
+        tell_child(self)
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r} at {self.last_event_id}>"
@@ -255,10 +258,19 @@ class Channel:
         try:
             if self.follower is not None:
                 return self.follower.publish_in_line(self, self._encode(event), key)
-            future.set_result(self.publish_nowait(event, key=key))
+            future.set_result(self._publish(event, key, knock=True))
+        except InterruptedHolderError:
+            # In a signal handler, in the middle of a change of this channel: it's next.
+            self._lock.after(partial(self._publish_late, future, event, key))
         except Exception as exc:
             future.set_exception(exc)
         return future
+
+    def _publish_late(self, future: Future[str], event: Event, key: str | None) -> None:
+        try:
+            future.set_result(self._publish(event, key, knock=True))
+        except Exception as exc:
+            future.set_exception(exc)
 
     def publish_nowait(self, event: Event, *, key: str | None = None) -> str:
         """
@@ -274,6 +286,9 @@ class Channel:
                 "use `await channel.publish(…)`, or `channel.publish_threadsafe(…)` where nothing "
                 "can be awaited."
             )
+        return self._publish(event, key)
+
+    def _publish(self, event: Event, key: str | None, *, knock: bool = False) -> str:
         body = encode_body(event)
         latest_key = None if self._latest_by is None else self._latest_by(parse_frame(body))
         hash(latest_key)  # If it has none, nothing has been published yet.
@@ -287,7 +302,7 @@ class Channel:
                 raise ChannelClosed(self.name)
             ring = self._ring
             event_id = f"{ring.epoch}.{ring.head + 1}"
-            frame = b"id: %b\r\n%b" % (event_id.encode(), body)
+            frame = with_id(ring.epoch, ring.head + 1, body)
             offset = ring.append(frame, now)
             if self._latest_by is not None:
                 self._remember_latest(latest_key, offset, frame)
@@ -296,7 +311,7 @@ class Channel:
             self._used = now
             audiences = list(self._audiences.values())
         for audience in audiences:
-            audience.call()
+            audience.call(knock=knock)
         return event_id
 
     def subscribe(
@@ -349,10 +364,14 @@ class Channel:
         if self.follower is not None:
             self.follower.publish_in_line(self, b"").add_done_callback(self._log_failed_close)
             return
-        with self._lock:
-            self.closed = True
-            self._used = time.monotonic()
-        self.look()
+        try:
+            with self._lock:
+                self.closed = True
+                self._used = time.monotonic()
+        except InterruptedHolderError:
+            self._lock.after(self.close)
+        else:
+            self.look()
 
     async def aclose(self, *, wait: float | None = None) -> None:
         """
@@ -688,6 +707,38 @@ class Channel:
             self._change_ring("", 0)
         self.look()
 
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork: the history's name, and all who listen, are the parent's."""
+        torn = self._lock.entered  # Another thread was in the middle of a change.
+        self._lock = Lock()
+        self._subscriptions = weakref.WeakSet()
+        self._audiences = {}
+        self._parsed, self._parsed_bytes = {}, 0
+        self._delivered = self._dropped = self._disconnected = 0
+        self._resets = Counter()
+        if self.follower is not None:
+            self.asked = self.answered = 0
+            self._askers = weakref.WeakKeyDictionary()
+            self._newcomers = weakref.WeakKeyDictionary()
+            self._appending, self._unplaced = set(), set()
+            self._wanted_from = None
+            self._ring = self._new_ring("", 0)
+            self._latest, self._latest_bytes = {}, 0
+        elif torn:
+            self._ring = self._new_ring(new_epoch(), 0)
+            self._latest, self._latest_bytes = {}, 0
+            self._ids_by_key = {}
+        else:
+            self._ring = self._ring.renamed(epoch := new_epoch())
+            self._latest = {
+                key: (offset, renamed(frame, epoch, offset))
+                for key, (offset, frame) in self._latest.items()
+            }
+            self._ids_by_key = {
+                key: (f"{epoch}.{event_id.rpartition('.')[2]}", now)
+                for key, (event_id, now) in self._ids_by_key.items()
+            }
+
     def _new_ring(self, epoch: str, head: int) -> Ring:
         return Ring(
             events=self._history,
@@ -756,4 +807,4 @@ _NO_KEY = object()
 
 def _frame_of(epoch: str, entry: Entry) -> bytes:
     # Where the channel was closed there's no event, but an id: who has it need not come back.
-    return b"id: %b.%d\r\n%b" % (epoch.encode(), entry.offset, entry.body or b"\r\n")
+    return with_id(epoch, entry.offset, entry.body or b"\r\n")

@@ -6,7 +6,6 @@ others. Which kind of log it is, is known here and nowhere else.
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from contextlib import asynccontextmanager
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from ._follower import Follower
+from ._fork import tell_child
+from ._lock import Lock
 from .backends.base import Backend
 from .channel import Channel, ChannelStats
 from .subscription import Subscription
@@ -139,11 +140,16 @@ class Hub:
                 check_every=check_every,
             )
         self._linger = linger
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # A channel that the application holds on to is never replaced by a namesake.
         self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
         self._lingering: dict[str, Channel] = {}
         self._swept = time.monotonic()
+        tell_child(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork: another thread may have held the lock."""
+        self._lock = Lock()
 
     def channel(
         self,

@@ -31,6 +31,7 @@ from tests.unit.log_contract import (
     offsets,
     opened,
 )
+from tests.unit.test_fork import run_program
 
 from sse_starlette.backends.redis import RedisLog
 from sse_starlette.errors import LogUnavailable
@@ -581,3 +582,78 @@ async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
 
     assert len(ears.losses) == 1
     assert isinstance(ears.losses[0], LogUnavailable)
+
+
+FORKED_WITH_REDIS = """
+import multiprocessing
+from sse_starlette import Hub
+from sse_starlette.backends.redis import RedisLog
+from redis.asyncio import Redis
+
+hub = Hub({log})
+channel = hub.channel("c")
+running, over = threading.Event(), threading.Event()
+
+async def keep():
+    async with hub.lifespan():
+        async with channel.subscribe() as subscription:
+            await channel.publish("first")
+            assert (await anext(subscription)).data == "first"
+            running.set()
+            while not over.is_set():
+                await channel.publish("tick")
+                assert (await anext(subscription)).data in ("tick", "from the child")
+
+thread = threading.Thread(target=lambda: asyncio.run(keep()))
+thread.start()
+running.wait()
+
+async def again():
+    async with hub.lifespan():
+        async with channel.subscribe(replay=1000) as subscription:
+            assert (await anext(subscription)).data == "first"
+            await channel.publish("from the child")
+            async for event in subscription:
+                if event.data == "from the child":
+                    break
+
+def child():
+    try:
+        channel.publish_threadsafe("x").result()
+    except RuntimeError as error:
+        assert "before this process was forked" in str(error), error
+    else:
+        assert False
+    asyncio.run(again())
+
+for _ in range(3):
+    in_child(child)
+workers = [multiprocessing.get_context("fork").Process(target=child) for _ in range(4)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+assert [worker.exitcode for worker in workers] == [0] * 4
+over.set()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("log", ["{url!r}", "RedisLog(Redis.from_url({url!r}))"])
+def test_children_of_a_fork_and_their_parent_publish_and_listen_side_by_side(
+    empty_server: RedisServer, tmp_path: Path, log: str
+) -> None:
+    program = FORKED_WITH_REDIS.format(log=log.format(url=empty_server.url))
+
+    run_program(program, tmp_path)
+
+
+@pytest.mark.anyio
+async def test_a_cluster_client_that_was_in_use_at_the_fork_is_refused_in_the_child() -> None:
+    log = RedisLog(RedisCluster(host="127.0.0.1", port=1))
+    async with log.open():
+        log.after_fork()
+
+    with pytest.raises(RuntimeError, match="when this process was forked"):
+        async with log.open():
+            pass

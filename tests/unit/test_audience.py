@@ -358,3 +358,34 @@ async def test_a_busy_audience_leaves_the_loop_to_others() -> None:
             calls_between.append(member.calls - before)
 
     assert max(calls_between) <= 3
+
+
+def fail_to_look() -> None:
+    raise ZeroDivisionError
+
+
+def test_a_member_that_raises_is_logged_and_the_others_are_called_as_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = HandLoop()
+    members = [Member(), Member(fail_to_look), Member()]
+    audience = audience_of(loop, *members)
+
+    for _ in range(2):
+        audience.call()
+        loop.settle()
+
+    assert [member.calls for member in members] == [2, 2, 2]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_call_that_may_have_interrupted_its_own_loop_wakes_it() -> None:
+    loop = HandLoop()
+    member = Member()
+    audience = audience_of(loop, member)
+
+    audience.call(knock=True)
+
+    assert loop.knocks == 1
+    loop.settle()
+    assert member.calls == 1

@@ -2045,3 +2045,30 @@ async def test_a_publish_that_is_given_up_keeps_no_new_client_waiting(
             tasks.cancel_scope.cancel()
 
         assert (await ear.begun()).text == "id: e1.0\r\n\r\n"
+
+
+async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
+    store: FakeStore, log: FakeLog
+) -> None:
+    """As the child sees it: nothing that was under way goes on, and what asks for it says why."""
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        ear = await Ear(channel.subscribe()).begun()
+        follower_of(hub).after_fork()
+        channel.after_fork()
+
+        for attempt in (channel.subscribe, channel.publish_threadsafe("x").result, channel.close):
+            with pytest.raises(RuntimeError, match="before this process was forked"):
+                attempt()
+        assert not hub.stats().connected
+        assert (channel.epoch, channel.stats().subscribers) == ("", 0)
+
+        async with hub.lifespan():
+            again = await Ear(channel.subscribe()).begun()
+            await channel.publish("x")
+            await again.has("x")
+        ear.leave()
+        follower_of(hub).after_fork()
+        with pytest.raises(RuntimeError, match="isn't connected"):
+            channel.subscribe()
+        assert log.opened == 1

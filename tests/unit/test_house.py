@@ -16,7 +16,7 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
-    {"_json", "_led"},
+    {"_fork", "_json", "_led", "_lock"},
     {"_on_asyncio", "_on_trio"},
     {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
     {"_audience", "_ring", "_shutdown", "backends.base"},

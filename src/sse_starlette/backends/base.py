@@ -170,3 +170,11 @@ class Backend(ABC):
     @abstractmethod
     async def check(self) -> None:
         """Return if the log answers now."""
+
+    def after_fork(self) -> None:  # noqa: B027  (most have nothing of the kind)
+        """
+        Begin anew, for this process is the child of one that was forked, perhaps while it was open.
+
+        Called in the child, on no loop. What the parent has open must not be used, nor closed, for it
+        may be closed there, too. `open` may be entered again.
+        """

@@ -48,6 +48,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sse_starlette._cursor import new_epoch
+from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import is_on_asyncio
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 
@@ -304,6 +305,8 @@ class RedisLog(Backend):
         self._timeout = timeout
         self._probe = probe
         self._given: _Client | None = None
+        self._forked = False
+        """Whether the client we were given is the parent's."""
         self._url = ""
         if isinstance(server, str):
             self._url = server
@@ -336,12 +339,18 @@ class RedisLog(Backend):
         """
         if not is_on_asyncio():
             raise RuntimeError("RedisLog needs asyncio: redis-py runs on no other event loop.")
+        if self._forked:
+            raise RuntimeError(
+                "the RedisCluster that RedisLog was given was in use when this process was forked: "
+                "give RedisLog a URL, or make the client and the hub after the fork."
+            )
         self._client = client = self._given or self._make_client()
         self._turns = asyncio.Semaphore(_TURNS)
         try:
             yield
         finally:
-            self._client = None
+            if self._client is client:
+                self._client = None
             if self._given is None:
                 with anyio.move_on_after(self._timeout, shield=True):
                     await client.aclose()
@@ -456,6 +465,19 @@ class RedisLog(Backend):
         # Of a key, and not PING: a cluster that is down answers to that.
         async with self._asking() as client:
             await client.execute_command("EXISTS", self._names.keys("")[1])
+
+    def after_fork(self) -> None:
+        leave_to_parent(self._client, self._line)
+        if self._client is not None and self._given is not None:
+            # It's the application's; what its pool holds is the parent's.
+            if isinstance(self._given, Redis):
+                pool: Any = self._given.connection_pool
+                leave_to_parent(dict(vars(pool)))
+                pool.reset()
+            else:
+                self._forked = True
+        self._client = self._line = None
+        self._watched = set()
 
     # --- Asking -----------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ import anyio
 import anyio.to_thread
 
 from sse_starlette._cursor import new_epoch
+from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import current_loop
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 
@@ -211,7 +212,8 @@ class SQLiteLog(Backend):
         try:
             yield
         finally:
-            self._file = None
+            if self._file is file:
+                self._file = None
             with anyio.CancelScope(shield=True):
                 # Whoever was cancelled may still be at it.
                 async with self._lock:
@@ -291,6 +293,13 @@ class SQLiteLog(Backend):
 
     async def check(self) -> None:
         await self._use(lambda connection: connection.execute("SELECT 1 FROM sse_channels LIMIT 1"))
+
+    def after_fork(self) -> None:
+        # A connection that is closed here takes the locks of the file along.
+        leave_to_parent(self._file, self._follower)
+        self._file = self._follower = None
+        self._waiting = deque()
+        self._watched = {}
 
     # --- Using the file ---------------------------------------------------------------
 
