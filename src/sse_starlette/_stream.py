@@ -193,6 +193,11 @@ class Stream:
         self._begun = False
         self._over = False
 
+    @property
+    def started(self) -> bool:
+        """Whether the headers have been sent."""
+        return self._started
+
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """
         Let the stream end by itself.

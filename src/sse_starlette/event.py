@@ -31,10 +31,10 @@ __all__ = [
     "ServerSentEvent",
     "check_field",
     "check_separator",
-    "doubts",
     "encode",
     "encoder",
     "ensure_bytes",
+    "on_doubt",
     "own_event",
     "parse_frame",
     "split_frames",
@@ -243,8 +243,10 @@ def own_event(value: object, serializer: Serializer | None = None) -> ServerSent
         return None  # Something else under that name.
 
 
-doubts: ContextVar[set[str] | None] = ContextVar("sse_starlette_doubts", default=None)
-"""What was found by the encoders of one response that is hardly meant: who sets it, may say so."""
+on_doubt: ContextVar[Callable[[str], None] | None] = ContextVar(
+    "sse_starlette_on_doubt", default=None
+)
+"""Called when a value is encoded that is hardly meant, with what it is: `"frame"` or `"None"`."""
 
 
 def split_frames(frames: bytes) -> list[bytes]:
@@ -469,9 +471,9 @@ def _frame(
 
 
 def _doubt(what: str) -> None:
-    found = doubts.get()
-    if found is not None:
-        found.add(what)
+    tell = on_doubt.get()
+    if tell is not None:
+        tell(what)
 
 
 def _lines(text: str, between: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -18,22 +18,27 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import starlette
-from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
+from ._arguments import check_callable, check_milliseconds, check_seconds, check_status
+from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source
 from ._feed import Feed
+from ._headers import event_stream_headers, is_event_stream, sent_headers
+from ._json import check_serializer
 from ._loop import current_loop
 from ._shutdown import AppStatus
 from ._source import SourceFeed
 from ._stream import CloseReason, Stream
 from .errors import SendTimeoutError
-from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
+from .event import ServerSentEvent, check_separator, encoder, ensure_bytes, on_doubt
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
     from starlette.types import Message, Receive, Scope, Send
 
     from ._loop import Loop
+    from .event import Serializer
 
 __all__ = [
     "AppStatus",
@@ -64,6 +69,23 @@ _USUAL_HEADERS: dict[tuple[str | None, str], tuple[tuple[bytes, bytes], ...]] = 
 """The headers of responses that were given none, by media type and charset: the same for nearly all."""
 _MOST_USUAL_HEADERS = 16
 
+_HOUR = 3_600
+_MOST_PING_MISTAKEN = 1_000_000
+"""Whoever asks for a ping after more seconds than that, wants none."""
+
+_DOUBTS = {
+    "frame": (
+        "a str that is a frame of an event stream already was sent as the data of an event, so that the "
+        "client sees 'data:' in it. Yield the data alone, yield \"text\", or the fields, yield "
+        '{"event": "name", "data": "text"}; bytes are sent as they are, yield frame.encode().'
+    ),
+    "None": (
+        "None was yielded, and sent as the text 'None'. To send nothing, don't yield; for an event without "
+        'data yield {"event": "name", "data": ""}.'
+    ),
+}
+"""What the log says of a value that is hardly meant, once for each response."""
+
 
 class EventSourceResponse(StreamingResponse):
     """
@@ -84,10 +106,12 @@ class EventSourceResponse(StreamingResponse):
     the place where it waits; what it then does in `finally` may wait in its turn, for up to
     `cleanup_timeout`. The source is driven from its first step to its close in one task.
 
-    Whatever ends the stream, these run once each, in this order, when the source has been closed:
-    `client_close_handler_callable` (only if the client left), `on_close`, `background`. What they
-    raise is logged.
+    When the source has been closed, these run once each, in this order: `client_close_handler_callable`
+    (only if the client left), `on_close` (whatever ended the stream), `background` (not after an error,
+    a timeout or a cancellation). What they raise is logged.
     """
+
+    media_type = "text/event-stream"  # FastAPI reads it from the class, for OpenAPI.
 
     DEFAULT_PING_INTERVAL: float = 15
     """Seconds of silence before a ping."""
@@ -119,6 +143,7 @@ class EventSourceResponse(StreamingResponse):
         join_events: bool = True,
         farewell: Content | Callable[[], Content] | None = None,
         shutdown_retry_ms: tuple[int, int] | None = None,
+        serializer: Serializer | None = None,
     ) -> None:
         r"""
         Prepare the response. `content` isn't touched before the response is sent.
@@ -130,11 +155,15 @@ class EventSourceResponse(StreamingResponse):
                 `event`, `id`, `retry`, `comment`); bytes, which are sent as they are; anything else
                 is sent as the data of an event.
             status_code: the status. A browser's `EventSource` takes nothing but 200.
-            headers: further headers. `Cache-Control` is `no-store` unless you give one. `Connection`
-                (`keep-alive`, and none at all on HTTP/2) and `X-Accel-Buffering` (`no`, which turns
-                off nginx's buffering) are the response's own.
-            media_type: the content type; `charset=utf-8` is added to it.
-            background: runs when the stream has ended, whatever ended it.
+            headers: further headers. `Cache-Control` is `no-store` unless you give one, and
+                `X-Accel-Buffering` is `no`, which turns off nginx's buffering. What can't be true of a
+                stream is left out: `Content-Length`, a compressed `Content-Encoding`, and what speaks
+                of a connection (`Transfer-Encoding`, `Upgrade`, ...). `Connection` can be seen in
+                `response.headers`, but isn't sent: it belongs to the server.
+            media_type: the content type; `charset=utf-8` is added to it. Clients take no other than
+                `text/event-stream` for an event stream, so another one is warned of in the log.
+            background: runs when the stream has ended, the client has left, or the server goes down;
+                not after an error, a timeout or a cancellation.
             ping: seconds of silence before a ping is sent, and between two; None: 15; 0: no pings.
             sep: what ends each line: `"\r\n"` (None), `"\n"` or `"\r"`.
             ping_message_factory: makes the pings; it returns what a source may yield. None: a comment
@@ -163,6 +192,10 @@ class EventSourceResponse(StreamingResponse):
                 False: one message for each, which is slower. It makes no difference to clients.
             farewell: the last event of a stream that ends because the server goes down; what a source
                 may yield, or a function that returns it. None: none.
+            serializer: makes JSON (str or bytes) of data that is neither text nor a number, instead of
+                this package: `orjson.dumps`, `msgspec.json.encode`, or a function that knows your
+                types. What it raises is an error of the source. Events of a channel were encoded when
+                they were published; see `Hub`. None: see `ServerSentEvent`.
             shutdown_retry_ms: the least and the most of the milliseconds that clients are to wait
                 before they reconnect after a shutdown; each stream draws its own, so that not all
                 clients come back at once. None: they wait as long as ever.
@@ -170,27 +203,42 @@ class EventSourceResponse(StreamingResponse):
         Raises:
             TypeError, ValueError: an argument is not what it should be.
         """
-        if shutdown_grace_period < 0:
-            raise ValueError("shutdown_grace_period must be >= 0")
-        if cleanup_timeout is not None and cleanup_timeout < 0:
-            raise ValueError("cleanup_timeout must be >= 0")
-        if first_event_timeout is not None and not first_event_timeout >= 0:
-            raise ValueError(
-                f"first_event_timeout must be >= 0 seconds (None starts the response at once), "
-                f"got: {first_event_timeout}"
-            )
-
+        check_source(content)
+        check_status(status_code)
+        check_seconds("shutdown_grace_period", shutdown_grace_period)
+        if cleanup_timeout is not None:
+            check_seconds("cleanup_timeout", cleanup_timeout)
+        if send_timeout is not None:
+            check_seconds("send_timeout", send_timeout)
+        if first_event_timeout is not None:
+            advice = f" seconds (None starts the response at once), got: {first_event_timeout}"
+            check_seconds("first_event_timeout", first_event_timeout, advice)
         if shutdown_retry_ms is not None:
-            least, most = shutdown_retry_ms
-            if not 0 <= least <= most:
-                raise ValueError(
-                    "shutdown_retry_ms must be the least and the most of the milliseconds, "
-                    f"got: {shutdown_retry_ms}"
-                )
+            check_milliseconds("shutdown_retry_ms", shutdown_retry_ms)
+        for name, callback in (
+            ("background", background),
+            ("data_sender_callable", data_sender_callable),
+            ("client_close_handler_callable", client_close_handler_callable),
+            ("on_error", on_error),
+            ("on_close", on_close),
+        ):
+            if callback is not None:
+                check_callable(name, callback, waits=True)
+        if ping_message_factory is not None:
+            check_callable("ping_message_factory", ping_message_factory, waits=False)
+        if shutdown_event is not None and not callable(getattr(shutdown_event, "set", None)):
+            raise TypeError(
+                f"shutdown_event is {type(shutdown_event).__name__}: give an anyio.Event(), which is "
+                "set when the server goes down."
+            )
+        if serializer is not None:
+            check_serializer(serializer)
 
-        self.body_iterator = content  # type: ignore[assignment]  # a sync iterable is iterated by us
+        self._given: AsyncIterator[Any] = as_body_iterator(content)
+        self.body_iterator = self._given
         self.status_code = status_code
-        self.media_type: str | None = self.media_type if media_type is None else media_type
+        if media_type is not None:
+            self.media_type = media_type
         self.background = background
         self._init_event_stream_headers(headers)
 
@@ -207,8 +255,14 @@ class EventSourceResponse(StreamingResponse):
         self.on_error = on_error
         self.on_close = on_close
         self.join_events = join_events
+        self.serializer = serializer
         self.farewell = farewell
+        if callable(farewell):
+            check_callable("farewell", farewell, waits=False)
+        elif farewell is not None:
+            self._encoder()(farewell)  # What can't be sent is refused here.
         self.shutdown_retry_ms = shutdown_retry_ms
+        self._doubted: tuple[str, ...] = ()
         self.active: bool = True
         """False once the stream has ended."""
 
@@ -219,12 +273,15 @@ class EventSourceResponse(StreamingResponse):
             if usual in _USUAL_HEADERS:
                 self.raw_headers: list[tuple[bytes, bytes]] = list(_USUAL_HEADERS[usual])
                 return
-        ours = MutableHeaders(headers)
-        ours.setdefault("Cache-Control", "no-store")
-        ours["Connection"] = "keep-alive"
-        ours["X-Accel-Buffering"] = "no"
-        self.init_headers(ours)
-        if usual is not None and len(_USUAL_HEADERS) < _MOST_USUAL_HEADERS:
+        self.init_headers(event_stream_headers(headers))
+        content_type = self.headers.get("content-type")
+        if not is_event_stream(content_type):
+            _logger.warning(
+                "the content type of an EventSourceResponse is %r: clients take no other than "
+                "text/event-stream for an event stream, so leave media_type out",
+                content_type,
+            )
+        elif usual is not None and len(_USUAL_HEADERS) < _MOST_USUAL_HEADERS:
             _USUAL_HEADERS[usual] = tuple(self.raw_headers)
 
     @property
@@ -248,6 +305,14 @@ class EventSourceResponse(StreamingResponse):
             raise TypeError("ping interval must be int or float")
         if not value >= 0:
             raise ValueError("ping interval must be >= 0 (0 disables ping)")
+        if _HOUR < value < _MOST_PING_MISTAKEN:
+            _logger.warning(
+                "ping=%g is a ping after %.1f hours: it counts seconds. Proxies close a connection that "
+                "is silent for a minute or so; give ping=%g if you meant milliseconds, 0 for no pings",
+                value,
+                value / _HOUR,
+                value / 1_000,
+            )
         self._ping_interval = value
 
     def enable_compression(self, force: bool = False) -> None:  # noqa: FBT001, FBT002  (as in earlier versions)
@@ -271,6 +336,7 @@ class EventSourceResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = _denying_websocket(send)
         loop = current_loop()
+        on_doubt.set(self._on_doubt)
         feed = self._feed(loop)
         over = feed.is_over()
         stream = Stream(
@@ -278,7 +344,7 @@ class EventSourceResponse(StreamingResponse):
             loop,
             receive,
             send,
-            self._start_message(scope, over=over),
+            self._start_message(over=over),
             start_alone=_START_LEAVES_ALONE,
             ping_interval=self.ping_interval,
             ping_frame=self._ping_frame,
@@ -291,43 +357,59 @@ class EventSourceResponse(StreamingResponse):
             farewell_frame=self._farewell_frame,
         )
         try:
-            await stream.run(head=over or scope.get("method") == "HEAD")
+            await stream.run(head=over or scope.get("method", "").upper() == "HEAD")
+        except HTTPException as exc:
+            if stream.started:
+                _logger.error(  # noqa: TRY400  (the exception itself goes on to the server)
+                    "the source has raised %r after the response had started with status %s, so the client "
+                    "can't get it as a response. Raise it before the response is made, or give "
+                    "EventSourceResponse a first_event_timeout=…, which waits for the first event; "
+                    "on_error=… makes an event of what is raised later",
+                    exc,
+                    self.status_code,
+                )
+            raise
         finally:
             self.active = False
             await self._after(stream)
 
     def _feed(self, loop: Loop) -> Feed:
-        content: object = self.body_iterator
-        if isinstance(content, Feed):
-            content.joins = self.join_events
-            return content
+        body: object = self.body_iterator
+        if body is not self._given:
+            body = ReplacedBody(body, self._given)
+        elif isinstance(body, BodyIterator) and not body.begun:
+            body = body.content
+        if isinstance(body, Feed):
+            body.joins = self.join_events
+            return body
         return SourceFeed(
-            content,
-            encoder(self.sep),
+            body,
+            self._encoder(),
             loop,
             cleanup_timeout=self.cleanup_timeout,
             joins=self.join_events,
         )
 
-    def _start_message(self, scope: Scope, *, over: bool) -> Message:
-        without: set[bytes] = set()
-        status = self.status_code
-        if over:
-            # What tells an EventSource not to come back (WHATWG HTML 9.2.2). The other headers stay:
+    def _encoder(self) -> Callable[[object], bytes]:
+        return encoder(self.sep, self.serializer)
+
+    def _on_doubt(self, what: str) -> None:
+        if what not in self._doubted:
+            self._doubted += (what,)
+            _logger.warning("%s", _DOUBTS[what])
+
+    def _start_message(self, *, over: bool) -> Message:
+        return {
+            "type": "http.response.start",
+            # 204 tells an EventSource not to come back (WHATWG HTML 9.2.2). The other headers stay:
             # without those of CORS it would take it for a failure of the network, and try again.
-            status = 204
-            without.add(b"content-type")
-        # RFC 9113, 8.2.2: a message with connection-specific fields is malformed from HTTP/2 on.
-        if scope.get("http_version", "1.1") >= "2":
-            without.add(b"connection")
-        headers = self.raw_headers
-        if without:
-            headers = [(name, value) for name, value in headers if name not in without]
-        return {"type": "http.response.start", "status": status, "headers": headers}
+            "status": 204 if over else self.status_code,
+            "headers": sent_headers(self.raw_headers, without_body=over),
+        }
 
     def _ping_frame(self) -> bytes:
         if self.ping_message_factory is not None:
-            return encoder(self.sep)(self.ping_message_factory())
+            return self._encoder()(self.ping_message_factory())
         return f": ping - {datetime.now(UTC)}{self.sep}{self.sep}".encode()
 
     async def _error_frame(
@@ -336,14 +418,14 @@ class EventSourceResponse(StreamingResponse):
         event = on_error(failure)
         if isawaitable(event):
             event = await event
-        return b"" if event is None else encoder(self.sep)(event)
+        return b"" if event is None else self._encoder()(event)
 
     def _on_draining(self) -> None:
         if self.shutdown_event is not None:
             self.shutdown_event.set()
 
     def _farewell_frame(self) -> bytes:
-        encode = encoder(self.sep)
+        encode = self._encoder()
         frame = b""
         if self.shutdown_retry_ms is not None:
             # Not a secret: it only has to differ from client to client.
@@ -360,7 +442,8 @@ class EventSourceResponse(StreamingResponse):
             calls.append(partial(self.client_close_handler_callable, stream.disconnected))
         if self.on_close is not None:
             calls.append(partial(self.on_close, reason))
-        if self.background is not None:
+        if self.background is not None and reason not in ("error", "timeout", "cancelled"):
+            # A job isn't done because its stream has failed.
             calls.append(self.background)
         async with AsyncExitStack() as stack:  # Also runs those that come after a cancelled one.
             for call in reversed(calls):

@@ -34,10 +34,10 @@ from sse_starlette.event import (
     ServerSentEvent,
     check_field,
     check_separator,
-    doubts,
     encode,
     encoder,
     ensure_bytes,
+    on_doubt,
     parse_frame,
     split_frames,
 )
@@ -484,7 +484,7 @@ def test_what_is_hardly_meant_is_noted(value: object, found: set[str]) -> None:
     noted: set[str] = set()
 
     def encode_noting() -> bytes:
-        doubts.set(noted)
+        on_doubt.set(noted.add)
         return encode(value, "\n")
 
     assert context.run(encode_noting) == encode(value, "\n")

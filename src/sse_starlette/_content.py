@@ -1,0 +1,190 @@
+"""What a response may stream: one function decides. And its content as an async iterator.
+
+A mistake is told from a source by its type: nothing here iterates, calls or waits for what was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from numbers import Number
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from ._feed import Feed
+from ._loop import current_loop
+from ._source import _iterate
+from .event import own_event
+
+__all__ = ["BodyIterator", "ReplacedBody", "as_body_iterator", "check_source"]
+
+_TEXT = (str, bytes, bytearray, memoryview)
+
+
+def check_source(content: object) -> None:
+    """
+    Make sure that `content` may be the source of a stream.
+
+    It may be an async iterable or a sync one; a number passes, too, for those who construct a response
+    to look at its settings.
+
+    Raises:
+        TypeError: it's something else; the error names the line to write instead. A coroutine is
+            closed, so that nothing else is said of it.
+        ValueError: it's a generator that has been used up, or is in use.
+    """
+    if isinstance(content, AsyncGeneratorType):
+        _check_unused(content, closed=content.ag_frame is None, running=content.ag_running)
+        return
+    if isinstance(content, GeneratorType) and not isawaitable(content):
+        _check_unused(content, closed=content.gi_frame is None, running=content.gi_running)
+        return
+    instead = _instead_of(content)
+    if instead is not None:
+        if iscoroutine(content):
+            content.close()
+        found = content.__name__ if isinstance(content, type) else type(content).__name__
+        raise TypeError(
+            "EventSourceResponse needs an async or sync iterable of events, got "
+            f"{'the class ' if isinstance(content, type) else ''}{found}: {instead}"
+        )
+
+
+def _check_unused(content: Any, *, closed: bool, running: bool) -> None:
+    if closed or running:
+        raise ValueError(
+            f"the generator {content.__name__!r} {'has been used up or closed' if closed else 'is in use'}: "
+            f"each response needs one of its own, EventSourceResponse({content.__name__}(...))."
+        )
+
+
+def _instead_of(content: Any) -> str | None:
+    """Return what to write instead of `content`; None: it may be a source."""
+    kind = type(content)
+    if isinstance(content, type):
+        return f"make an object of it, EventSourceResponse({content.__name__}(...))."
+    if isinstance(content, (AsyncIterable, Feed)):
+        return None
+    if content is None:
+        return "the function that is to return the source has no `return`, or no `yield`."
+    if isinstance(content, _TEXT) or own_event(content) is not None:
+        return "to send it as one event, put it into a list, EventSourceResponse([event])."
+    if isawaitable(content):
+        name = getattr(content, "__name__", "it")
+        return (
+            f"await it, EventSourceResponse(await {name}(...)), or let {name} `yield` its events: an "
+            "`async def` without `yield` is no generator."
+        )
+    if isinstance(content, Response):
+        return "return it by itself, or give EventSourceResponse its body_iterator."
+    if isinstance(content, HTTPConnection):
+        return "a request is no source of events; give it to the function that makes them."
+    if isinstance(content, Mapping):
+        return 'to send it as one event, put it into a list: EventSourceResponse([{"data": ...}]).'
+    if hasattr(kind, "__pydantic_serializer__") or hasattr(kind, "model_dump"):
+        return "to send it as one event, put it into a list, EventSourceResponse([model])."
+    if isinstance(content, Iterable):
+        return None
+    if isinstance(content, Number):
+        return None
+    if hasattr(kind, "subscribe"):
+        variable = kind.__name__.lower()
+        channel = f'{variable}.channel("name")' if hasattr(kind, "channel") else variable
+        return f"subscribe to it, EventSourceResponse({channel}.subscribe(request))."
+    if callable(content):
+        name = getattr(
+            content, "__name__", getattr(getattr(content, "func", None), "__name__", "it")
+        )
+        return f"call the generator function and pass what it returns, EventSourceResponse({name}(...))."
+    return _instead_of_object(content)
+
+
+def _instead_of_object(content: Any) -> str:
+    if hasattr(content, "get") and hasattr(content, "put"):
+        if iscoroutinefunction(content.get):
+            return "yield what you get: `async def events(): while True: yield await queue.get()`."
+        return "iterate it until a value that ends it: EventSourceResponse(iter(queue.get, None))."
+    if hasattr(content, "send") or hasattr(content, "send_nowait"):
+        return "give the receiving end of the stream, and keep this one to send."
+    if hasattr(content, "__aenter__"):
+        return "enter it within a generator: `async with it as source: async for one in source: yield one`."
+    return "to send it as one event, put it into a list, EventSourceResponse([it])."
+
+
+def as_body_iterator(content: object) -> AsyncIterator[Any]:
+    """Return `content` as Starlette's `body_iterator` is: itself if it's an async iterator."""
+    if isinstance(content, AsyncIterator):
+        return content
+    return BodyIterator(content)
+
+
+class BodyIterator(AsyncIterator[object]):
+    """The content of a response that is no async iterator by itself, as one."""
+
+    __slots__ = ("_iterator", "content")
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+        self._iterator: AsyncIterator[object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<body_iterator of {self.content!r}>"
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has asked it for an event."""
+        return self._iterator is not None
+
+    async def __anext__(self) -> object:
+        if self._iterator is None:
+            self._iterator = _iterate(self.content, current_loop())
+        return await self._iterator.__anext__()
+
+    async def aclose(self) -> None:
+        """Close the content, whether it has been begun or not."""
+        if self._iterator is None and not isinstance(self.content, AsyncIterable):
+            if not isinstance(self.content, Iterable):
+                return
+            self._iterator = _iterate(self.content, current_loop())
+        try:
+            if self._iterator is not None:
+                await _close(self._iterator)
+        finally:
+            if isinstance(self.content, AsyncIterable):
+                await _close(self.content)
+
+
+class ReplacedBody(AsyncIterable[object]):
+    """What somebody has put in place of a response's `body_iterator`; both are closed with it."""
+
+    __slots__ = ("_body", "_replaced")
+
+    def __init__(self, body: object, replaced: object) -> None:
+        self._body = body
+        self._replaced = replaced
+
+    def __repr__(self) -> str:
+        return repr(self._body)
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return _iterate(self._body, current_loop())
+
+    async def aclose(self) -> None:
+        """Close what was put in, then what was there before."""
+        try:
+            if isinstance(self._body, AsyncIterable):
+                await _close(self._body)
+        finally:
+            await _close(self._replaced)
+
+
+async def _close(resource: Any) -> None:
+    """Close it by the name that it has for that, if any."""
+    closing = getattr(resource, "aclose", None) or getattr(resource, "close", None)
+    if closing is not None:
+        outcome = closing()
+        if isawaitable(outcome):
+            await outcome
