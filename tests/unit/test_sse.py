@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, get_args
 
 import anyio
@@ -534,6 +534,128 @@ async def test_answer_to_head_that_takes_too_long_times_out() -> None:
         await exchange.raises(SendTimeoutError)
 
     assert notes.calls == ["timeout"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["head", "Head"])
+async def test_head_is_head_in_small_letters_too(method: str) -> None:
+    source = Source("1")
+
+    async with drive(EventSourceResponse(source), scope=http_scope(method)) as exchange:
+        await exchange.returns()
+
+    assert exchange.body == b""
+    assert (source.seen, source.released) == ([], 1)
+
+
+@pytest.mark.anyio
+async def test_separator_of_a_dict_gives_way_to_that_of_the_stream() -> None:
+    source = Source(
+        {"data": "a", "sep": "\r\n"}, ServerSentEvent("b", sep="\r\n"), ServerSentEvent("c")
+    )
+
+    async with drive(EventSourceResponse(source, sep="\n")) as exchange:
+        await exchange.returns()
+
+    assert exchange.body == b"data: a\n\ndata: b\r\n\r\ndata: c\n\n"
+
+
+@pytest.mark.anyio
+async def test_serializer_makes_the_json_of_all_that_a_response_sends() -> None:
+    def serializer(value: object) -> str:
+        return f"<{value}>"
+
+    def events() -> Iterator[object]:
+        yield "text"
+        yield [1]
+        yield {"data": {"a": 1}}
+        yield ServerSentEvent((1, 2))
+        raise MadeUpError("of the source")
+
+    response = EventSourceResponse(
+        events(), sep="\n", serializer=serializer, on_error=lambda exc: {"data": [str(exc)]}
+    )
+
+    async with drive(response) as exchange:
+        await exchange.returns()
+
+    assert exchange.body.decode().split("\n\n")[:-1] == [
+        "data: text",
+        "data: <[1]>",
+        "data: <{'a': 1}>",
+        "data: <(1, 2)>",
+        "data: <['of the source']>",
+    ]
+
+
+@pytest.mark.anyio
+async def test_serializer_that_raises_is_an_error_of_its_stream() -> None:
+    def serializer(value: object) -> str:
+        raise MadeUpError(value)
+
+    notes = Notes()
+    response = notes.response(Source("1", [1]), serializer=serializer)
+
+    async with drive(response) as exchange:
+        await exchange.raises(MadeUpError)
+
+    assert exchange.complete
+    assert exchange.body == b"data: 1\r\n\r\n"
+    assert notes.calls == ["error"]
+
+
+def test_serializer_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="serializer is int: give a function"):
+        EventSourceResponse([], serializer=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("value", "frame", "line"),
+    [
+        ("data: hi\n\n", b"data: data: hi\r\ndata: \r\ndata: \r\n\r\n", 'yield "text"'),
+        (None, b"data: None\r\n\r\n", "don't yield"),
+    ],
+)
+async def test_value_that_is_hardly_meant_is_warned_of_once_for_each_response(
+    value: object, frame: bytes, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for responses in (1, 2):
+        async with drive(EventSourceResponse(Source(value, "fine", value))) as exchange:
+            await exchange.returns()
+
+        assert exchange.body == frame + b"data: fine\r\n\r\n" + frame
+        assert len(caplog.records) == responses
+    assert caplog.records[0].name == "sse_starlette.sse"
+    assert line in caplog.records[0].getMessage()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("items", [(), ("1",)])
+async def test_http_exception_that_comes_too_late_is_logged_with_the_way_out(
+    items: tuple[object, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = failing(*items, failure=HTTPException(404, "no such thing"))
+
+    async with drive(EventSourceResponse(source)) as exchange:
+        await exchange.raises(HTTPException)
+
+    (record,) = [one for one in caplog.records if one.name == "sse_starlette.sse"]
+    assert "first_event_timeout" in record.getMessage()
+    assert "404" in record.getMessage()
+    assert "status 200" in record.getMessage()
+
+
+@pytest.mark.anyio
+async def test_http_exception_that_comes_in_time_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = failing(failure=HTTPException(404))
+
+    async with drive(EventSourceResponse(source, first_event_timeout=5)) as exchange:
+        await exchange.raises(HTTPException)
+
+    assert caplog.records == []
 
 
 @pytest.mark.anyio
