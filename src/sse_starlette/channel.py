@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from ._follower import Follower
+    from ._json import Serializer
     from ._loop import Loop
     from .backends.base import Entry
     from .subscription import Event, Events, GapReason, Snapshot, Start
@@ -118,11 +119,12 @@ class Channel:
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
         follower: Follower | None = None,
+        serializer: Serializer | None = None,
     ) -> None:
         """
         Make a channel that nobody else finds; the arguments are those of `Hub.channel`.
 
-        A hub that has a log gives its `follower`, too.
+        A hub gives its `serializer`, and its `follower` if it has a log.
         """
         if history < 1:
             raise ValueError(f"history must be at least 1 event, got: {history}")
@@ -147,6 +149,8 @@ class Channel:
         }
         self.closed: bool = False
         """Whether `close` has been called; on a log, by any process, as far as this one knows."""
+        self.serializer = serializer
+        """Makes JSON of the data of events; see `Hub`."""
         self.follower = follower
         """What keeps the channel in step with its log; None: it has none."""
         self.closes_at: int | None = None
@@ -289,7 +293,7 @@ class Channel:
         return self._publish(event, key)
 
     def _publish(self, event: Event, key: str | None, *, knock: bool = False) -> str:
-        body = encode_body(event)
+        body = encode_body(event, self.serializer)
         latest_key = None if self._latest_by is None else self._latest_by(parse_frame(body))
         hash(latest_key)  # If it has none, nothing has been published yet.
         now = time.monotonic()
@@ -757,7 +761,7 @@ class Channel:
         self._wanted_from = None
 
     def _encode(self, event: Event) -> bytes:
-        body = encode_body(event)
+        body = encode_body(event, self.serializer)
         if self._latest_by is not None:
             hash(self._latest_by(parse_frame(body)))  # If it has no key, it's not published.
         return body

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._follower import Follower
+    from ._json import Serializer
     from ._loop import Loop, WakeUp
 
 __all__ = ["Gap", "Subscription"]
@@ -89,6 +90,7 @@ class Source(Protocol):
     closed: bool
     closes_at: int | None
     follower: Follower | None
+    serializer: Serializer | None
 
     def begin(
         self, subscription: Subscription, positions: dict[str, int] | None, replay: int | None
@@ -399,11 +401,11 @@ class Subscription(Feed):
                     frames.append(self._reset_frame(hole))
                 else:
                     gap = Gap(hole.channel.name, hole.reason, self.last_event_id)
-                    frames += await _frames_of(self._on_gap(gap))
+                    frames += await _frames_of(self._on_gap(gap), hole.channel.serializer)
             if self._snapshot is not None and (
                 self._begins_anew or (self._gaps and self._on_gap is None)
             ):
-                frames += await _frames_of(self._snapshot())
+                frames += await _frames_of(self._snapshot(), self._channels[0].serializer)
             # These have ids, so they come after what the client has to have before it moves on.
             for hole in self._gaps:
                 frames += hole.latest
@@ -548,35 +550,38 @@ def _wake_nobody() -> None:
     """Stand in for who is to be woken until there is one."""
 
 
-async def _frames_of(result: Events | Awaitable[Events]) -> list[bytes]:
+async def _frames_of(
+    result: Events | Awaitable[Events], serializer: Serializer | None
+) -> list[bytes]:
     events = await result if isawaitable(result) else result
     if isinstance(events, AsyncIterable):
         try:
-            return [encode_body(event) async for event in events]
+            return [encode_body(event, serializer) async for event in events]
         finally:
             # Not all of it has been read when an event can't be encoded.
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
     if isinstance(events, (dict, str, bytes)) or own_event(events) is not None:
-        return [encode_body(events)]
-    return [encode_body(event) for event in events]
+        return [encode_body(events, serializer)]
+    return [encode_body(event, serializer) for event in events]
 
 
-def encode_body(event: Event) -> bytes:
+def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
     """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
+    encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
     if isinstance(event, (bytes, bytearray, memoryview)):
         event = parse_frame(bytes(event))
     elif isinstance(event, dict):
         name = event.get("event")
         plain = name is None or (type(name) is str and name.isprintable())
         if plain and "id" not in event and "sep" not in event:
-            return _ENCODE(event)  # The usual event.
-        _ENCODE(dict.fromkeys(event))  # Says what is wrong with its keys.
+            return encode(event)  # The usual event.
+        encode(dict.fromkeys(event))  # Says what is wrong with its keys.
         event = ServerSentEvent(**event)
     elif not isinstance(event, ServerSentEvent):
-        foreign = own_event(event)
+        foreign = own_event(event, serializer)
         if foreign is None:
-            return _ENCODE(event)
+            return encode(event)
         event = foreign
     elif type(event).encode is not ServerSentEvent.encode:
         event = parse_frame(event.encode())  # It has a way of its own.
@@ -587,7 +592,7 @@ def encode_body(event: Event) -> bytes:
         )
     if event.event is not None:
         check_field("event", str(getattr(event.event, "value", event.event)))
-    return _ENCODE(
+    return encode(
         ServerSentEvent(
             event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
         )

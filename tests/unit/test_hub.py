@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import fastapi.sse
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
@@ -652,3 +654,35 @@ def test_an_option_of_the_log_that_is_out_of_range_is_refused(
 async def test_a_hub_in_memory_is_ready() -> None:
     assert await Hub().ready()
     assert (Hub().stats().connected, Hub().stats().losses, Hub().stats().catch_ups) == (True, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_serializer_of_a_hub_makes_the_json_of_all_that_its_channels_send() -> None:
+    hub = Hub(serializer=lambda value: f"<{value}>")
+    channel = hub.channel("c")
+    channel.publish_nowait({"data": {"a": 1}})
+    channel.publish_nowait([2])
+    subscription = hub.subscribe(
+        [channel], replay=2, snapshot=lambda: [{"data": [0]}, fastapi.sse.ServerSentEvent(data="s")]
+    )
+
+    got = [(await anext(subscription)).data for _ in range(4)]
+    await subscription.aclose()
+
+    assert got == ["<[0]>", "<s>", "<{'a': 1}>", "<[2]>"]
+
+
+def test_serializer_that_raises_does_so_where_the_event_was_published() -> None:
+    def serializer(value: object) -> str:
+        raise KeyError(value)
+
+    channel = Hub(serializer=serializer).channel("c")
+
+    with pytest.raises(KeyError):
+        channel.publish_nowait([1])
+    assert channel.head == 0
+
+
+def test_serializer_that_cannot_be_one_is_refused_by_the_hub() -> None:
+    with pytest.raises(TypeError, match=r"serializer is module: .* serializer=json\.dumps"):
+        Hub(serializer=json)  # type: ignore[arg-type]
