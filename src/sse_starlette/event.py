@@ -94,14 +94,8 @@ class ServerSentEvent:
         comment: str | None = None,
         sep: str | None = None,
     ) -> None:
-        if event is not None and type(event) is not str:
-            _field_text("event", event)
-        if id is not None and type(id) is not str:
-            _field_text("id", id)
-        if retry is not None:
-            _check_retry(retry)
-        if sep is not None:
-            check_separator(sep)
+        if event is not None or id is not None or retry is not None or sep is not None:
+            _check_fields(event, id, retry, sep)
         self.data = data
         self.event = event
         self.id = id
@@ -153,14 +147,15 @@ class JSONServerSentEvent(ServerSentEvent):
         comment: str | None = None,
         sep: str | None = None,
     ) -> None:
-        super().__init__(
-            None if data is None else to_json(data),
-            event=event,
-            id=id,
-            retry=retry,
-            comment=comment,
-            sep=sep,
-        )
+        # Not by way of super().__init__, which takes as long as a small value.
+        if event is not None or id is not None or retry is not None or sep is not None:
+            _check_fields(event, id, retry, sep)
+        self.data = None if data is None else to_json(data)
+        self.event = event
+        self.id = id
+        self.retry = retry
+        self.comment = comment
+        self.sep = sep
 
 
 def encoder(sep: str, serializer: Serializer | None = None) -> Callable[[object], bytes]:
@@ -494,6 +489,17 @@ def _field_text(name: str, value: object) -> str:
             f"{name} is {type(value).__name__}, not text: decode it first, {name}=value.decode()."
         )
     return str(value).translate(_DELETED)
+
+
+def _check_fields(event: object, id_: object, retry: object, sep: object) -> None:
+    if event is not None and type(event) is not str:
+        _field_text("event", event)
+    if id_ is not None and type(id_) is not str:
+        _field_text("id", id_)
+    if retry is not None:
+        _check_retry(retry)
+    if sep is not None:
+        check_separator(sep)
 
 
 def _check_retry(retry: object) -> int:

@@ -38,6 +38,7 @@ from sse_starlette.event import (
     encoder,
     ensure_bytes,
     on_doubt,
+    own_event,
     parse_frame,
     split_frames,
 )
@@ -446,6 +447,13 @@ def test_an_event_that_a_client_has_received_can_be_relayed(
     fields: dict[str, Any], frame: bytes
 ) -> None:
     assert encode(httpx2.ServerSentEvent(**fields), "\n") == frame
+
+
+def test_an_event_of_ours_is_itself() -> None:
+    event = ServerSentEvent("a")
+
+    assert own_event(event) is event
+    assert own_event("a") is None
 
 
 def test_something_else_of_that_name_is_data() -> None:

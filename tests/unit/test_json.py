@@ -250,6 +250,38 @@ def test_a_value_has_one_form_at_the_top_as_within(make: Callable[[], object], t
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"a": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀"},
+        {'"\n\\é': "a", "b": '"', "c": "\\", "d": "\x7f\x85"},
+        {"a": 2**70, "b": -1, "c": 0.1, "d": -0.0, "e": 1e16, "f": 1e-5, "g": 123456789.123},
+        {"a": None, "b": True, "c": False},
+        {"a": "\ud83d"},
+        {"a": Level.HIGH, "b": Kind.TICK},
+        {True: 2},
+    ],
+)
+def test_a_small_object_is_written_as_the_standard_library_does(value: object) -> None:
+    expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    assert json.loads(to_json(value)) == json.loads(expected)
+    if "orjson" not in sys.modules:
+        assert to_json(value) == expected
+
+
+def test_however_many_keys_there_are_each_value_has_its_own() -> None:
+    for number in [*range(600), 0, 1]:
+        assert to_json({f"key {number}": number}) == f'{{"key {number}":{number}}}'
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_small_object_holds_no_nan(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json({"a": number})
+
+
+@pytest.mark.parametrize(
     "duration",
     [
         timedelta(),
