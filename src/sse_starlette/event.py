@@ -150,7 +150,7 @@ class JSONServerSentEvent(ServerSentEvent):
         # Not by way of super().__init__, which takes as long as a small value.
         if event is not None or id is not None or retry is not None or sep is not None:
             _check_fields(event, id, retry, sep)
-        self.data = None if data is None else to_json(data)
+        self.data: Any = None if data is None else to_json(data)
         self.event = event
         self.id = id
         self.retry = retry

@@ -111,7 +111,7 @@ class EventSourceResponse(StreamingResponse):
     a timeout or a cancellation). What they raise is logged.
     """
 
-    media_type = "text/event-stream"  # FastAPI reads it from the class, for OpenAPI.
+    media_type: str | None = "text/event-stream"  # FastAPI reads it from the class, for OpenAPI.
 
     DEFAULT_PING_INTERVAL: float = 15
     """Seconds of silence before a ping."""
@@ -235,7 +235,7 @@ class EventSourceResponse(StreamingResponse):
             check_serializer(serializer)
 
         self._given: AsyncIterator[Any] = as_body_iterator(content)
-        self.body_iterator = self._given
+        self.body_iterator: AsyncIterable[Any] = self._given
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type

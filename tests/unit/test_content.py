@@ -302,7 +302,7 @@ async def test_a_body_iterator_that_wraps_the_one_before_is_what_is_sent(
     make: Callable[[], Any],
 ) -> None:
     response = EventSourceResponse(make(), sep="\n")
-    response.body_iterator = in_capitals(response.body_iterator)  # type: ignore[assignment]
+    response.body_iterator = in_capitals(response.body_iterator)
 
     async with drive(response) as exchange:
         await exchange.returns()
@@ -347,9 +347,9 @@ async def test_a_source_behind_another_body_iterator_is_closed_in_every_ending(
     source = Endless()
     response = EventSourceResponse(source)
     if wraps:
-        response.body_iterator = in_capitals(response.body_iterator)  # type: ignore[assignment]
+        response.body_iterator = in_capitals(response.body_iterator)
     else:
-        response.body_iterator = Endless()  # type: ignore[assignment]
+        response.body_iterator = Endless()
 
     async with drive(response, scope=http_scope(method)) as exchange:
         if method == "GET":
@@ -366,7 +366,7 @@ async def test_a_source_behind_another_body_iterator_is_closed_in_every_ending(
 async def test_a_sync_source_is_closed_behind_another_body_iterator(*, begun: bool) -> None:
     source = Closing()
     response = EventSourceResponse(source)
-    response.body_iterator = in_capitals(response.body_iterator)  # type: ignore[assignment]
+    response.body_iterator = in_capitals(response.body_iterator)
 
     async with drive(response, scope=http_scope("GET" if begun else "HEAD")) as exchange:
         await exchange.returns()
@@ -388,7 +388,7 @@ async def test_an_error_in_the_cleanup_of_a_wrapper_does_not_keep_the_source_ope
 
     source = Asynchronous("a")
     response = EventSourceResponse(source)
-    response.body_iterator = Failing("b")  # type: ignore[assignment]
+    response.body_iterator = Failing("b")
 
     async with drive(response) as exchange:
         await exchange.returns()
@@ -428,7 +428,7 @@ async def test_a_source_without_aclose_is_closed_by_close_behind_another_body_it
 ) -> None:
     source = kind()
     response = EventSourceResponse(source)
-    response.body_iterator = in_capitals(response.body_iterator)  # type: ignore[assignment]
+    response.body_iterator = in_capitals(response.body_iterator)
 
     async with drive(response) as exchange:
         await exchange.returns()
@@ -460,7 +460,7 @@ async def test_a_subscription_behind_another_body_iterator_is_left_with_it() -> 
             seen.append(one.data)
             yield one
 
-    response.body_iterator = noting(response.body_iterator)  # type: ignore[assignment]
+    response.body_iterator = noting(response.body_iterator)
     channel.publish_nowait({"data": "a"})
 
     async with drive(response) as exchange:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import anyio
 import anyio.lowlevel
+import fastapi.sse
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -453,7 +454,7 @@ async def test_content_that_cannot_be_iterated_says_so_in_its_error() -> None:
 @pytest.mark.anyio
 async def test_body_iterator_may_be_replaced_before_the_response_is_sent() -> None:
     response = EventSourceResponse(Source("1"))
-    response.body_iterator = Source("2")  # type: ignore[assignment]  # wider than Starlette's
+    response.body_iterator = Source("2")
 
     async with drive(response) as exchange:
         await exchange.returns()
@@ -586,6 +587,28 @@ async def test_serializer_makes_the_json_of_all_that_a_response_sends() -> None:
         "data: <(1, 2)>",
         "data: <['of the source']>",
     ]
+
+
+@pytest.mark.anyio
+async def test_event_of_fastapi_may_be_given_wherever_an_event_may() -> None:
+    def named(name: str) -> object:
+        return fastapi.sse.ServerSentEvent(data=name, event=name)
+
+    response = EventSourceResponse(
+        failing(named("yielded")),
+        ping_message_factory=lambda: named("ping"),
+        on_error=lambda _: named("error"),
+        farewell=named("farewell"),
+    )
+
+    async with drive(response) as exchange:
+        await exchange.returns()
+
+    assert exchange.body == (
+        b'event: yielded\r\ndata: "yielded"\r\n\r\nevent: error\r\ndata: "error"\r\n\r\n'
+    )
+    assert response._ping_frame() == b'event: ping\r\ndata: "ping"\r\n\r\n'
+    assert response._farewell_frame() == b'event: farewell\r\ndata: "farewell"\r\n\r\n'
 
 
 @pytest.mark.anyio
