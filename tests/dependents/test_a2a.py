@@ -51,7 +51,7 @@ async def client(server: Dependent, binding: str, version: str) -> AsyncIterator
         headers.append(response.headers)
 
     hooks = {"response": [keep_headers]}
-    async with httpx.AsyncClient(trust_env=False, timeout=20, event_hooks=hooks) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=90, event_hooks=hooks) as http:
         config = ClientConfig(httpx_client=http, supported_protocol_bindings=[binding])
         yield ClientFactory(config).create(card)
     for each in headers:
@@ -122,7 +122,7 @@ async def test_agent_finishes_within_its_grace_period(serve: Serve, awaited: any
     server = serve("a2a_agent:patient")
     listener = Listener(server, awaited)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(90):
         async with anyio.create_task_group() as tasks:
             for variant in VARIANTS:
                 tasks.start_soon(listener.listen, *variant)
@@ -143,7 +143,7 @@ async def test_server_goes_at_once_without_a_grace_period(
     server = serve("a2a_agent:at_once")
     listener = Listener(server, awaited)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(90):
         async with anyio.create_task_group() as tasks:
             for variant in VARIANTS:
                 tasks.start_soon(listener.listen, *variant)

@@ -74,7 +74,7 @@ def test_runnable_is_cancelled_when_the_client_leaves(server: Dependent) -> None
 
     chunks.close()
 
-    server.wait_for_line("the spelling of 'one wait two' has ended", seconds=5)
+    server.wait_for_line("the spelling of 'one wait two' has ended")
 
 
 def test_failure_of_the_runnable_reaches_the_client_and_the_log(serve: Serve) -> None:
@@ -88,7 +88,7 @@ def test_failure_of_the_runnable_reaches_the_client_and_the_log(serve: Serve) ->
         body = stream.to_the_end()
 
     assert "event: error\r\n" in body
-    server.wait_for_line("RuntimeError: this word can't be spelled", seconds=5)
+    server.wait_for_line("RuntimeError: this word can't be spelled")
 
 
 def test_server_goes_at_once_and_every_open_stream_is_complete(serve: Serve) -> None:

@@ -2,12 +2,15 @@
 //
 //   node read.mjs URL COUNT [TYPE ...]
 //
-// Ends after COUNT events. TYPE: event types to listen for beside "message".
+// Ends after COUNT events. Tells of each in the file that `heard` in the URL names, if it does.
+// TYPE: event types to listen for beside "message".
 
+import { appendFileSync } from "node:fs";
 import { EventSource } from "eventsource";
 
 const [url, count, ...types] = process.argv.slice(2);
 const source = new EventSource(url);
+const heard = new URL(url).searchParams.get("heard");
 let left = Number(count);
 // While it waits to come back, the package lets the process end.
 const alive = setInterval(() => {}, 60_000);
@@ -22,8 +25,8 @@ function onEvent(event) {
     type: event.type,
     data: event.data,
     id: event.lastEventId,
-    at: Date.now() / 1000,
   });
+  if (heard) appendFileSync(heard, ".");
   left -= 1;
   if (left === 0) {
     source.close();

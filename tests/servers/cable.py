@@ -116,7 +116,7 @@ class Cable:
                 self.passed_on += data
 
     def _do(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=20)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout=90)
 
     @contextlib.contextmanager
     def laid(self, origins: int) -> Iterator[None]:

@@ -63,7 +63,7 @@ def page() -> Iterator[Page]:
         )
         context = browser.new_context(ignore_https_errors=True)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         yield page
         context.close()
         browser.close()

@@ -29,7 +29,7 @@ LONGEST = 64 * 1024
 def ask(server: Server, path: str, **query: object) -> Any:
     """Have the application do something; return what it says, decoded."""
     texts = {name: str(value) for name, value in query.items()}
-    answer = get(f"{server.url}{path}", seconds=30, **texts)
+    answer = get(f"{server.url}{path}", seconds=90, **texts)
     assert answer.status_code == 200, (path, answer.text)
     return answer.json() if answer.content else None
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -35,7 +36,7 @@ STREAMS = 20
 """How many streams are open when a server goes down."""
 MOST_REQUESTS = 40
 """After how many requests a worker is replaced, where that is asked for: more than a test makes before."""
-GIVEN_UP_SECONDS = 20.0
+GIVEN_UP_SECONDS = 90.0
 """A server that has not gone by then stays."""
 
 Ending: TypeAlias = Literal["SIGTERM", "SIGINT", "reload", "recycling"]
@@ -101,8 +102,6 @@ class Way:
     usual: tuple[str, ...]
     """What each line matches that the server prints."""
     endings: tuple[Ending, ...] = ("SIGTERM", "SIGINT")
-    seconds: float = 3.0
-    """When it has to be gone."""
     recycled_by: Literal["requests", "SIGHUP"] = "requests"
     survives_recycling: bool = True
     """There's a worker after a worker was replaced: not if the server leaves that to its supervisor."""
@@ -143,7 +142,7 @@ class Running(Program):
             address = self.wait_for_line(_ADDRESS.pattern)
             self.port = int(address[2])
             self.url = f"{address[1] or 'http'}://127.0.0.1:{self.port}"
-            assert serving.until(self.answers, seconds=serving.READY_SECONDS), self.lines
+            assert serving.until(self.answers), self.lines
         except BaseException:
             self.stop()
             raise
@@ -152,7 +151,7 @@ class Running(Program):
         """The process id of the worker that answers; empty if nobody does."""
         try:
             # A request may still be waiting in line when its worker goes.
-            return serving.get(f"{self.url}/who", seconds=1).text
+            return serving.get(f"{self.url}/who", seconds=5).text
         except httpx2.TransportError:
             return ""
 
@@ -173,8 +172,8 @@ class Running(Program):
             if line.strip() and not any(re.fullmatch(each, line.strip()) for each in usual)
         ]
 
-    def stop(self) -> None:
-        super().stop()
+    def stop(self, seconds: float = serving.STOP_SECONDS) -> None:
+        super().stop(seconds)
         # A parent may have died before its children.
         for pid in self.processes():
             with suppress(ProcessLookupError):
@@ -218,7 +217,7 @@ class Clients:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        assert serving.until(lambda: all(b"hello" in each for each in self.bodies), seconds=20), (
+        assert serving.until(lambda: all(b"hello" in each for each in self.bodies)), (
             f"not all streams of {url} began"
         )
 
@@ -261,9 +260,7 @@ class Outcome:
             streams_are_done = self.count("closed", reason="shutdown") == self.streams and all(
                 b"event: farewell" in body for body in self.bodies
             )
-            return streams_are_done and (
-                self.exit_codes.count(0) < self.streams - 1 or self.seconds >= way.seconds
-            )
+            return streams_are_done and self.exit_codes.count(0) < self.streams - 1
         return bool(way.own_fault) and any(way.own_fault in line for line in self.unusual)
 
     def count(self, what: str, **facts: Any) -> int:
@@ -302,10 +299,10 @@ def bring_down(way: Way, ending: Ending, folder: Path) -> Outcome:
 
         start = time.monotonic()
         _DOWN[ending](way, server, folder)
-        serving.until(
+        assert serving.until(
             lambda: not (server.processes() if whole else server.processes() & workers),
             seconds=GIVEN_UP_SECONDS,
-        )
+        ), server.lines
         gone = time.monotonic()
         if not whole:
             # Before that comes what takes its time for other reasons: to notice a change, and to
@@ -340,9 +337,14 @@ def _interrupt(way: Way, server: Running, folder: Path) -> None:
 def _change_a_file(way: Way, server: Running, folder: Path) -> None:
     changed = folder / "watched.py"
     changed.write_text("from going_down import app\n\nchanged = True\n", "utf-8")
-    # Later than the resolution of any file system.
-    later = time.time() + 10
-    os.utime(changed, (later, later))
+    # A server that has not looked at the file before it was changed would take it for what it was.
+    for attempt in count(1):
+        # Later than the resolution of any file system.
+        later = time.time() + 10 * attempt
+        os.utime(changed, (later, later))
+        if serving.until(lambda: server.notes("cancelled"), seconds=10):
+            break
+        assert attempt < 10, server.lines
 
 
 def _recycle(way: Way, server: Running, folder: Path) -> None:
@@ -351,7 +353,8 @@ def _recycle(way: Way, server: Running, folder: Path) -> None:
         return
     streaming = {str(note["pid"]) for note in server.notes("began")}
     for _ in range(2 * MOST_REQUESTS):
-        if server.answers() not in streaming:
+        # Nobody answers for a moment, or nobody any more.
+        if server.answers() not in streaming | {""} or server.notes("cancelled"):
             break
 
 
@@ -386,12 +389,12 @@ def make_certificate(folder: Path) -> None:
 
 def _uvicorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> Way:
     command = ("{python}", "-m", "uvicorn", app, "--port", "0", "--no-use-colors", *options)
-    return Way("uvicorn", start, command, UVICORN, **{"seconds": 2.0, **more})
+    return Way("uvicorn", start, command, UVICORN, **more)
 
 
 def _program(start: str, name: str) -> Way:
     command = ("{python}", str(APPS / "going_down.py"), name)
-    return Way("uvicorn", start, command, UVICORN, seconds=2.0)
+    return Way("uvicorn", start, command, UVICORN)
 
 
 def _gunicorn(start: str, *options: str, **more: Any) -> Way:
@@ -409,7 +412,6 @@ def _granian(workers: int) -> Way:
         (*command, "--workers", str(workers), "going_down:app"),
         GRANIAN,
         ("SIGTERM", "SIGINT", "recycling"),
-        seconds=2.0,
         recycled_by="SIGHUP",
         # A worker that is told to stop before it has started stays for ever (2.8.7).
         ready_when=("Started worker-", workers),
@@ -445,7 +447,6 @@ WAYS = (
         *("--reload", "--reload-dir", "{folder}"),
         app="watched:app",
         endings=("SIGTERM", "SIGINT", "reload"),
-        seconds=3.0,
     ),
     _uvicorn(
         "`--limit-max-requests`",

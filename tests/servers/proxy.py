@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.serving import READY_SECONDS, Program, free_port, program, until
+from tests.servers.serving import Program, free_port, program, until
 
 # 20 seconds of patience with a silent server instead of 60: not much more than there are between pings.
 CONFIG = """\
@@ -64,7 +64,7 @@ def nginx(folder: Path, ports: Sequence[int], *, http_version: str = "1.1") -> I
     errors = folder / "error.log"
     command = (program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", errors)
     with Program(command):
-        answers = until(lambda: _accepts(port), seconds=READY_SECONDS)
+        answers = until(lambda: _accepts(port))
         assert answers, errors.read_text("utf-8")
         yield f"http://127.0.0.1:{port}"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,82 +19,71 @@ import pytest
 
 @dataclass(frozen=True)
 class Arrival:
-    """An event of `streams.made`, and when it came, on the clock it was made by."""
+    """An event of `streams.made`."""
 
     number: int
-    made: float
-    came: float
     id: str
 
 
 @contextmanager
 def sse(url: str, **options: Any) -> Iterator[httpx2.EventSource]:
-    """Open a stream with httpx2; 20 seconds without a byte are an error."""
+    """Open a stream with httpx2; 90 seconds without a byte are an error."""
     with (
-        httpx2.Client(trust_env=False, timeout=20, **options) as client,
+        httpx2.Client(trust_env=False, timeout=90, **options) as client,
         client.sse(url) as source,
     ):
         yield source
 
 
-def arrivals(source: httpx2.EventSource, count: int | None = None) -> list[Arrival]:
-    """Read `count` events, or all until the stream ends."""
+def arrivals(source: httpx2.EventSource, heard: Path | None = None) -> list[Arrival]:
+    """Read all events until the stream ends; `hear` each in that file."""
     found: list[Arrival] = []
     for event in source:
-        came = time.monotonic()
-        fields = json.loads(event.data)
-        found.append(Arrival(fields["number"], fields["made"], came, event.id))
-        if len(found) == count:
-            break
+        found.append(Arrival(json.loads(event.data)["number"], event.id))
+        if heard is not None:
+            hear(heard, len(found))
     return found
 
 
-def assert_each_came_before_the_next_was_made(events: list[Arrival], *, bursts_of: int = 1) -> None:
-    """Whatever a burst holds was there before the first event of the next burst was made."""
-    assert [event.number for event in events] == list(range(len(events)))
-    late = [
-        (event.number, event.came - events[following].made)
-        for event in events
-        if (following := (event.number // bursts_of + 1) * bursts_of) < len(events)
-        and event.came >= events[following].made
-    ]
-    assert not late, f"events (number, seconds) that came after the next was made: {late}"
+def hear(file: Path, count: int) -> None:
+    """Tell a stream of apps/streams.py that so many of its events are here: it makes the next one."""
+    file.write_text("." * count, "utf-8")
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a raw stream that is not empty, and when it came."""
+def lines_until(connection: socket.socket, count: int, *, beginning: str = "") -> list[str]:
+    """Read a raw stream until so many of its lines begin like that; all lines that are not empty."""
+    received = b""
+    while sum(line.startswith(beginning) for line in _lines_in(received)) < count:
+        more = connection.recv(65_536)
+        assert more, f"the stream ended after {received!r}"
+        received += more
+    return _lines_in(received)
 
-    text: str
-    came: float
+
+def lines_there(connection: socket.socket) -> list[str]:
+    """What has come of a raw stream by now."""
+    received = b""
+    connection.setblocking(False)
+    while True:
+        try:
+            more = connection.recv(65_536)
+        except BlockingIOError:
+            return _lines_in(received)
+        assert more, f"the stream ended after {received!r}"
+        received += more
 
 
-def lines_within(url: str, seconds: float) -> list[Line]:
-    """Read a raw stream, comments included, for so long from its headers on."""
-    found: list[Line] = []
-    pending = b""
-    # From the bare socket: a deadline then needs neither a thread nor a timeout that every byte
-    # renews.
-    with closing(connect(url)) as connection:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            connection.settimeout(left)
-            try:
-                received = connection.recv(65536)
-            except TimeoutError:
-                break
-            came = time.monotonic()
-            assert received, f"{url} ended after {came - deadline + seconds:.1f} s"
-            *complete, pending = (pending + received).split(b"\n")
-            found += [Line(line.decode().strip(), came) for line in complete if line.strip()]
-    return found
+def _lines_in(received: bytes) -> list[str]:
+    """The complete lines of a body, without the sizes of its chunks (RFC 9112, 7.1)."""
+    lines = received.decode().split("\r\n")[:-1]
+    return [line for line in lines if line and not re.fullmatch("[0-9a-f]+", line)]
 
 
 def connect(url: str, *, sniff: bytes = b"") -> socket.socket:
     """Send a GET on a bare socket, and wait for the headers of the answer and what `sniff` says."""
     parts = urlsplit(url)
     assert parts.hostname is not None
-    connection = socket.create_connection((parts.hostname, parts.port or 80), timeout=20)
+    connection = socket.create_connection((parts.hostname, parts.port or 80), timeout=90)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
     received = b""

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from tests.servers.serving import Program, free_port, program, until
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 90.0
 MASTER_NAME = "events"
 # A replica is there at once.
 _NO_FILES = ("--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0")
@@ -125,7 +125,7 @@ class RedisCluster:
             node.say("CLUSTER ADDSLOTS", *slots)
             if number:
                 node.say("CLUSTER MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
-        assert until(lambda: all(map(self._is_complete, nodes)), seconds=DEADLINE_SECONDS)
+        assert until(lambda: all(map(self._is_complete, nodes)))
 
     def _is_complete(self, node: RedisServer) -> bool:
         found = node.say("CLUSTER INFO")
@@ -178,8 +178,8 @@ class Sentinel:
             return True
 
         before = self.master_port()
-        assert until(begun, seconds=DEADLINE_SECONDS)
-        assert until(lambda: self.master_port() != before, seconds=DEADLINE_SECONDS)
+        assert until(begun)
+        assert until(lambda: self.master_port() != before)
 
 
 @contextmanager

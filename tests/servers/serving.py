@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 NODE_FOLDER = ROOT / "tests" / "node"
 
-READY_SECONDS = 30.0
-"""A server that takes longer to start has failed."""
+READY_SECONDS = 90.0
+"""A server that takes longer to start, or to do whatever else is waited for, has failed."""
 STOP_SECONDS = 10.0
 """A server that takes longer to stop after SIGTERM is killed."""
 
@@ -95,11 +95,16 @@ class Program:
         assert found is not None, f"no {pattern!r} within {seconds} s in:\n" + "\n".join(self.lines)
         return found
 
-    def cpu_seconds(self) -> float:
-        """How long the program has kept a processor busy."""
-        # proc(5): utime and stime are the fields 14 and 15; the second field may hold spaces.
-        fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def wake_ups(self) -> int:
+        """How often the program has waited for something, and gone on."""
+        # proc(5): those of the main thread alone.
+        status = Path(f"/proc/{self.pid}/status").read_text("utf-8")
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with; minus 9 if it had to be killed."""
+        return self._process.poll()
 
     def wait(self, seconds: float) -> int:
         """Wait until the program has ended by itself; its exit code."""
@@ -111,12 +116,12 @@ class Program:
         self._process.wait(STOP_SECONDS)
         self._reader.join(STOP_SECONDS)
 
-    def stop(self) -> None:
-        """End the program; may be called twice."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End the program; may be called twice. What has not gone in this time is killed."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait(STOP_SECONDS)
@@ -144,7 +149,9 @@ class Server(Program):
             self.stop()
             raise
 
-    def journal(self, what: str, *, count: int = 1, seconds: float = 5.0) -> list[dict[str, Any]]:
+    def journal(
+        self, what: str, *, count: int = 1, seconds: float = READY_SECONDS
+    ) -> list[dict[str, Any]]:
         """Wait until the application has noted `what` so often; return the notes there are."""
         query = {"what": what, "count": str(count), "seconds_to_wait": str(seconds)}
         answer = get(f"{self.url}/journal", seconds=seconds + 10, **query)
@@ -205,7 +212,7 @@ def node_script(name: str, *arguments: str) -> Iterator[Program]:
         yield running
 
 
-def curl(*arguments: str, seconds: float = 30.0) -> subprocess.CompletedProcess[bytes]:
+def curl(*arguments: str, seconds: float = READY_SECONDS) -> subprocess.CompletedProcess[bytes]:
     """Run curl to its end."""
     command = [program("curl"), "--silent", "--no-buffer", "--noproxy", "*", *arguments]
     return subprocess.run(command, capture_output=True, timeout=seconds, check=False)
@@ -222,7 +229,7 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def until(what: Any, *, seconds: float) -> bool:
+def until(what: Any, *, seconds: float = READY_SECONDS) -> bool:
     """Ask again and again whether `what()` holds, for facts that nobody tells of."""
     deadline = time.monotonic() + seconds
     while not what():

@@ -296,7 +296,7 @@ async def test_keys_of_a_channel_go_when_their_time_has_come(tmp_path: Path) -> 
         async with opened(log):
             await log.append("a", b"x", key="k", key_seconds=0.2, limits=ALL._replace(expire=0.1))
             assert sorted(server.say("KEYS", "*")) == ["{sse:a}:k:k", "{sse:a}:m", "{sse:a}:s"]
-            assert until(lambda: server.say("DBSIZE") == 0, seconds=5)
+            assert until(lambda: server.say("DBSIZE") == 0)
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_fifty_event_sources_cut_twenty_times_each_lose_nothing(serve: Serve, pa
     with cable(server.port, origins=10, breaks=breaks) as connection:
         path = f"/news/stream?retry={RETRY_MS}"
         page.evaluate(IN_WORKER, [FOLLOW, connection.origins, path, 50])
-        assert until(lambda: ask(server, "/news/stats")["subscribers"] == 50, seconds=20)
+        assert until(lambda: ask(server, "/news/stats")["subscribers"] == 50)
         ask(server, "/news/publish", last=20_000, within=20)
         clients: list[dict[str, Any]] = []
         deadline = time.monotonic() + 90
@@ -106,7 +106,7 @@ def test_event_source_that_had_nothing_yet_gets_exactly_the_three_it_missed(
 
     with cable(server.port) as connection:
         page.evaluate(SPREAD, [connection.origins, f"/news/stream?retry={RETRY_MS}", 1])
-        assert until(lambda: cursor.encode() in connection.passed_on, seconds=10)
+        assert until(lambda: cursor.encode() in connection.passed_on)
         connection.pull()
         server.journal("went", count=1)
         ask(server, "/news/publish", last=3)

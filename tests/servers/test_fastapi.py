@@ -33,7 +33,7 @@ def test_endpoint_streams_and_then_gives_its_session_back(example: Example) -> N
     ]
     assert [each.id for each in (first, *rest)] == ["1", "2", "3"]
     assert meanwhile == {"open": 1, "given_back": 0}
-    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1}, seconds=5)
+    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1})
 
 
 def test_client_that_leaves_has_the_session_given_back(example: Example) -> None:
@@ -42,7 +42,7 @@ def test_client_that_leaves_has_the_session_given_back(example: Example) -> None
     with closing(connect(f"{server.url}/orders/ada", sniff=b"data: ")):
         assert sessions(server)["open"] == 1
 
-    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1}, seconds=5)
+    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1})
     server.stop()
     assert [line for line in server.complaints() if "session" not in line] == []
 
@@ -55,6 +55,6 @@ def test_error_before_the_first_event_is_an_ordinary_response(example: Example) 
     assert answer.status_code == 403
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == {"detail": "no access to the orders of mallory"}
-    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1}, seconds=5)
+    assert until(lambda: sessions(server) == {"open": 0, "given_back": 1})
     server.stop()
     assert [line for line in server.complaints() if "session" not in line] == []

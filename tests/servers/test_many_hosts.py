@@ -90,7 +90,7 @@ class Run:
         def settled() -> bool:
             return self.events() >= events or any(one.faults for one in self.witnesses)
 
-        assert until(settled, seconds=60), self.publishers_lines()
+        assert until(settled), self.publishers_lines()
 
     def seen_more(self, events: int) -> None:
         """Wait until so many more have come, or all those that come while things break."""
@@ -104,7 +104,7 @@ class Run:
         return [line for publisher in self.publishers.values() for line in publisher.lines]
 
     async def go(self, disturb: Callable[[Run], None]) -> None:
-        async with asyncio.timeout(90), asyncio.TaskGroup() as running:
+        async with asyncio.timeout(300), asyncio.TaskGroup() as running:
             for witness in self.witnesses:
                 running.create_task(witness.run())
             for witness in self.witnesses:
@@ -235,7 +235,7 @@ def test_connections_break_again_and_again(server: RedisServer, tmp_path: Path, 
         while broken < 30:
             # All of them are there again before they break again.
             there = partial(server.connections, kind)
-            assert until(lambda: len(there()) >= len(PUBLISHERS), seconds=20)  # noqa: B023
+            assert until(lambda: len(there()) >= len(PUBLISHERS))  # noqa: B023
             broken += server.cut(kind)
             run.seen_more(100)
 
@@ -329,7 +329,7 @@ KEPT = 300
 def read_on_late(run: Run) -> None:
     """Let those who stall read on when more was published than nginx and the kernel take for them."""
     stall = run.witnesses[:STALLED]
-    assert until(lambda: all(one.stalled for one in stall), seconds=20)
+    assert until(lambda: all(one.stalled for one in stall))
     run.seen(EVENTS - 1_000)
     for witness in stall:
         witness.read_on()
@@ -372,7 +372,7 @@ def test_connections_to_redis_grow_with_neither_clients_nor_channels(
                 await asyncio.sleep(0.2)
 
         clients = [Connection(body.extend) for body in bodies]
-        async with asyncio.timeout(120), AsyncExitStack() as leaving:
+        async with asyncio.timeout(240), AsyncExitStack() as leaving:
             for path, client in zip(paths, clients, strict=True):
                 crowd = Crowd("127.0.0.1", hosts.ports[0], f"/stream/{path}", goal=0)
                 await crowd.connect(client, "")
@@ -391,7 +391,7 @@ def test_connections_to_redis_grow_with_neither_clients_nor_channels(
             options = [hosts.history, len(paths), 0, 0, tmp_path / "Ada.json", gate]
             with Program([*command, *map(str, options)]) as publisher:
                 await until_each_has(b"data:", 1)
-                assert await asyncio.to_thread(publisher.wait, 20) == 0, publisher.lines
+                assert await asyncio.to_thread(publisher.wait, 90) == 0, publisher.lines
         return bodies
 
     try:

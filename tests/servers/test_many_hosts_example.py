@@ -66,7 +66,7 @@ def test_page_outlives_the_processes_that_serve_it(
     assert page.locator("#numbers li.B").count() > 0
     # Each process was another one in the end, and none is left behind.
     assert set(first.values()).isdisjoint(last.values())
-    assert until(lambda: not any(map(is_running, filter(None, last.values()))), seconds=5)
+    assert until(lambda: not any(map(is_running, filter(None, last.values()))))
     assert [line for line in program.lines if "Error" in line or "Traceback" in line] == []
     assert content <= width
     assert problems == []

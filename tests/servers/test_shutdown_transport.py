@@ -63,7 +63,7 @@ def test_chromium_has_a_hundred_streams_on_one_http2_connection_and_all_get_the_
         page.wait_for_function("got.length === 100")
         connections = {tuple(note["client"]) for note in server.notes("began")}
         os.kill(server.pid, signal.SIGTERM)
-        gone = until(lambda: not server.processes(), seconds=6)
+        gone = until(lambda: not server.processes())
         page.wait_for_function("got.length === 200")
         farewells = seen(page, "farewell")
         page.evaluate("sources.forEach(source => source.close())")
@@ -84,7 +84,7 @@ class Http2:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
-        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", port), timeout=90)
         self._socket = context.wrap_socket(plain)
         self._state = h2.connection.H2Connection()
         self._state.initiate_connection()
@@ -129,7 +129,7 @@ def test_http2_stream_that_the_client_resets_ends_its_generator_and_no_other(
         leaves, stays = client.open("/idle"), client.open("/idle")
         client.read_until(lambda: all(b"hello" in body for body in client.bodies.values()))
         client.reset(leaves)
-        noticed = until(lambda: server.notes("closed"), seconds=2)
+        noticed = until(lambda: server.notes("closed"))
         finished, closed = server.notes("finally"), server.notes("closed")
         os.kill(server.pid, signal.SIGTERM)
         client.read_until(lambda: b"event: farewell" in client.bodies[stays])
@@ -167,8 +167,8 @@ def test_clients_of_a_server_that_stops_come_back_to_the_other_one_behind_nginx(
         one, other = servers
         on_one, on_other = len(one.notes("began")), len(other.notes("began"))
         os.kill(one.pid, signal.SIGTERM)
-        gone = until(lambda: not one.processes(), seconds=3)
-        came_back = until(lambda: len(other.notes("began")) == on_other + on_one - 1, seconds=10)
+        gone = until(lambda: not one.processes())
+        came_back = until(lambda: len(other.notes("began")) == on_other + on_one - 1)
         farewells, messages = seen(page, "farewell"), seen(page, "message")
         lives = {note["pid"] for note in other.notes("finally")} == set()
         errors = (tmp_path / "nginx" / "error.log").read_text("utf-8")

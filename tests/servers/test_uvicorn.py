@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-import time
 from contextlib import closing
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,8 +14,8 @@ from tests.servers.reading import (
     ASSORTED,
     VARIANTS,
     arrivals,
-    assert_each_came_before_the_next_was_made,
     connect,
+    lines_there,
     sse,
 )
 from tests.servers.serving import curl, program
@@ -26,19 +26,20 @@ MIDDLEWARES = ["nothing", "base_http", "gzip", "cors", "session"]
 
 @LOOPS
 @pytest.mark.parametrize("http", ["h11", "httptools"])
-def test_httpx_reads_events_as_they_are_made(serve: Serve, http: str, loop: str) -> None:
+def test_httpx_reads_events_as_they_are_made(
+    serve: Serve, tmp_path: Path, http: str, loop: str
+) -> None:
     server = serve("streams:app", "--http", http, "--loop", loop)
 
-    with sse(f"{server.url}/paced") as source:
-        events = arrivals(source)
+    heard = tmp_path / "heard"
+    with sse(f"{server.url}/paced?heard={heard}") as source:
+        events = arrivals(source, heard)
         version = source.response.http_version
         content_type = source.response.headers["content-type"]
 
     assert version == "HTTP/1.1"
     assert content_type == "text/event-stream; charset=utf-8"
-    assert len(events) == 4
-    assert [event.id for event in events] == ["0", "1", "2", "3"]
-    assert_each_came_before_the_next_was_made(events)
+    assert [(event.number, event.id) for event in events] == [(n, str(n)) for n in range(4)]
     server.stop()
     assert server.complaints() == []
 
@@ -57,52 +58,50 @@ def test_headers_come_at_once_however_long_the_first_event_takes(
 ) -> None:
     server = serve(f"behind:{application}")
 
-    asked = time.monotonic()
-    with closing(connect(f"{server.url}/silent")):
-        took = time.monotonic() - asked
-
-    assert took < 2
+    # Nothing follows them, no event and no ping.
+    with closing(connect(f"{server.url}/silent?ping=0")) as connection:
+        assert lines_there(connection) == []
 
 
 @LOOPS
 @pytest.mark.parametrize("application", ["nothing", "base_http", "gzip"])
 @pytest.mark.parametrize("quick", [1, 20])
 def test_event_is_with_the_client_before_the_next_is_computed(
-    serve: Serve, loop: str, application: str, quick: int
+    serve: Serve, tmp_path: Path, loop: str, application: str, quick: int
 ) -> None:
-    """Even if the generator computes for half a second without letting go of the event loop."""
+    """Even if the generator computes until then without letting go of the event loop."""
     server = serve(f"behind:{application}", "--loop", loop)
 
-    with sse(f"{server.url}/computing?quick={quick}") as source:
-        events = arrivals(source)
+    heard = tmp_path / "heard"
+    with sse(f"{server.url}/computing?quick={quick}&heard={heard}") as source:
+        events = arrivals(source, heard)
 
-    assert len(events) == 4 * quick
-    assert_each_came_before_the_next_was_made(events, bursts_of=quick)
+    assert [event.number for event in events] == list(range(4 * quick))
 
 
 @LOOPS
 def test_event_of_a_generator_that_awaits_is_with_the_client_before_the_next_is_computed(
-    serve: Serve, loop: str
+    serve: Serve, tmp_path: Path, loop: str
 ) -> None:
     server = serve("streams:app", "--loop", loop)
 
-    with sse(f"{server.url}/computing?quick=20&awaits=1") as source:
-        events = arrivals(source)
+    heard = tmp_path / "heard"
+    with sse(f"{server.url}/computing?quick=20&awaits=1&heard={heard}") as source:
+        events = arrivals(source, heard)
 
-    assert len(events) == 80
-    assert_each_came_before_the_next_was_made(events, bursts_of=20)
+    assert [event.number for event in events] == list(range(80))
 
 
 def test_event_of_a_sync_generator_is_with_the_client_before_the_next_is_computed(
-    serve: Serve,
+    serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
 
-    with sse(f"{server.url}/computing-in-thread") as source:
-        events = arrivals(source)
+    heard = tmp_path / "heard"
+    with sse(f"{server.url}/computing-in-thread?heard={heard}") as source:
+        events = arrivals(source, heard)
 
-    assert len(events) == 4
-    assert_each_came_before_the_next_was_made(events)
+    assert [event.number for event in events] == list(range(4))
 
 
 @LOOPS
@@ -113,13 +112,13 @@ def test_generator_that_never_waits_lets_another_stream_flow(serve: Serve, loop:
     # curl reads as fast as it can, so that the generator always finds room for the next event.
     with subprocess.Popen(greedy, stdout=subprocess.DEVNULL) as reader:
         server.journal("greedy started")
-        with sse(f"{server.url}/paced?count=10&seconds=0.1") as source:
+        with sse(f"{server.url}/paced?count=10") as source:
             events = arrivals(source)
+        closed_before = server.journal("greedy closed", seconds=0)
         reader.terminate()
 
-    delays = [event.came - event.made for event in events]
-    assert len(events) == 10
-    assert max(delays) < 1, delays
+    assert [event.number for event in events] == list(range(10))
+    assert closed_before == []
     (closed,) = server.journal("greedy closed")
     assert closed["count"] > 10_000
 
@@ -154,17 +153,14 @@ def test_head_has_the_headers_of_get_and_leaves_the_source_alone(serve: Serve, h
     server = serve("streams:app", "--http", http)
     url = f"{server.url}/asleep"
 
-    started = time.monotonic()
-    head = httpx2.head(url, trust_env=False, timeout=10)
-    took = time.monotonic() - started
+    head = httpx2.head(url, trust_env=False, timeout=90)
     # curl reads on until the connection is closed or the answer is known to be complete.
-    done = curl("--head", "--max-time", "5", url)
+    done = curl("--head", "--max-time", "90", url)
     unstarted = server.journal("asleep started", seconds=0)
-    with httpx2.stream("GET", url, trust_env=False, timeout=10) as get:
+    with httpx2.stream("GET", url, trust_env=False, timeout=90) as get:
         assert head.status_code == get.status_code == 200
         assert said_by_us(head) == said_by_us(get)
     assert head.content == b""
-    assert took < 2
     assert done.returncode == 0
     assert unstarted == []
     ends = server.journal("asleep ended", count=3)
@@ -174,21 +170,22 @@ def test_head_has_the_headers_of_get_and_leaves_the_source_alone(serve: Serve, h
 
 
 @pytest.mark.parametrize("application", MIDDLEWARES)
-def test_stream_flows_and_ends_behind_middleware(serve: Serve, application: str) -> None:
+def test_stream_flows_and_ends_behind_middleware(
+    serve: Serve, tmp_path: Path, application: str
+) -> None:
     server = serve(f"behind:{application}")
 
-    with sse(f"{server.url}/paced", headers={"Origin": "http://elsewhere.example"}) as source:
-        events = arrivals(source)
+    heard = tmp_path / "heard"
+    origin = {"Origin": "http://elsewhere.example"}
+    with sse(f"{server.url}/paced?heard={heard}", headers=origin) as source:
+        events = arrivals(source, heard)
         headers = source.response.headers
     with sse(f"{server.url}/asleep") as source:
         next(iter(source))
-        left = time.monotonic()
-    (cleanup,) = server.journal("cleanup completed")
+    server.journal("cleanup completed")
     (end,) = server.journal("asleep ended")
 
-    assert len(events) == 4
-    assert_each_came_before_the_next_was_made(events)
-    assert cleanup["at"] - left < 1
+    assert [event.number for event in events] == list(range(4))
     assert end["reason"] == "client"
     assert ("access-control-allow-origin" in headers) == (application == "cors")
     assert ("set-cookie" in headers) == (application == "session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,69 @@ def test_import_changes_no_other_module() -> None:
     done = run_python(CHANGES_MADE_BY_IMPORT)
 
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+# --- Time decides no test -------------------------------------------------------------
+
+TESTS = SOURCES.parents[1] / "tests"
+NAMES_OF_TIME = re.compile(
+    r"seconds|took|elapsed|late\b|late_|delay|gaps?$|median|duration|\bcame\b"
+)
+
+
+def upper_bounds_of_time(tree: ast.AST) -> list[int]:
+    """The lines of asserts that hold only if something takes less than a number of seconds."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            for compared in ast.walk(node.test):
+                if isinstance(compared, ast.Compare):
+                    sides = [compared.left, *compared.comparators]
+                    for op, small, large in zip(compared.ops, sides, sides[1:], strict=False):
+                        if isinstance(op, ast.Gt | ast.GtE):
+                            small, large = large, small  # noqa: PLW2901
+                        text = ast.unparse(small)
+                        is_number = isinstance(large, ast.Constant) and isinstance(
+                            large.value, int | float
+                        )
+                        is_time = NAMES_OF_TIME.search(text) or ("['at']" in text and " - " in text)
+                        if (
+                            is_number
+                            and is_time
+                            and isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE)
+                        ):
+                            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_refused"),
+    [
+        ("assert seconds < 2", True),
+        ("assert 2 <= outcome.seconds <= 4", True),
+        ("assert 3 > took", True),
+        ("assert max(late) < 1, late", True),
+        ("assert median(late) < 0.2", True),
+        ("assert ended['at'] - start < 1", True),
+        ("assert all(0.5 < gap < 3 for gap in gaps)", True),
+        ("assert ended['at'] < closed['at']", False),
+        ("assert seconds > 2", False),
+        ("assert time.monotonic() < deadline", False),
+        ("assert len(found) < 3", False),
+    ],
+)
+def test_upper_bound_of_time_is_told_from_the_order_of_events(
+    statement: str, is_refused: bool
+) -> None:
+    assert bool(upper_bounds_of_time(ast.parse(statement))) == is_refused
+
+
+def test_no_test_passes_only_where_the_machine_is_quick() -> None:
+    """What is waited for has a guard that is generous: of a minute, for the day something is broken."""
+    refused = {
+        str(path.relative_to(TESTS)): lines
+        for path in sorted(TESTS.rglob("*.py"))
+        if (lines := upper_bounds_of_time(ast.parse(path.read_text("utf-8"))))
+    }
+
+    assert refused == {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -63,29 +64,55 @@ def number(request: Request, name: str, default: float) -> float:
 
 
 def made(number: int) -> Event:
-    times = {"number": number, "made": time.monotonic(), "made_at": time.time()}
-    return {"id": number, "data": times}
+    return {"id": number, "data": {"number": number}}
+
+
+def is_heard(request: Request, count: int) -> bool:
+    """Whether the client has got so many events: it writes a file as long, named by `heard`."""
+    file = Path(request.query_params["heard"])
+    return file.exists() and file.stat().st_size >= count
+
+
+GIVES_UP_SECONDS = 60
+"""A client that hears nothing for so long never will."""
+
+
+async def until_heard(request: Request, count: int) -> None:
+    with anyio.fail_after(GIVES_UP_SECONDS):
+        while not is_heard(request, count):  # noqa: ASYNC110  (nobody tells of a file)
+            await anyio.sleep(0.005)
+
+
+def block_until_heard(request: Request, count: int) -> None:
+    gives_up = time.monotonic() + GIVES_UP_SECONDS
+    while not is_heard(request, count):
+        if time.monotonic() > gives_up:
+            raise TimeoutError(f"the client has not got event {count - 1}")
+        time.sleep(0.005)
 
 
 async def paced(request: Request) -> EventSourceResponse:
-    """`count` events, `seconds` apart."""
+    """`count` events, each made when the one before is `heard`, if it's asked for."""
 
     async def events() -> AsyncIterator[Event]:
         for each in range(int(number(request, "count", 4))):
             yield made(each)
-            await anyio.sleep(number(request, "seconds", 0.25))
+            if "heard" in request.query_params:
+                await until_heard(request, each + 1)
+            else:
+                await anyio.sleep(0.1)
 
     return EventSourceResponse(events())
 
 
 async def computing(request: Request) -> EventSourceResponse:
-    """Bursts of `quick` events; after each the generator keeps the event loop for half a second."""
+    """Bursts of `quick` events; after each the generator keeps the event loop until they're `heard`."""
 
     async def events() -> AsyncIterator[Event]:
         quick = int(number(request, "quick", 1))
         for each in range(4 * quick):
             if each and each % quick == 0:
-                time.sleep(0.5)  # noqa: ASYNC251  (that's the point)
+                block_until_heard(request, each)
             yield made(each)
             if request.query_params.get("awaits"):
                 await anyio.lowlevel.checkpoint()
@@ -99,7 +126,7 @@ async def computing_in_thread(request: Request) -> EventSourceResponse:
     def events() -> Iterator[Event]:
         for each in range(4):
             if each:
-                time.sleep(0.5)
+                block_until_heard(request, each)
             yield made(each)
 
     return EventSourceResponse(events())
@@ -219,10 +246,11 @@ async def assorted(request: Request) -> EventSourceResponse:
 async def resuming(request: Request) -> EventSourceResponse:
     """Three events after the one that the client had last; `retry` as in the query."""
     cursor = request.headers.get("last-event-id")
-    journal.note("came", last_event_id=cursor)
+    retry = int(request.query_params["retry"])
+    journal.note("came", last_event_id=cursor, retry=retry)
 
     async def events() -> AsyncIterator[Event]:
-        yield {"retry": int(request.query_params["retry"])}
+        yield {"retry": retry}
         first = 0 if cursor is None else int(cursor) + 1
         for each in range(first, first + 3):
             yield {"id": each, "data": each}
