@@ -94,11 +94,6 @@ def _instead_of(content: Any) -> str | None:
         variable = kind.__name__.lower()
         channel = f'{variable}.channel("name")' if hasattr(kind, "channel") else variable
         return f"subscribe to it, EventSourceResponse({channel}.subscribe(request))."
-    if callable(content):
-        name = getattr(
-            content, "__name__", getattr(getattr(content, "func", None), "__name__", "it")
-        )
-        return f"call the generator function and pass what it returns, EventSourceResponse({name}(...))."
     return _instead_of_object(content)
 
 
@@ -109,8 +104,14 @@ def _instead_of_object(content: Any) -> str:
         return "iterate it until a value that ends it: EventSourceResponse(iter(queue.get, None))."
     if hasattr(content, "send") or hasattr(content, "send_nowait"):
         return "give the receiving end of the stream, and keep this one to send."
+    if hasattr(content, "aiter_bytes"):
+        return "relay its body, EventSourceResponse(response.aiter_bytes())."
     if hasattr(content, "__aenter__"):
         return "enter it within a generator: `async with it as source: async for one in source: yield one`."
+    if callable(content):
+        function = getattr(content, "func", content)  # of a partial
+        call = f"{getattr(function, '__name__', 'it')}(...)"
+        return f"call the generator function and pass what it returns, EventSourceResponse({call})."
     return "to send it as one event, put it into a list, EventSourceResponse([it])."
 
 

@@ -165,6 +165,13 @@ def to_json(value: object) -> str:
             # A key that is no text, or something that can be read but once; or there's no way, which
             # is then said.
             return _encode(_builtin(value))
+    except ValueError as exc:
+        if "JSON compliant" in str(exc):
+            raise ValueError(
+                f"{exc}: NaN and infinities are no JSON. Send None in their place, or a pydantic or msgspec "
+                "model, which write null."
+            ) from None
+        raise
     except RecursionError:
         raise ValueError(
             f"{type(value).__name__} cannot be sent as JSON: it holds itself, or too many levels"
@@ -230,7 +237,7 @@ def _key(key: object) -> str | int | float | None:
     if key is None or isinstance(key, (str, int, float)):
         return key
     if isinstance(key, _BYTES):
-        return bytes(key).decode()
+        return _utf_8(key)
     text = _text(key)
     if text is None:
         raise TypeError(
@@ -250,16 +257,26 @@ def _plain(value: object) -> object:
         own = _own_json(value)
         return _record(value) if own is None else json.loads(own)
     if isinstance(value, _BYTES):
-        return bytes(value).decode()
+        return _utf_8(value)
     text = _text(value)
     if text is not None:
         return text
+    if _is_mapping(value):  # Before arrays: a row may be both.
+        row = cast("Any", value)
+        return {key: row[key] for key in row.keys()}  # noqa: SIM118  (a row iterates its values)
     if isinstance(value, _ARRAYS):
         return list(cast("Any", value))
-    if _is_mapping(value):
-        rows = cast("Any", value)
-        return {key: rows[key] for key in rows.keys()}  # noqa: SIM118  (a row iterates its values)
     raise _refusal(value)
+
+
+def _utf_8(value: bytes | bytearray | memoryview) -> str:
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(
+            f"{type(value).__name__} that are no text (utf-8: {exc.reason} at {exc.start}) are no JSON: "
+            "send base64.b64encode(value).decode(), for example."
+        ) from None
 
 
 def _plain_again(value: object) -> object:

@@ -16,11 +16,11 @@ beside the lines that obey them. What a change here must keep:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from enum import Enum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from ._doubts import doubt, looks_like_a_frame
 from ._json import Serializer, data_text, serialized, to_json
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "encode",
     "encoder",
     "ensure_bytes",
-    "on_doubt",
     "own_event",
     "parse_frame",
     "split_frames",
@@ -238,12 +237,6 @@ def own_event(value: object, serializer: Serializer | None = None) -> ServerSent
         return None  # Something else under that name.
 
 
-on_doubt: ContextVar[Callable[[str], None] | None] = ContextVar(
-    "sse_starlette_on_doubt", default=None
-)
-"""Called when a value is encoded that is hardly meant, with what it is: `"frame"` or `"None"`."""
-
-
 def split_frames(frames: bytes) -> list[bytes]:
     """Return the frames, each by itself, of a run that was encoded with CR LF and joined."""
     return [frame + b"\r\n\r\n" for frame in frames.split(b"\r\n\r\n")[:-1]]
@@ -324,7 +317,6 @@ _DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
 _BYTES = (bytes, bytearray, memoryview)
 _FIELDS = ("data", "event", "id", "retry", "comment", "sep")
 _KEYS = frozenset(_FIELDS)
-_LIKE_A_FRAME = ("data:", "event:", "id:", "retry:", ":")
 _MOST_HEADS = 64
 """Names of events that an encoder remembers; when there are more, it begins anew."""
 
@@ -385,7 +377,7 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
         if isinstance(value, _BYTES):
             return bytes(value)
         if value is None:
-            _doubt("None")
+            doubt("None")
             return _frame(sep, "None")
         event = own_event(value, serializer)
         if event is not None:
@@ -447,8 +439,8 @@ def _frame(
         if type(data) is not str:
             data = data_text(data, serializer)
         if "\n" in data or "\r" in data:
-            if data[-1] in "\r\n" and data.startswith(_LIKE_A_FRAME):
-                _doubt("frame")
+            if looks_like_a_frame(data):
+                doubt("frame")
             data = _lines(data, f"{sep}data: ")
         text = f"{text}data: {data}{sep}"
     if retry is not None:
@@ -463,12 +455,6 @@ def _frame(
         # together are one character, and a half that stands alone is replaced.
         utf_16 = text.encode("utf-16-le", "surrogatepass")
         return utf_16.decode("utf-16-le", "replace").encode()
-
-
-def _doubt(what: str) -> None:
-    tell = on_doubt.get()
-    if tell is not None:
-        tell(what)
 
 
 def _lines(text: str, between: str) -> str:

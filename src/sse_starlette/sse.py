@@ -23,6 +23,7 @@ from starlette.responses import StreamingResponse
 
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source
+from ._doubts import warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
 from ._json import check_serializer
@@ -31,7 +32,7 @@ from ._shutdown import AppStatus
 from ._source import SourceFeed
 from ._stream import CloseReason, Stream
 from .errors import SendTimeoutError
-from .event import ServerSentEvent, check_separator, encoder, ensure_bytes, on_doubt
+from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -72,19 +73,6 @@ _MOST_USUAL_HEADERS = 16
 _HOUR = 3_600
 _MOST_PING_MISTAKEN = 1_000_000
 """Whoever asks for a ping after more seconds than that, wants none."""
-
-_DOUBTS = {
-    "frame": (
-        "a str that is a frame of an event stream already was sent as the data of an event, so that the "
-        "client sees 'data:' in it. Yield the data alone, yield \"text\", or the fields, yield "
-        '{"event": "name", "data": "text"}; bytes are sent as they are, yield frame.encode().'
-    ),
-    "None": (
-        "None was yielded, and sent as the text 'None'. To send nothing, don't yield; for an event without "
-        'data yield {"event": "name", "data": ""}.'
-    ),
-}
-"""What the log says of a value that is hardly meant, once for each response."""
 
 
 class EventSourceResponse(StreamingResponse):
@@ -262,7 +250,6 @@ class EventSourceResponse(StreamingResponse):
         elif farewell is not None:
             self._encoder()(farewell)  # What can't be sent is refused here.
         self.shutdown_retry_ms = shutdown_retry_ms
-        self._doubted: tuple[str, ...] = ()
         self.active: bool = True
         """False once the stream has ended."""
 
@@ -336,7 +323,7 @@ class EventSourceResponse(StreamingResponse):
         if scope["type"] == "websocket":
             send = _denying_websocket(send)
         loop = current_loop()
-        on_doubt.set(self._on_doubt)
+        warn_of_doubts()
         feed = self._feed(loop)
         over = feed.is_over()
         stream = Stream(
@@ -392,11 +379,6 @@ class EventSourceResponse(StreamingResponse):
 
     def _encoder(self) -> Callable[[object], bytes]:
         return encoder(self.sep, self.serializer)
-
-    def _on_doubt(self, what: str) -> None:
-        if what not in self._doubted:
-            self._doubted += (what,)
-            _logger.warning("%s", _DOUBTS[what])
 
     def _start_message(self, *, over: bool) -> Message:
         return {

@@ -17,7 +17,7 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
-    {"_arguments", "_fork", "_headers", "_json", "_led", "_lock"},
+    {"_arguments", "_doubts", "_fork", "_headers", "_json", "_led", "_lock"},
     {"_on_asyncio", "_on_trio"},
     {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
     {"_audience", "_ring", "_shutdown", "backends.base"},
