@@ -1,16 +1,12 @@
 """
 Turns events into bytes. Knows the event-stream format; knows nothing of ASGI, tasks or time.
 
-The format is that of the WHATWG HTML standard, 9.2 "Server-sent events"; its paragraphs are named
-beside the lines that obey them. What a change here must keep:
+What a change here must keep:
 
-- No text from outside adds a field or an event: every CR, LF and CRLF in data and comment becomes
-  a new line of the same field, and none of them reaches the wire in `id` or `event`.
 - Nothing a caller passes in is written to.
-- Text that UTF-8 cannot carry never ends a stream.
 - The usual shapes are one f-string behind one look for line breaks: benchmarks watch this file.
-- Standard library only. What data looks like is _json.py's; FastAPI's events are known by what they
-  offer.
+- What isn't usual is written by _frame.py, which knows the format; what data looks like is _json.py's.
+- Standard library only. FastAPI's events are known by what they offer.
 """
 
 from __future__ import annotations
@@ -20,8 +16,9 @@ from enum import Enum
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from ._doubts import doubt, looks_like_a_frame
-from ._json import Serializer, data_text, serialized, to_json
+from ._doubts import doubt
+from ._frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
+from ._json import Serializer, serialized, to_json
 
 __all__ = [
     "SEPARATORS",
@@ -38,9 +35,6 @@ __all__ = [
     "parse_frame",
     "split_frames",
 ]
-
-#: What may end a line of an event stream (WHATWG HTML 9.2.5, `end-of-line`).
-SEPARATORS = ("\r\n", "\r", "\n")
 
 #: What `id` and `event` are made from: an `Enum` counts as its value, the rest as its `str()`.
 FieldText: TypeAlias = str | int | UUID | Enum
@@ -94,7 +88,7 @@ class ServerSentEvent:
         sep: str | None = None,
     ) -> None:
         if event is not None or id is not None or retry is not None or sep is not None:
-            _check_fields(event, id, retry, sep)
+            check_fields(event, id, retry, sep)
         self.data = data
         self.event = event
         self.id = id
@@ -148,7 +142,7 @@ class JSONServerSentEvent(ServerSentEvent):
     ) -> None:
         # Not by way of super().__init__, which takes as long as a small value.
         if event is not None or id is not None or retry is not None or sep is not None:
-            _check_fields(event, id, retry, sep)
+            check_fields(event, id, retry, sep)
         self.data: Any = None if data is None else to_json(data)
         self.event = event
         self.id = id
@@ -275,45 +269,6 @@ def parse_frame(frame: bytes) -> ServerSentEvent:
     )
 
 
-def check_separator(sep: object) -> None:
-    """
-    Make sure that lines may end with `sep`.
-
-    Raises:
-        ValueError: `sep` isn't one of `SEPARATORS`.
-    """
-    if not isinstance(sep, str) or sep not in SEPARATORS:
-        allowed = ", ".join(repr(one).strip("'") for one in SEPARATORS)
-        raise ValueError(f"sep must be one of: {allowed}, got: {sep!r}")
-
-
-def check_field(name: str, text: str) -> None:
-    """
-    Make sure that `text` arrives unchanged as the `id` or the `event` of an event.
-
-    Encoding deletes what these fields cannot hold, which keeps a stream alive that is under way.
-    Whoever can still refuse does it with this.
-
-    Parameters:
-        name: how the error calls the field.
-        text: what the field is to hold.
-
-    Raises:
-        ValueError: `text` holds CR, LF or NUL.
-    """
-    for position, character in enumerate(text):
-        if character in _NOT_IN_A_FIELD:
-            raise ValueError(
-                f"{name} holds {_NOT_IN_A_FIELD[character]} at position {position} of {text!r}: "
-                f"an event stream cannot carry it there. Remove or replace it."
-            )
-
-
-# A CR or LF would end the line and let the rest of the text become a field of its own; a client
-# ignores an id with NUL in it (WHATWG HTML 9.2.6).
-_NOT_IN_A_FIELD = {"\r": "CR (U+000D)", "\n": "LF (U+000A)", "\0": "NUL (U+0000)"}
-_DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
-
 _BYTES = (bytes, bytearray, memoryview)
 _FIELDS = ("data", "event", "id", "retry", "comment", "sep")
 _KEYS = frozenset(_FIELDS)
@@ -364,7 +319,7 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
                     return f"data: {value}{blank}".encode()
                 except UnicodeEncodeError:
                     pass
-            return _frame(sep, value)
+            return frame_of(sep, value)
         if type(value) is bytes:
             return value
         if isinstance(value, ServerSentEvent):
@@ -378,11 +333,11 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
             return bytes(value)
         if value is None:
             doubt("None")
-            return _frame(sep, "None")
+            return frame_of(sep, "None")
         event = own_event(value, serializer)
         if event is not None:
             return _event_frame(event, sep, serializer)
-        return _frame(sep, value, serializer=serializer)
+        return frame_of(sep, value, serializer=serializer)
 
     return encode_value
 
@@ -402,7 +357,7 @@ def _dict_frame(fields: dict[Any, Any], sep: str, serializer: Serializer | None)
     own_sep = get("sep")
     if own_sep is not None:
         check_separator(own_sep)
-    return _frame(
+    return frame_of(
         sep, get("data"), get("event"), get("id"), get("retry"), get("comment"), serializer
     )
 
@@ -412,88 +367,4 @@ def _event_frame(event: ServerSentEvent, sep: str, serializer: Serializer | None
     if own_sep is not None:
         check_separator(own_sep)
         sep = own_sep
-    return _frame(sep, event.data, event.event, event.id, event.retry, event.comment, serializer)
-
-
-def _frame(
-    sep: str,
-    data: object,
-    event: object = None,
-    id_: object = None,
-    retry: object = None,
-    comment: object = None,
-    serializer: Serializer | None = None,
-) -> bytes:
-    text = ""
-    if comment is not None:
-        text = f": {_lines(data_text(comment), f'{sep}: ')}{sep}"
-    if id_ is not None:
-        if type(id_) is not int and (type(id_) is not str or not id_.isprintable()):
-            id_ = _field_text("id", id_)
-        text = f"{text}id: {id_}{sep}"
-    if event is not None:
-        if type(event) is not str or not event.isprintable():
-            event = _field_text("event", event)
-        text = f"{text}event: {event}{sep}"
-    if data is not None:
-        if type(data) is not str:
-            data = data_text(data, serializer)
-        if "\n" in data or "\r" in data:
-            if looks_like_a_frame(data):
-                doubt("frame")
-            data = _lines(data, f"{sep}data: ")
-        text = f"{text}data: {data}{sep}"
-    if retry is not None:
-        if type(retry) is not int or retry < 0:
-            retry = _check_retry(retry)
-        text = f"{text}retry: {retry}{sep}"
-    text += sep
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        # As a browser makes a USVString (Web IDL): by way of UTF-16, where two halves that stand
-        # together are one character, and a half that stands alone is replaced.
-        utf_16 = text.encode("utf-16-le", "surrogatepass")
-        return utf_16.decode("utf-16-le", "replace").encode()
-
-
-def _lines(text: str, between: str) -> str:
-    # Only these three end a line (WHATWG HTML 9.2.5), where str.splitlines() knows eight more and
-    # drops the last empty line.
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.replace("\n", between)
-
-
-def _field_text(name: str, value: object) -> str:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: give the text that the client is to see, or None.")
-    if isinstance(value, _BYTES):
-        raise TypeError(
-            f"{name} is {type(value).__name__}, not text: decode it first, {name}=value.decode()."
-        )
-    return str(value).translate(_DELETED)
-
-
-def _check_fields(event: object, id_: object, retry: object, sep: object) -> None:
-    if event is not None and type(event) is not str:
-        _field_text("event", event)
-    if id_ is not None and type(id_) is not str:
-        _field_text("id", id_)
-    if retry is not None:
-        _check_retry(retry)
-    if sep is not None:
-        check_separator(sep)
-
-
-def _check_retry(retry: object) -> int:
-    if not isinstance(retry, int) or isinstance(retry, bool):
-        raise TypeError(
-            f"retry argument must be int: it is {retry!r}, {type(retry).__name__}. Give the "
-            "milliseconds that the client is to wait, retry=5000, or None."
-        )
-    if retry < 0:
-        raise ValueError(f"retry argument must be >= 0 (milliseconds), got: {retry}")
-    return int(retry)
+    return frame_of(sep, event.data, event.event, event.id, event.retry, event.comment, serializer)

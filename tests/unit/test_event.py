@@ -25,6 +25,7 @@ import orjson
 import pydantic
 import pytest
 
+from sse_starlette import _frame as frame_module
 from sse_starlette import _json as json_module
 from sse_starlette import event as event_module
 from sse_starlette.event import (
@@ -666,7 +667,9 @@ def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str)
     assert repr(event) == text
 
 
-@pytest.mark.parametrize("module", [event_module, json_module], ids=["event", "_json"])
+@pytest.mark.parametrize(
+    "module", [event_module, frame_module, json_module], ids=["event", "_frame", "_json"]
+)
 def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     imported = {
@@ -681,7 +684,7 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
         )
     }
 
-    assert imported - {"_doubts", "_json"} <= sys.stdlib_module_names
+    assert imported - {"_doubts", "_frame", "_json"} <= sys.stdlib_module_names
 
 
 def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ SOURCES = Path(sse_starlette.__file__).parent
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
     {"_arguments", "_doubts", "_fork", "_headers", "_json", "_led", "_lock"},
-    {"_on_asyncio", "_on_trio"},
+    {"_frame", "_on_asyncio", "_on_trio"},
     {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
     {"_audience", "_ring", "_shutdown", "backends.base"},
     {"_follower", "_source", "_stream", "backends.redis", "backends.sqlite"},
