@@ -31,6 +31,7 @@ _HOP_BY_HOP = frozenset(
 # Nobody knows how long a stream will be, and what comes with it: a ping, a last event.
 _OF_A_WHOLE_BODY = frozenset({"content-length", "content-md5", "content-range", "accept-ranges"})
 _NEVER_SENT = frozenset(name.encode() for name in _HOP_BY_HOP | _OF_A_WHOLE_BODY)
+_TO_LOOK_AT = _HOP_BY_HOP | _OF_A_WHOLE_BODY | {"content-encoding"}
 _AS_IT_IS = (b"identity", b"none")
 
 
@@ -45,13 +46,12 @@ def event_stream_headers(given: Mapping[str, str] | None) -> MutableHeaders:
         TypeError: it's no mapping of text to text.
         ValueError: a name or a value can't be sent.
     """
-    if given is not None:
-        _check(given)
+    names = set() if given is None else _checked_names(given)
     headers = MutableHeaders(given)
-    if given:
+    if not names.isdisjoint(_TO_LOOK_AT):
         connection = ",".join(headers.getlist("connection"))
         named = {token.strip().lower() for token in connection.split(",")}
-        for name in {name.lower() for name in headers} & (_HOP_BY_HOP | _OF_A_WHOLE_BODY | named):
+        for name in names & (_HOP_BY_HOP | _OF_A_WHOLE_BODY | named):
             del headers[name]
         if not _is_as_it_is(headers.get("content-encoding", "").encode("latin-1")):
             del headers["content-encoding"]
@@ -91,11 +91,12 @@ def _is_as_it_is(content_encoding: bytes) -> bool:
     return not content_encoding or content_encoding.strip().lower() in _AS_IT_IS
 
 
-def _check(headers: object) -> None:
+def _checked_names(headers: object) -> set[str]:
     if not isinstance(headers, Mapping):
         raise TypeError(
             f'headers is {type(headers).__name__}: give a mapping of text to text, {{"X-Name": "value"}}.'
         )
+    names = set()
     for name, value in headers.items():
         # A value may be a secret, so it isn't shown.
         if not isinstance(name, str) or not isinstance(value, str):
@@ -103,6 +104,9 @@ def _check(headers: object) -> None:
                 f"headers holds {name!r} with a value of type {type(value).__name__}: names and values "
                 "are text. Use str()."
             )
+        names.add(name.lower())
+        if name.isascii() and name.isprintable() and value.isascii() and value.isprintable():
+            continue  # The usual ones.
         for what, text in (("name", name), ("value", value)):
             if "\r" in text or "\n" in text or "\0" in text:
                 raise ValueError(
@@ -116,3 +120,4 @@ def _check(headers: object) -> None:
                         f"the {what} of header {name!r} holds characters that a header can't carry: "
                         "encode it, with urllib.parse.quote() for example."
                     ) from None
+    return names

@@ -260,8 +260,9 @@ class EventSourceResponse(StreamingResponse):
             if usual in _USUAL_HEADERS:
                 self.raw_headers: list[tuple[bytes, bytes]] = list(_USUAL_HEADERS[usual])
                 return
-        self.init_headers(event_stream_headers(headers))
-        content_type = self.headers.get("content-type")
+        ours = event_stream_headers(headers)
+        self.init_headers(ours)
+        content_type = ours.get("content-type", self.media_type)
         if not is_event_stream(content_type):
             _logger.warning(
                 "the content type of an EventSourceResponse is %r: clients take no other than "
