@@ -3,7 +3,14 @@
 from ._shutdown import drain
 from ._version import __version__
 from .channel import Channel, last_event_id
-from .errors import ChannelClosed, LogUnavailable, SSEError, SubscriberTooSlow
+from .errors import (
+    ChannelClosed,
+    LogRefused,
+    LogUnavailable,
+    PublishQueueFull,
+    SSEError,
+    SubscriberTooSlow,
+)
 from .event import JSONServerSentEvent, ServerSentEvent
 from .hub import Hub
 from .sse import EventSourceResponse, SendTimeoutError
@@ -16,7 +23,9 @@ __all__ = [
     "Gap",
     "Hub",
     "JSONServerSentEvent",
+    "LogRefused",
     "LogUnavailable",
+    "PublishQueueFull",
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",

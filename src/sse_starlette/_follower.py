@@ -14,34 +14,36 @@ keep:
 from __future__ import annotations
 
 import logging
-import secrets
-from collections import Counter, deque
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
+from ._faults import Faults
 from ._fork import tell_child
 from ._lock import Lock
 from ._loop import current_loop
-from .errors import ChannelClosed, LogUnavailable
+from ._publish_queue import Job, PublishQueues
+from .errors import ChannelClosed, LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     import anyio.abc
 
     from ._loop import Loop
+    from ._publish_queue import Errand
     from .backends.base import Backend, Entry, Limits, Page, Position
 
 logger = logging.getLogger("sse_starlette.hub")
 
 T = TypeVar("T")
-Errand: TypeAlias = "Callable[[], Coroutine[Any, Any, object]]"
 
 _PAGE = 500
 """Entries that are read at a time."""
@@ -51,10 +53,6 @@ _CHECKED_AT_A_TIME = 1_000
 _SWEEP_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
-_KEYS_KEPT_SECONDS = 120.0
-"""How long an idempotency key is remembered."""
-_LAST_ATTEMPT_SECONDS = 60.0
-"""How long the last attempt to append something may be under way in the log."""
 _LAST_JOBS_SECONDS = 2.0
 """How long the end of the lifespan waits for what is still to be appended."""
 
@@ -133,22 +131,11 @@ class _Track:
     """What was heard while it was behind."""
 
 
-@dataclass(eq=False)
-class _Job:
-    """What is to be appended."""
-
-    channel: Followed
-    body: bytes
-    key: str | None
-    wait: float
-    outcome: Future[str] = field(default_factory=Future)
-
-
 class Follower:
     """What a hub has of its log: a `Listener`, and the way for what is published."""
 
     def __init__(
-        self, backend: Backend, *, publish_wait: float, expire: float, check_every: float
+        self, backend: Backend, *, publish_wait: float, expire: float | None, check_every: float
     ) -> None:
         """
         Do nothing yet.
@@ -156,7 +143,8 @@ class Follower:
         Args:
             backend: the log.
             publish_wait: seconds for which publishing is tried again, where nothing else is said.
-            expire: seconds after which the log may forget a channel that nobody uses.
+            expire: seconds after which the log may forget a channel that nobody uses; None: nobody
+                has said.
             check_every: seconds between two looks at where the channels are.
         """
         self.expire = expire
@@ -188,12 +176,9 @@ class Follower:
         self._pause = _FIRST_PAUSE_SECONDS
         # Held for moments, and never across an await.
         self._lock = Lock()
-        self._lines: dict[str, deque[_Job]] = {}
-        """What is to be appended one after the other, by channel."""
-        self._appending: Counter[str] = Counter()
-        """How much is being appended beside that."""
-        self._appended: dict[str, anyio.Event] = {}
-        self._served = anyio.Event()
+        self._entered = False
+        self._faults = Faults()
+        self._queues = PublishQueues(self._backend, self._faults, self._run_soon)
 
     # Any thread may call these.
 
@@ -222,6 +207,13 @@ class Follower:
         self._reset()
         self._backend.after_fork()
 
+    @property
+    def reason(self) -> str:
+        """What is wrong with the log, as far as is known; empty: nothing."""
+        if self._loop is None:
+            return "the hub's lifespan isn't under way"
+        return self._faults.reason
+
     def tend(self, channel: Followed) -> None:
         """See soon what `channel` needs of the log; from now on it's kept in step."""
         self._call(partial(self._tend, channel))
@@ -232,25 +224,27 @@ class Follower:
         """Append `body` and return its id; see `Channel.publish`."""
         loop = self.must_run()
         job = self._job(channel, body, key, wait)
-        name = channel.name
-        if current_loop().key is not loop.key or name in self._lines:
-            return await _outcome(self._put_in_line(job))
-        self._appending[name] += 1
+        if current_loop().key is loop.key:
+            return await self._queues.publish(job)
         try:
-            return await self._append(job)
-        finally:
-            self._appending[name] -= 1
-            if not self._appending[name]:
-                del self._appending[name]
-                if name in self._appended:
-                    self._appended.pop(name).set()
+            return await _outcome(self._queues.put(job))
+        except BaseException:
+            job.given_up = True
+            raise
 
     def publish_in_line(
         self, channel: Followed, body: bytes, key: str | None = None, wait: float | None = None
     ) -> Future[str]:
         """Append `body` after all that is being appended to `channel`; an empty one closes it."""
         self.must_run()
-        return self._put_in_line(self._job(channel, body, key, wait))
+        return self._queues.put(self._job(channel, body, key, wait))
+
+    def _job(self, channel: Followed, body: bytes, key: str | None, wait: float | None) -> Job:
+        if wait is None:
+            wait = self._publish_wait
+        elif not wait >= 0:
+            raise ValueError(f"wait must be >= 0 seconds, got: {wait}")
+        return Job(channel, body, key, wait, time.monotonic() + wait)
 
     async def close(self, channel: Followed, wait: float | None) -> None:
         """Append the entry that closes `channel`, in line, and wait for it."""
@@ -282,34 +276,47 @@ class Follower:
         Args:
             sweep: called about once a second.
         """
-        if self._loop is not None:
-            raise RuntimeError("the hub's lifespan is under way: it can be entered again after it")
+        with self._lock:
+            # Set before the first await: two threads, or two tasks, may come at the same moment.
+            if self._entered:
+                raise RuntimeError(
+                    "the hub's lifespan is under way: it can be entered again after it"
+                )
+            self._entered = True
         failure: Exception | None = None
-        async with self._backend.open(), anyio.create_task_group() as tasks:
-            self._loop = current_loop()
-            self._run = run = object()
-            self._entered_before_fork = False
-            for task in (self._listen, self._check_now_and_then):
-                tasks.start_soon(task)
-            tasks.start_soon(self._sweep_now_and_then, sweep)
-            tasks.start_soon(self._dispatch, tasks)
-            try:
-                yield
-                with anyio.move_on_after(_LAST_JOBS_SECONDS):
-                    await self._lines_end()
-            except Exception as exc:
-                failure = exc  # Not one of a group, as it would be if it left the task group.
-            finally:
-                # A run that was copied by a fork ends when it's thrown away; another one may be under way.
-                if self._run is run:
-                    self._end()
-                tasks.cancel_scope.cancel()
+        mine = self._queues
+        try:
+            async with self._backend.open(), anyio.create_task_group() as tasks:
+                self._loop = current_loop()
+                self._run = run = object()
+                self._entered_before_fork = False
+                self._queues.begin()
+                for keeper in (self._listen, self._check_now_and_then):
+                    tasks.start_soon(keeper)
+                tasks.start_soon(self._sweep_now_and_then, sweep)
+                tasks.start_soon(self._dispatch, tasks)
+                try:
+                    yield
+                    with anyio.move_on_after(_LAST_JOBS_SECONDS):
+                        await self._queues.empty()
+                except Exception as exc:
+                    failure = exc  # Not one of a group, as it would be if it left the task group.
+                finally:
+                    # A run that was copied by a fork ends when it's thrown away; another one may be
+                    # under way.
+                    if self._run is run:
+                        self._end()
+                    tasks.cancel_scope.cancel()
+        finally:
+            if self._queues is mine:
+                self._entered = False
         if failure is not None:
             raise failure
 
     def joined(self, channel: str) -> None:
         if self.away_since is not None:
             self._say_away(None)
+        self._faults.mended("listen")
         track = self._tracks.get(channel)
         if track is not None:
             track.joined = True
@@ -333,10 +340,11 @@ class Follower:
             track.joined = False
             track.behind = True
             track.heard.clear()
+        self._faults.note("listen", error)
         if self.away_since is None:
             self.losses += 1
-            found = error.reason if isinstance(error, LogUnavailable) else error
-            logger.warning("the log is out of reach: %s", found)
+            if isinstance(error, LogUnavailable) and not isinstance(error, LogRefused):
+                logger.warning("the log is out of reach: %s", error.reason)
             self._say_away(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def sweep(self) -> None:
@@ -350,6 +358,7 @@ class Follower:
         """Look where the channels are: a connection may have died without a word."""
         if self.away_since is not None:
             await self._answers()
+        self._faults.remind()
         tracks = [track for track in self._tracks.values() if track.joined and track.channel.epoch]
         for start in range(0, len(tracks), _CHECKED_AT_A_TIME):
             stretch = tracks[start : start + _CHECKED_AT_A_TIME]
@@ -358,8 +367,10 @@ class Follower:
                 positions = await self._backend.heads(
                     [track.channel.name for track in stretch], expire=self.expire
                 )
-            except LogUnavailable:
+            except LogUnavailable as exc:
+                self._faults.note("check", exc)
                 return  # There is a next time.
+            self._faults.mended("check")
             for track, head in zip(stretch, heads, strict=True):
                 found = positions.get(track.channel.name)
                 if (
@@ -382,30 +393,33 @@ class Follower:
         self._errands.append(errand)
         self._sent_on.set()
 
+    def _run_soon(self, errand: Errand) -> None:
+        """Do what `_send_on` does, from any thread; RuntimeError if the loop has been closed."""
+        self._call(partial(self._send_on, errand))
+
     async def _dispatch(self, tasks: anyio.abc.TaskGroup) -> None:
         while True:
             self._sent_on = anyio.Event()
             while self._errands:
-                tasks.start_soon(self._errands.popleft())
+                tasks.start_soon(self._do, self._errands.popleft())
             await self._sent_on.wait()
+
+    async def _do(self, errand: Errand) -> None:
+        try:
+            await errand()
+        except Exception as exc:
+            # Nobody waits for it, and the lifespan doesn't end because of it.
+            self._faults.note("errand", exc)
 
     def _end(self) -> None:
         self._loop = None
         self._errands.clear()
-        self._appended.clear()
+        self._faults.clear()
         self._due.clear()
         self._failed.clear()
         self._workers = 0
         self.away_since = None
-        with self._lock:
-            lines, self._lines = self._lines, {}
-        for job in (job for line in lines.values() for job in line):
-            if job.outcome.running() or job.outcome.set_running_or_notify_cancel():
-                job.outcome.set_exception(
-                    RuntimeError(
-                        "the hub's lifespan has ended: nobody knows if the event was added"
-                    )
-                )
+        self._queues.end()
         tracks, self._tracks = self._tracks, {}
         for name, track in tracks.items():
             self._backend.unwatch(name)
@@ -416,20 +430,27 @@ class Follower:
             try:
                 await self._backend.listen(self)
             except Exception as exc:
-                logger.exception("the log can't be listened to")
                 self.lost(exc)
             await anyio.sleep(_LONGEST_PAUSE_SECONDS)
 
     async def _check_now_and_then(self) -> None:
         while True:
             await anyio.sleep(self._check_every)
-            await self.check_positions()
+            try:
+                await self.check_positions()
+            except Exception as exc:
+                self._faults.note("check", exc)
 
     async def _sweep_now_and_then(self, sweep: Callable[[], None]) -> None:
         while True:
             await anyio.sleep(_SWEEP_SECONDS)
-            sweep()
-            self.sweep()
+            try:
+                sweep()
+                self.sweep()
+            except Exception as exc:
+                self._faults.note("sweep", exc)
+            else:
+                self._faults.mended("sweep")
 
     def _say_away(self, since: str | None) -> None:
         self.away_since = since
@@ -441,8 +462,11 @@ class Follower:
             return False
         try:
             await self._backend.check()
-        except LogUnavailable:
+        except Exception as exc:
+            self._faults.note("check", exc)
             return False
+        for tried in ("check", "append", "read"):
+            self._faults.mended(tried)
         if not self._tracks:
             self.away_since = None  # Nothing is watched, so nothing is joined that would say so.
         return self.away_since is None
@@ -493,12 +517,12 @@ class Follower:
                 while self._follows(track) and await self._step(track):
                     self._pause = _FIRST_PAUSE_SECONDS
             except Exception as exc:
-                if not isinstance(exc, LogUnavailable):
-                    logger.exception("channel %r can't be read from its log", track.channel.name)
+                self._faults.note("read", exc, track.channel.name)
                 self._failed.append(track)
                 if len(self._failed) == 1:
                     self._send_on(self._try_again)
             else:
+                self._faults.mended("read", track.channel.name)
                 track.due = False
         self._workers -= 1
 
@@ -612,81 +636,6 @@ class Follower:
         )
         return page if self._tracks.get(channel.name) is track else None
 
-    # Publishing.
-
-    def _job(self, channel: Followed, body: bytes, key: str | None, wait: float | None) -> _Job:
-        if wait is None:
-            wait = self._publish_wait
-        elif not wait >= 0:
-            raise ValueError(f"wait must be >= 0 seconds, got: {wait}")
-        return _Job(channel, body, key, wait)
-
-    async def _append(self, job: _Job) -> str:
-        # Noted before it's sent: answers may come in another order than that of the entries.
-        job.channel.appends(job)
-        position: Position | None = None
-        try:
-            position = await self._append_until_told(job)
-        finally:
-            job.channel.appended(job, position)
-        return f"{position.epoch}.{position.offset}"
-
-    async def _append_until_told(self, job: _Job) -> Position:
-        key_seconds = job.wait + _LAST_ATTEMPT_SECONDS
-        if job.key is not None:
-            key_seconds = max(key_seconds, _KEYS_KEPT_SECONDS)
-        key = job.key if job.key is not None else secrets.token_urlsafe(12)
-        until = anyio.current_time() + job.wait
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return await self._backend.append(
-                    job.channel.name,
-                    job.body,
-                    key=key,
-                    key_seconds=key_seconds,
-                    limits=job.channel.limits,
-                )
-            except LogUnavailable:
-                left = until - anyio.current_time()
-                if left <= 0 or self._loop is None:
-                    raise
-                await anyio.sleep(min(pause, left))
-                if self._loop is None:
-                    raise  # The lifespan has ended meanwhile.
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    def _put_in_line(self, job: _Job) -> Future[str]:
-        with self._lock:
-            self.must_run()  # Not after `_end` has looked for what is left.
-            name = job.channel.name
-            line = self._lines.get(name)
-            if line is None:
-                line = self._lines[name] = deque()
-                self._call(partial(self._send_on, partial(self._serve, name, line)))
-            line.append(job)
-        return job.outcome
-
-    async def _serve(self, name: str, line: deque[_Job]) -> None:
-        while self._loop is not None:
-            with self._lock:
-                if not line:
-                    del self._lines[name]
-                    self._served.set()
-                    return
-            job = line[0]
-            # While there's a line, whatever else is published stands in it.
-            if not job.body and name in self._appending:
-                self._appended[name] = anyio.Event()
-                await self._appended[name].wait()
-            await _settle(job.outcome, partial(self._append, job))
-            line.popleft()
-
-    async def _lines_end(self) -> None:
-        while self._lines:
-            self._served = anyio.Event()
-            await self._served.wait()
-
 
 def _written_anew(page: Page, head: int, key: str | None) -> bool:
     """Whether the log has something else than what was handed out up to `head`, which ends with `key`."""
@@ -697,16 +646,9 @@ def _written_anew(page: Page, head: int, key: str | None) -> bool:
 
 
 async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = await call()
-    except Exception as exc:
-        if not future.done():
-            future.set_exception(exc)
-    else:
-        if not future.done():
-            future.set_result(result)
+    result = await call()
+    with suppress(InvalidStateError):  # Whoever asked may have gone.
+        future.set_result(result)
 
 
 async def _outcome(future: Future[T]) -> T:

@@ -30,7 +30,7 @@ from ._cursor import last_event_id, new_epoch
 from ._fork import tell_child
 from ._lock import InterruptedHolderError, Lock
 from ._ring import Ring, renamed, with_id
-from .backends.base import Limits, Position
+from .backends.base import DEFAULT_BYTES, DEFAULT_EVENTS, Limits, Position
 from .errors import ChannelClosed
 from .event import ServerSentEvent, parse_frame
 from .subscription import Gap, Overtaken, Subscription, encode_body
@@ -112,8 +112,8 @@ class Channel:
         self,
         name: str,
         *,
-        history: int = 1_000,
-        history_bytes: int = 16 * 1024 * 1024,
+        history: int | None = None,
+        history_bytes: int | None = None,
         history_seconds: float | None = None,
         slow: Slow = "disconnect",
         latest_by: Callable[[ServerSentEvent], object] | None = None,
@@ -126,6 +126,10 @@ class Channel:
 
         A hub gives its `serializer`, and its `follower` if it has a log.
         """
+        # On a log, what nobody has said counts as somebody else has said it.
+        given = history, history_bytes
+        history = DEFAULT_EVENTS if history is None else history
+        history_bytes = DEFAULT_BYTES if history_bytes is None else history_bytes
         if history < 1:
             raise ValueError(f"history must be at least 1 event, got: {history}")
         if history_bytes < 1:
@@ -177,7 +181,7 @@ class Channel:
         self._disconnected = 0
         self._resets: Counter[GapReason] = Counter()
         if follower is not None:
-            self.limits: Limits = Limits(history, history_seconds, follower.expire)
+            self.limits: Limits = Limits(given[0], history_seconds, follower.expire, given[1])
             """How much of the channel the log is to keep."""
             self.asked: int = 0
             self.answered: int = 0

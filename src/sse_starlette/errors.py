@@ -4,6 +4,8 @@ The exceptions of this package, one small tree.
     SSEError                    everything below; `except SSEError` catches what only we raise
     ├── ChannelClosed           the channel takes no more events
     ├── LogUnavailable          the log of a hub can't be reached (ConnectionError)
+    │   └── LogRefused          it refuses, until an operator has mended something
+    ├── PublishQueueFull        more events wait to be published than a hub holds
     ├── SendTimeoutError        a client took longer over one send than it was allowed (TimeoutError)
     └── SubscriberTooSlow       a channel has forgotten the next event of a subscription
 
@@ -12,7 +14,15 @@ A wrong argument is not among them: it raises `TypeError` or `ValueError`, where
 
 from __future__ import annotations
 
-__all__ = ["ChannelClosed", "LogUnavailable", "SSEError", "SendTimeoutError", "SubscriberTooSlow"]
+__all__ = [
+    "ChannelClosed",
+    "LogRefused",
+    "LogUnavailable",
+    "PublishQueueFull",
+    "SSEError",
+    "SendTimeoutError",
+    "SubscriberTooSlow",
+]
 
 
 class SSEError(Exception):
@@ -82,6 +92,58 @@ class LogUnavailable(SSEError, ConnectionError):  # noqa: N818  (it says what it
         return (
             f"the log at {self.log} can't be reached: {self.reason}. Open streams stay open and go on "
             "when it's back; publish again with the same key=…, or give publish the time to wait."
+        )
+
+
+class LogRefused(LogUnavailable):
+    """
+    The log of a hub was reached and refuses what it's asked, until somebody mends something there.
+
+    A wrong password, a command that the user may not run, a folder that is missing, a damaged file.
+    Publishing raises it at once, since trying again doesn't help; what reads the log goes on trying,
+    says so in the log of the process once a minute, and recovers by itself when it's mended. `except
+    LogUnavailable` catches it, too.
+
+    Attributes:
+        log: which one, without a password.
+        reason: what was found.
+        remedy: what an operator can do about it.
+        channel: the only channel concerned, if others are not: what is stored for it is wrong.
+    """
+
+    def __init__(self, log: str, reason: str, remedy: str, channel: str | None = None) -> None:
+        super().__init__(log, reason)
+        # All of them, so that it can be pickled.
+        self.args = (log, reason, remedy, channel)
+        self.remedy = remedy
+        self.channel = channel
+
+    def __str__(self) -> str:
+        what = "" if self.channel is None else f" for channel {self.channel!r}"
+        return f"the log at {self.log} refuses{what}: {self.reason}. {self.remedy}"
+
+
+class PublishQueueFull(SSEError):  # noqa: N818  (it says what it is)
+    """
+    An event was not published: too many wait already for their turn to be added to the log.
+
+    Events are published faster than the log takes them, or it's out of reach. Nothing was added.
+
+    Attributes:
+        channel: the name of the channel.
+        limit: how many events may wait in a process, all channels together.
+    """
+
+    def __init__(self, channel: str, limit: int) -> None:
+        super().__init__(channel, limit)
+        self.channel = channel
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"channel {self.channel!r}: {self.limit:,} events of this process wait to be added to the "
+            "log, and that's the limit. Publish more slowly: wait for the outcome of one before the "
+            "next, or of a few hundred at a time."
         )
 
 

@@ -6,6 +6,8 @@ others. Which kind of log it is, is known here and nowhere else.
 
 from __future__ import annotations
 
+import os
+import re
 import time
 import weakref
 from contextlib import asynccontextmanager
@@ -18,7 +20,7 @@ from ._follower import Follower
 from ._fork import tell_child
 from ._json import check_serializer
 from ._lock import Lock
-from .backends.base import Backend
+from .backends.base import DEFAULT_EXPIRE, Backend
 from .channel import Channel, ChannelStats
 from .subscription import Subscription
 
@@ -45,12 +47,15 @@ class HubStats:
         connected: whether the log is in reach, as far as is known; always, if there's none.
         losses: how often the log has been out of reach.
         catch_ups: how often a channel has read from the log what it had not heard.
+        reason: what is wrong with the log, as far as is known, and what to do about it; of a channel
+            alone, if there's no more. Empty: nothing.
     """
 
     channels: dict[str, ChannelStats]
     connected: bool = True
     losses: int = 0
     catch_ups: int = 0
+    reason: str = ""
 
     @property
     def subscribers(self) -> int:
@@ -100,7 +105,7 @@ class Hub:
         *,
         linger: float = 30.0,
         publish_wait: float = 5.0,
-        expire: float = 86_400.0,
+        expire: float | None = None,
         check_every: float = 30.0,
         serializer: Serializer | None = None,
     ) -> None:
@@ -117,7 +122,7 @@ class Hub:
             publish_wait: seconds for which publishing is tried again while the log is out of reach;
                 0: not at all.
             expire: seconds after which the log may forget a channel that nobody has published or
-                listened to. Default: a day.
+                listened to. Default: what another process has said, or a day.
             check_every: seconds between two looks whether anything was added to the log that has not
                 been heard here, as when a connection has died without a word.
             serializer: makes JSON (str or bytes) of data that is neither text nor a number, when an
@@ -135,13 +140,13 @@ class Hub:
             raise ValueError(f"publish_wait must be >= 0 seconds, got: {publish_wait}")
         if not check_every > 0:
             raise ValueError(f"check_every must be > 0 seconds, got: {check_every}")
-        if not expire > check_every:
+        if not (DEFAULT_EXPIRE if expire is None else expire) > check_every:
             # With each look it's said that somebody listens.
             raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
         self._follower: Follower | None = None
         if log is not None:
             self._follower = Follower(
-                log if isinstance(log, Backend) else _backend(log),
+                _backend(log),
                 publish_wait=publish_wait,
                 expire=expire,
                 check_every=check_every,
@@ -274,14 +279,15 @@ class Hub:
         if follower is None:
             return HubStats(figures)
         connected = follower.running and follower.away_since is None
-        return HubStats(figures, connected, follower.losses, follower.catch_ups)
+        return HubStats(figures, connected, follower.losses, follower.catch_ups, follower.reason)
 
     async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
         """
         Whether channels can be used now: for the readiness probe of a service.
 
         In memory they always can. On a log: whether the lifespan is under way, the log is being
-        listened to, and it answers.
+        listened to, and it answers and refuses nothing that channels need. If not, `stats().reason`
+        says what is wrong. What is wrong with one channel alone leaves the hub ready.
 
         Args:
             timeout: seconds within which the log has to answer.
@@ -324,7 +330,21 @@ class Hub:
                 del self._lingering[name]
 
 
-def _backend(url: str) -> Backend:
+def _backend(log: object) -> Backend:
+    if isinstance(log, Backend):
+        return log
+    if not isinstance(log, str):
+        found = f"{type(log).__module__}.{type(log).__qualname__}"
+        way = "Hub(log) takes a URL, a Backend or nothing"
+        if type(log).__module__.partition(".")[0] == "redis":
+            way = (
+                "for a client of redis.asyncio, write Hub(RedisLog(client)) with RedisLog from "
+                "sse_starlette.backends.redis; otherwise give Hub the URL"
+            )
+        elif isinstance(log, os.PathLike):
+            way = "for a file, write Hub(f'sqlite:///{path}')"
+        raise TypeError(f"Hub was given a {found}: {way}.")
+    url = log
     scheme, colon, _ = url.partition("://")
     if colon and scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
         try:
@@ -341,7 +361,12 @@ def _backend(url: str) -> Backend:
         from .backends.sqlite import SQLiteLog  # noqa: PLC0415  (not everyone needs it)
 
         return SQLiteLog(url)
+    # The rest may have a password.
+    known = colon and scheme.isascii() and scheme.replace("+", "").isalnum()
+    found = repr(scheme + colon) if known else "a URL without a scheme"
+    if re.fullmatch(r"[a-z0-9.-]*(:\d+)?", url):
+        found = repr(url)
     raise ValueError(
-        f"there's no log for {(scheme + colon) or url!r}: give Hub a URL that begins with redis://, "
+        f"there's no log for {found}: give Hub a URL that begins with redis://, "
         "rediss://, unix://, redis+cluster://, rediss+cluster:// or sqlite://, a Backend, or nothing."
     )

@@ -181,7 +181,7 @@ class FakeLog(Backend):
             raise ChannelClosed(channel)
         entry = self.store.add(channel, body, key, now + key_seconds)
         self.store.on_append()
-        del shelf.entries[: -limits.events]
+        del shelf.entries[: -(limits.events or 1_000)]
         return Position(shelf.epoch, entry.offset)
 
     async def read(
@@ -198,7 +198,7 @@ class FakeLog(Backend):
         self._reach("answer")
         return page
 
-    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+    async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         await anyio.lowlevel.checkpoint()
         self._reach("heads")
         return {

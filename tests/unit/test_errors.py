@@ -8,7 +8,9 @@ import pytest
 
 from sse_starlette.errors import (
     ChannelClosed,
+    LogRefused,
     LogUnavailable,
+    PublishQueueFull,
     SendTimeoutError,
     SSEError,
     SubscriberTooSlow,
@@ -71,8 +73,35 @@ def test_a_log_out_of_reach_is_a_connection_error_and_says_what_to_do() -> None:
     assert "the same key" in str(error)
 
 
+def test_a_log_that_refuses_says_what_an_operator_can_do() -> None:
+    error = LogRefused("redis://example.org", "NOPERM", "Give the user its rights.", "prices")
+
+    assert isinstance(error, LogUnavailable)
+    assert (error.remedy, error.channel) == ("Give the user its rights.", "prices")
+    assert str(error) == (
+        "the log at redis://example.org refuses for channel 'prices': NOPERM. "
+        "Give the user its rights."
+    )
+    assert "for channel" not in str(LogRefused("l", "r", "remedy"))
+
+
+def test_a_full_queue_says_how_much_waits_and_what_to_do() -> None:
+    error = PublishQueueFull("prices", 32_768)
+
+    assert isinstance(error, SSEError)
+    assert (error.channel, error.limit) == ("prices", 32_768)
+    assert str(error).startswith("channel 'prices': 32,768 events of this process wait ")
+
+
 @pytest.mark.parametrize(
-    "error", [ChannelClosed("c"), LogUnavailable("l", "r"), SubscriberTooSlow(["c"], "ab.7")]
+    "error",
+    [
+        ChannelClosed("c"),
+        LogUnavailable("l", "r"),
+        LogRefused("l", "r", "m", "c"),
+        PublishQueueFull("c", 1),
+        SubscriberTooSlow(["c"], "ab.7"),
+    ],
 )
 def test_the_errors_of_channels_survive_pickling(error: SSEError) -> None:
     again = pickle.loads(pickle.dumps(error))

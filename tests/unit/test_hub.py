@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from types import ModuleType
 from typing import Any
@@ -686,3 +687,33 @@ def test_serializer_that_raises_does_so_where_the_event_was_published() -> None:
 def test_serializer_that_cannot_be_one_is_refused_by_the_hub() -> None:
     with pytest.raises(TypeError, match=r"serializer is module: .* serializer=json\.dumps"):
         Hub(serializer=json)  # type: ignore[arg-type]
+
+
+class Redis:
+    """Called as a client of redis-py is."""
+
+    __module__ = "redis.asyncio.client"
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (Redis(), r"a redis\.asyncio\.client\.Redis: .*Hub\(RedisLog\(client\)\)"),
+        (Path("events.db"), r"a pathlib\.\w+: for a file, write"),
+        (5, r"a builtins\.int: Hub\(log\) takes a URL, a Backend or nothing"),
+        (b"redis://u:secret@host", "a builtins.bytes"),
+    ],
+)
+def test_a_log_of_another_type_is_refused_with_the_line_to_write(log: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"Hub was given {said}") as caught:
+        Hub(log)
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis:/:secret@host", "user:secret@host", ":secret", "s/ecret"])
+def test_a_url_that_is_none_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="there's no log for a URL without a scheme") as caught:
+        Hub(url)
+
+    assert "ecret" not in str(caught.value)

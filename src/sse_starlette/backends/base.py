@@ -18,6 +18,8 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sse_starlette.errors import LogUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,6 +39,22 @@ class Entry(NamedTuple):
     """What it was appended with: tells a history that was written anew from the one before."""
     body: bytes
     """A frame without its id; empty: the channel was closed here, nothing follows."""
+
+
+class NewEntry(NamedTuple):
+    """What is to be appended."""
+
+    body: bytes
+    """A frame without its id; empty closes the channel."""
+    key: str
+    """An entry with the same key, appended within `key_seconds`, is not appended again."""
+    key_seconds: float
+    """How long the key is remembered."""
+    writer: str = ""
+    """Who appends it, if nobody else knows its key; then `turn` is enough to recognize it by."""
+    turn: int = 0
+    """Grows from entry to entry of a writer, in the order in which they are appended to a channel. What
+    isn't greater than the last that was appended has been appended before."""
 
 
 class Page(NamedTuple):
@@ -60,15 +78,27 @@ def last_stretch(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-class Limits(NamedTuple):
-    """How much of a channel is kept, and for how long."""
+DEFAULT_EVENTS = 1_000
+DEFAULT_BYTES = 16 * 1024 * 1024
+DEFAULT_EXPIRE = 86_400.0
 
-    events: int
-    """Entries that can be read at the least, as long as the others allow it; at least 1."""
-    seconds: float | None
-    """Age at which an entry may no longer be read; None: any."""
-    expire: float
-    """Seconds after which a channel that nobody has appended to or looked at is forgotten."""
+
+class Limits(NamedTuple):
+    """
+    How much of a channel is kept, and for how long.
+
+    None: nobody has said so here. What somebody has said is kept with the channel, and counts for all
+    who say nothing; where nobody has, the defaults do.
+    """
+
+    events: int | None = None
+    """Entries that can be read at the least, as long as the others allow it; at least 1. Default: 1,000."""
+    seconds: float | None = None
+    """Age at which an entry may no longer be read. Default: any."""
+    expire: float | None = None
+    """Seconds after which a channel that nobody has appended to or looked at is forgotten. Default: a day."""
+    bytes: int | None = None
+    """Bytes that the bodies may take together; the newest is kept in any case. Default: 16 MiB."""
 
 
 class Listener(Protocol):
@@ -92,7 +122,8 @@ class Backend(ABC):
     A log of many channels, reached from one process.
 
     Whatever waits may be cancelled, and raises `LogUnavailable` when the log can't be reached or
-    doesn't answer in time. All of it is called on the loop in which `open` was entered, `watch` and
+    doesn't answer in time, and `LogRefused` when only an operator can mend what is wrong, with the
+    channel if others are not concerned. All of it is called on the loop in which `open` was entered, `watch` and
     `unwatch` too.
     """
 
@@ -124,6 +155,33 @@ class Backend(ABC):
             LogUnavailable: nobody knows whether the entry was added. Repeat it with the same key.
         """
 
+    async def append_many(
+        self, channel: str, entries: Sequence[NewEntry], *, limits: Limits
+    ) -> Sequence[Position | Exception]:
+        """
+        Add entries in this order; return what `append` would have returned or raised for each.
+
+        One call at a time for a channel. An entry is not added if one before it failed because the log
+        was out of reach. This here adds one after the other; a log that can do better, does.
+        """
+        outcomes: list[Position | Exception] = []
+        for entry in entries:
+            try:
+                position = await self.append(
+                    channel,
+                    entry.body,
+                    key=entry.key,
+                    key_seconds=entry.key_seconds,
+                    limits=limits,
+                )
+            except LogUnavailable as error:
+                return outcomes + [error] * (len(entries) - len(outcomes))
+            except Exception as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(position)
+        return outcomes
+
     @abstractmethod
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
@@ -140,7 +198,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+    async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         """Where `channels` are, those of them that the log knows; they count as looked at."""
 
     @abstractmethod
@@ -169,7 +227,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def check(self) -> None:
-        """Return if the log answers now."""
+        """Return if all that is done with the log can be done now."""
 
     def after_fork(self) -> None:  # noqa: B027  (most have nothing of the kind)
         """

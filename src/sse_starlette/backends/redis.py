@@ -16,43 +16,57 @@ change here must keep:
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import re
+from collections import deque
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sse_starlette._cursor import new_epoch
 from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import is_on_asyncio
-from sse_starlette.errors import ChannelClosed, LogUnavailable
+from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
 
-from .base import Backend, Entry, Page, Position, last_stretch
+from ._redis_faults import (
+    FAILURES,
+    Secrets,
+    check_url,
+    cluster_urls,
+    explain,
+    is_cluster,
+    is_read_only,
+)
+from ._redis_scripts import (
+    APPEND,
+    CHECK,
+    READ,
+    RENEW,
+    Names,
+    Script,
+    answer_to,
+    append_asked,
+    limits_asked,
+    milliseconds,
+    page_in,
+    positions_in,
+    strange,
+    to_text,
+)
+from .base import DEFAULT_EXPIRE, Backend, Entry, NewEntry, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -74,182 +88,11 @@ _NAMES_AT_ONCE = 1_000
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 _MOST_HEARD_AT_A_STRETCH = 64
-_LARGEST_PUBLISHED = 256 * 1024
-"""
-Bytes of a body that is still sent to those who listen; a larger one they read from the log.
-
-Redis cuts off a listener for which 32 MiB are waiting, so a few of the largest would do.
-"""
-
+_REQUESTS_TOGETHER = 64
+_BYTES_TOGETHER = 1024 * 1024
+_WARNED_EVERY_SECONDS = 60.0
 # A client of the user's own may decode what it reads; bodies are bytes.
-_RAW: dict[str, Any] = {NEVER_DECODE: True}
-
-# What a server says that can't do it now, but may be able to soon. Inside a script Redis 6 puts
-# words in front of it.
-_NOT_NOW = re.compile(
-    r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
-)
-_OUTAGES = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    OSError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    TryAgainError,
-)
-_FAILURES = (RedisError, RedisClusterException, OSError)
-
-
-# --- Scripts --------------------------------------------------------------------------
-#
-# The id of an entry in the stream is `offset-time`: the offset alone orders them, and the time, in ms,
-# takes no room of its own. Trimming by age is exact when somebody reads, and now and then otherwise.
-
-_DROP_EXPIRED = """
-local function drop_expired(stream, now, seconds)
-    while seconds > 0 do
-        local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 16)
-        local expired = 0
-        for _, entry in ipairs(oldest) do
-            if tonumber(string.match(entry[1], '%-(%d+)$')) >= now - seconds then break end
-            expired = expired + 1
-        end
-        if expired > 0 then
-            redis.call('XTRIM', stream, 'MAXLEN', redis.call('XLEN', stream) - expired)
-        end
-        if expired < 16 then return end
-    end
-end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-
-# A hash that was evicted leaves a stream behind, whose offsets mean nothing to the new epoch.
-_NAME_EPOCH = """
-if not epoch then
-    epoch = new_epoch
-    redis.call('DEL', stream)
-    redis.call('HSET', meta, 'e', epoch)
-end
-"""
-
-
-class _Script:
-    """A script, and the name under which a server that has run it knows it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-_APPEND = _Script(
-    _DROP_EXPIRED
-    + """
-local stream, meta, marker = KEYS[1], KEYS[2], KEYS[3]
-local body, key, new_epoch, topic = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local remembered, expire = ARGV[5], ARGV[6]
-local events, seconds, largest = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
-
-local before = redis.call('GET', marker)
-if before then return before end
-local found = redis.call('HMGET', meta, 'e', 'n', 'c')
-local epoch = found[1]
-if epoch and found[3] then return false end
-"""
-    + _NAME_EPOCH
-    + """
-local n = string.format('%.0f', (epoch == found[1] and found[2] or 0) + 1)
--- First what may be refused: an offset that was given out has an entry.
-redis.call('XADD', stream, 'MAXLEN', '~', events,
-    n .. '-' .. string.format('%.0f', now), 'k', key, 'b', body)
-redis.call('HSET', meta, 'n', n)
-if body == '' then redis.call('HSET', meta, 'c', n) end
-if n % 16 == 0 then drop_expired(stream, now, seconds) end
-redis.call('PEXPIRE', stream, expire)
-redis.call('PEXPIRE', meta, expire)
-local position = epoch .. ' ' .. n
-redis.call('SET', marker, position, 'PX', remembered)
-if #body > largest then
-    redis.call('PUBLISH', topic, '')
-else
-    redis.call('PUBLISH', topic, position .. ' ' .. #key .. ' ' .. key .. body)
-end
-return position
-"""
-)
-
-_READ = _Script(
-    _DROP_EXPIRED
-    + """
-local stream, meta = KEYS[1], KEYS[2]
-local new_epoch, expire, seconds = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local first, last, most = ARGV[4], ARGV[5], tonumber(ARGV[6])
-
-local found = redis.call('HMGET', meta, 'e', 'n', 'c')
-local epoch = found[1]
-"""
-    + _NAME_EPOCH
-    + """
-drop_expired(stream, now, seconds)
-redis.call('PEXPIRE', stream, expire)
-redis.call('PEXPIRE', meta, expire)
-local entries = {}
-if most > 0 then entries = redis.call('XRANGE', stream, first, last, 'COUNT', most) end
-return {epoch, found[2] or '0', found[3] and 1 or 0, entries}
-"""
-)
-
-# What was appended keeps its key: whoever repeats it is given the position that it had.
-_RENEW = _Script("""
-if redis.call('HGET', KEYS[2], 'e') == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
-""")
-
-
-# --- Names ----------------------------------------------------------------------------
-
-
-def _bytes(text: str) -> bytes:
-    # Any text may be a name, half of a surrogate pair too.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-class _Names:
-    """What the things of a channel are called in Redis."""
-
-    def __init__(self, prefix: str, db: int) -> None:
-        self._prefix = prefix
-        # Who publishes in one database is heard in all of them.
-        self._topic = f":p{db}"
-
-    def base(self, channel: str) -> str:
-        # Only the brace of ours may close the hash tag.
-        escaped = channel.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-        return f"{{{self._prefix}:{escaped}}}"
-
-    def keys(self, channel: str) -> tuple[bytes, bytes]:
-        """The stream and the hash."""
-        base = _bytes(self.base(channel))
-        return base + b":s", base + b":m"
-
-    def marker(self, channel: str, key: str) -> bytes:
-        """What remembers a key that something was appended with."""
-        return _bytes(f"{self.base(channel)}:k:{key}")
-
-    def topic(self, channel: str) -> bytes:
-        """Where one hears of what is appended."""
-        return _bytes(self.base(channel) + self._topic)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+RAW: dict[str, Any] = {NEVER_DECODE: True}
 
 
 # --- The log --------------------------------------------------------------------------
@@ -310,23 +153,29 @@ class RedisLog(Backend):
         self._url = ""
         if isinstance(server, str):
             self._url = server
-            _check_url(server)
+            check_url(server)
             parts = urlsplit(server)
             where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-            db = 0 if _is_cluster(server) else _db_of(self._make_client())
+            client = self._make_client()
+            db = _db_of(client)
+            self._secrets = Secrets(_options_of(client))
         elif isinstance(server, (Redis, RedisCluster)):
             self._given = server
             where = _place_of(server)
             db = _db_of(server)
+            self._secrets = Secrets(_options_of(server))
         else:
             raise TypeError(
                 f"a URL or a client of redis.asyncio is needed, got: {type(server).__name__}"
             )
         self._where = where
-        self._names = _Names(prefix, db)
+        self._names = Names(prefix, db)
         self._watched: set[str] = set()
         self._client: _Client | None = None
         self._turns = asyncio.Semaphore(_TURNS)
+        self._waiting: deque[_Request] = deque()
+        self._tags = count(random.getrandbits(48))
+        self._warned_at = -_WARNED_EVERY_SECONDS
         self._line: _Line | None = None
 
     @asynccontextmanager
@@ -345,7 +194,8 @@ class RedisLog(Backend):
                 "give RedisLog a URL, or make the client and the hub after the fork."
             )
         self._client = client = self._given or self._make_client()
-        self._turns = asyncio.Semaphore(_TURNS)
+        self._turns = asyncio.Semaphore(min(_TURNS, _connections_of(client)))
+        self._waiting.clear()
         try:
             yield
         finally:
@@ -358,71 +208,110 @@ class RedisLog(Backend):
     async def append(
         self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
     ) -> Position:
-        answer = await self._run(
-            _APPEND,
-            (*self._names.keys(channel), self._names.marker(channel, key)),
-            body,
-            _bytes(key),
-            new_epoch(),
-            self._names.topic(channel),
-            _milliseconds(key_seconds),
-            _milliseconds(limits.expire),
-            limits.events,
-            0 if limits.seconds is None else _milliseconds(limits.seconds),
-            _LARGEST_PUBLISHED,
-        )
-        if answer is None:
-            raise ChannelClosed(channel)
-        epoch, offset = answer.split()
-        return Position(epoch.decode(), int(offset))
+        entry = NewEntry(body, key, key_seconds)
+        (outcome,) = await self.append_many(channel, [entry], limits=limits)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def append_many(
+        self, channel: str, entries: Sequence[NewEntry], *, limits: Limits
+    ) -> Sequence[Position | Exception]:
+        """
+        Add entries; see `Backend.append_many`.
+
+        What waits for its turn at the same time, of other channels too, is sent together.
+        """
+        self._opened()
+        keys, arguments = append_asked(self._names, channel, entries, limits, new_epoch())
+        size = sum(len(entry.body) for entry in entries)
+        request = _Request(channel, self._tag(), keys, arguments, size)
+        self._waiting.append(request)
+        try:
+            while request.outcome is None:
+                async with self._turns:
+                    if request.outcome is None:
+                        await self._send_waiting()
+        finally:
+            if request in self._waiting:
+                self._waiting.remove(request)
+        try:
+            if isinstance(request.outcome, Exception):
+                raise request.outcome
+            results, warning = answer_to(request.tag, request.outcome, 2)
+            found = positions_in(channel, results, len(entries))
+        except LogUnavailable:
+            raise
+        except Exception as error:
+            raise await self._explained(error, channel) from error
+        if warning:
+            self._warn(channel, ResponseError(warning.decode("utf-8", "replace")))
+        return [
+            self._explain(ResponseError(each), channel) if isinstance(each, str) else each
+            for each in found
+        ]
 
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
-        epoch, head, closed, found = await self._run(
-            _READ,
-            self._names.keys(channel),
-            new_epoch(),
-            _milliseconds(limits.expire),
-            0 if limits.seconds is None else _milliseconds(limits.seconds),
-            after + 1,
-            "+" if upto is None else upto,
-            most,
+        arguments = [new_epoch(), *limits_asked(limits)]
+        arguments += [after + 1, "+" if upto is None else upto, most]
+        page: Page = await self._run(
+            READ, self._names.keys(channel), *arguments, parts=4, parse=page_in, channel=channel
         )
-        entries = [
-            Entry(int(id.partition(b"-")[0]), _text(key), body) for id, (_, key, _, body) in found
-        ]
-        return Page(epoch.decode(), int(head), bool(closed), last_stretch(entries))
+        return page
 
-    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+    async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}
         for start in range(0, len(channels), _HEADS_AT_ONCE):
             some = channels[start : start + _HEADS_AT_ONCE]
             async with self._asking() as client:
-                pipeline = client.pipeline(transaction=False)
-                for channel in some:
-                    stream, meta = self._names.keys(channel)
-                    pipeline.execute_command("HMGET", meta, "e", "n", **_RAW)
-                    # These do nothing where there's no such channel.
-                    pipeline.execute_command("PEXPIRE", meta, _milliseconds(expire))
-                    pipeline.execute_command("PEXPIRE", stream, _milliseconds(expire))
-                answers = await pipeline.execute()
-            for channel, (epoch, offset) in zip(some, answers[::3], strict=True):
-                if epoch is not None:
-                    found[channel] = Position(epoch.decode(), int(offset or 0))
+                found |= await self._heads(client, some, expire)
+        return found
+
+    async def _heads(
+        self, client: _Client, channels: Sequence[str], expire: float | None
+    ) -> dict[str, Position]:
+        keys = {channel: self._names.keys(channel) for channel in channels}
+        pipeline = client.pipeline(transaction=False)
+        for _, meta in keys.values():
+            pipeline.execute_command("HMGET", meta, "e", "n", "x", **RAW)
+        answers = await pipeline.execute(raise_on_error=False)
+        found: dict[str, Position] = {}
+        pipeline = client.pipeline(transaction=False)
+        for channel, answer in zip(channels, answers, strict=True):
+            if isinstance(answer, Exception):
+                told = self._explain(answer, channel)
+                if isinstance(told, LogRefused) and told.channel is not None:
+                    continue  # It's told when somebody looks for this one.
+                raise answer
+            if not isinstance(answer, list) or len(answer) != 3:
+                raise strange(answer)
+            epoch, offset, kept = answer
+            if epoch is None:
+                continue
+            found[channel] = Position(epoch.decode(), int(offset or 0))
+            lasts = int(kept or milliseconds(DEFAULT_EXPIRE))
+            if expire is not None:
+                lasts = milliseconds(expire)
+            for key in keys[channel]:
+                pipeline.execute_command("PEXPIRE", key, lasts)
+        if found:
+            await pipeline.execute()
         return found
 
     async def renew(self, channel: str, epoch: str) -> None:
-        await self._run(_RENEW, self._names.keys(channel), epoch)
+        await self._run(RENEW, self._names.keys(channel), epoch, channel=channel)
 
     async def listen(self, listener: Listener) -> None:
+        self._opened()
         delay = _FIRST_DELAY
         told = False
         while True:
             error: Exception
             try:
                 connection = await self._connect()
-            except _FAILURES as caught:
+            except Exception as caught:
                 error = caught
             else:
                 self._line = line = _Line(
@@ -441,11 +330,7 @@ class RedisLog(Backend):
                     delay, told = _FIRST_DELAY, False
             if not told:
                 told = True
-                if _is_outage(error):
-                    error = self._unavailable(error)
-                else:
-                    _logger.warning("Can't listen to the log at %s: %s", self._where, error)
-                listener.lost(error)
+                listener.lost(self._explain(error))
             # Many processes lose the same server at the same moment.
             await anyio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311  (nobody is to guess it)
             delay = min(2 * delay, _LONGEST_DELAY)
@@ -462,9 +347,7 @@ class RedisLog(Backend):
             self._line.change(channel)
 
     async def check(self) -> None:
-        # Of a key, and not PING: a cluster that is down answers to that.
-        async with self._asking() as client:
-            await client.execute_command("EXISTS", self._names.keys("")[1])
+        await self._run(CHECK, self._names.probe())
 
     def after_fork(self) -> None:
         leave_to_parent(self._client, self._line)
@@ -491,50 +374,162 @@ class RedisLog(Backend):
             # For a connection that turns out to be broken when it's used next.
             "retry": Retry(NoBackoff(), 1),
         }
-        if not _is_cluster(self._url):
+        if not is_cluster(self._url):
             return Redis.from_url(self._url, **options)
-        first, *others = _cluster_urls(self._url)
+        first, *others = cluster_urls(self._url)
         places = [urlsplit(url) for url in others]
         nodes = [ClusterNode(str(each.hostname), each.port or 6379) for each in places]
         return RedisCluster.from_url(first, startup_nodes=nodes, **options)
 
     @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[_Client]:
-        if self._client is None:
-            raise RuntimeError("the log isn't open: enter `async with log.open():` first")
+    async def _asking(self, channel: str | None = None) -> AsyncIterator[_Client]:
+        """Have a turn; what goes wrong in it is told as what it means."""
         try:
-            async with asyncio.timeout(self._timeout), self._turns:
-                yield self._client
-        except _FAILURES as error:
-            if not _is_outage(error):
-                raise
-            if _is_read_only(error) and isinstance(self._client, Redis):
-                # The server has become a replica: the name may lead to another one by now.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
-            raise self._unavailable(error) from error
+            async with self._turns:
+                # The clock of an answer begins when it's our turn to ask.
+                async with asyncio.timeout(self._timeout):
+                    yield self._opened()
+        except LogUnavailable:
+            raise
+        except Exception as error:
+            raise await self._explained(error, channel) from error
 
-    async def _run(self, script: _Script, keys: Sequence[bytes], *arguments: Any) -> Any:
-        parts = (len(keys), *keys, *arguments)
-        async with self._asking() as client:
+    def _opened(self) -> _Client:
+        if self._client is None:
+            raise NotOpenError
+        return self._client
+
+    async def _run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        *arguments: Any,
+        parts: int = 0,
+        parse: Callable[[list[Any]], Any] = list,
+        channel: str | None = None,
+    ) -> Any:
+        tag = self._tag()
+        asked = (len(keys), *keys, tag, *arguments)
+        async with self._asking(channel) as client:
             try:
-                return await client.execute_command("EVALSHA", script.sha, *parts, **_RAW)
+                answer = await client.execute_command("EVALSHA", script.sha, *asked, **RAW)
             except NoScriptError:
-                return await client.execute_command("EVAL", script.text, *parts, **_RAW)
+                answer = await client.execute_command("EVAL", script.text, *asked, **RAW)
+            found = answer_to(tag, answer, parts)
+            try:
+                return parse(found)
+            except Exception as error:
+                raise ResponseError("SSEDATA what is stored for it can't be read") from error
 
-    def _unavailable(self, error: Exception) -> LogUnavailable:
-        # A deadline has no words of its own.
-        reason = str(error) or f"no answer within {self._timeout:g} s"
-        unavailable = LogUnavailable(self._where, reason)
-        unavailable.__cause__ = error
-        return unavailable
+    async def _send_waiting(self) -> None:
+        """Send what waits, and note what became of it; in a turn."""
+        taken: list[_Request] = []
+        size = 0
+        while self._waiting and len(taken) < _REQUESTS_TOGETHER and size < _BYTES_TOGETHER:
+            taken.append(self._waiting.popleft())
+            size += taken[-1].size
+        failed: Exception = RedisConnectionError("the attempt was given up")
+        try:
+            async with asyncio.timeout(self._timeout):
+                answers = await self._send(self._opened(), taken, "EVALSHA", APPEND.sha)
+                unknown = [
+                    number
+                    for number, answer in enumerate(answers)
+                    if isinstance(answer, NoScriptError)
+                ]
+                if unknown:
+                    again = [taken[number] for number in unknown]
+                    others = await self._send(self._opened(), again, "EVAL", APPEND.text)
+                    for number, answer in zip(unknown, others, strict=True):
+                        answers[number] = answer
+            for request, answer in zip(taken, answers, strict=True):
+                request.outcome = answer
+        except Exception as error:
+            failed = error
+            # The others would each wait for the same.
+            taken += self._waiting
+            self._waiting.clear()
+        finally:
+            for request in taken:
+                if request.outcome is None:
+                    request.outcome = failed
+
+    async def _send(
+        self, client: _Client, requests: Sequence[_Request], command: str, script: str
+    ) -> list[Any]:
+        asked = [
+            (command, script, len(each.keys), *each.keys, each.tag, *each.arguments)
+            for each in requests
+        ]
+        if len(asked) == 1:
+            try:
+                return [await client.execute_command(*asked[0], **RAW)]
+            except NoScriptError as error:
+                return [error]
+        pipeline = client.pipeline(transaction=False)
+        for each in asked:
+            pipeline.execute_command(*each, **RAW)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    def _tag(self) -> bytes:
+        """What an answer is recognized by."""
+        return b"%x" % next(self._tags)
+
+    async def _explained(self, error: Exception, channel: str | None = None) -> Exception:
+        """What callers are told of an error; connections that can't be used any more are closed."""
+        client = self._client
+        if isinstance(error, (NotOpenError, ChannelClosed)):
+            return error
+        if (
+            client is not None
+            and isinstance(client, Redis)
+            and (
+                # A replica: the name may lead to another server by now. Or an answer too many: no answer
+                # on that connection is one to what was asked.
+                is_read_only(error)
+                or not isinstance(error, (*FAILURES, TimeoutError))
+                or isinstance(error, InvalidResponse)
+            )
+        ):
+            with suppress(*FAILURES):
+                await client.connection_pool.disconnect(inuse_connections=False)
+        return self._explain(error, channel)
+
+    def _explain(self, error: Exception, channel: str | None = None) -> LogUnavailable:
+        if not isinstance(error, (*FAILURES, TimeoutError)):
+            # redis-py stumbles over an answer of a form that it doesn't expect.
+            error = strange(error)
+        return explain(
+            error,
+            self._where,
+            self._secrets,
+            timeout=self._timeout,
+            channel=channel,
+            keys="" if channel is None else self._names.base(channel),
+        )
+
+    def _warn(self, channel: str, error: Exception) -> None:
+        """Say once a minute that something was added, but not all that belongs to it was done."""
+        now = asyncio.get_running_loop().time()
+        if now - self._warned_at < _WARNED_EVERY_SECONDS:
+            return
+        self._warned_at = now
+        told = self._explain(error)
+        _logger.warning(
+            "what is published to channel %r is added to the log at %s, but who listens elsewhere "
+            "hears of it late, or the log isn't trimmed: %s. %s",
+            channel,
+            self._where,
+            told.reason,
+            told.remedy if isinstance(told, LogRefused) else "",
+        )
 
     # --- Listening --------------------------------------------------------------------
 
     async def _connect(self) -> AbstractConnection:
         """Make a connection that nobody else uses, and that never mends itself."""
-        client = self._client
-        if client is None:
-            raise RuntimeError("the log isn't open: enter `async with log.open():` first")
+        client = self._opened()
         if isinstance(client, Redis):
             pool = client.connection_pool
             return await self._connected(pool.connection_class, pool.connection_kwargs)
@@ -546,7 +541,7 @@ class RedisLog(Backend):
         for node in nodes:
             try:
                 return await self._connected(node.connection_class, node.connection_kwargs)
-            except _FAILURES as caught:
+            except FAILURES as caught:
                 error = caught
         # None of the nodes we know is there: ask those we began with for others.
         async with asyncio.timeout(self._timeout):
@@ -580,6 +575,29 @@ class RedisLog(Backend):
         return made
 
 
+class NotOpenError(RuntimeError):
+    """The log is used outside of `open`."""
+
+    def __init__(self) -> None:
+        super().__init__("the log isn't open: enter `async with log.open():` first")
+
+
+class _Request:
+    """Entries of a channel that wait to be added, and what was answered."""
+
+    __slots__ = ("arguments", "channel", "keys", "outcome", "size", "tag")
+
+    def __init__(
+        self, channel: str, tag: bytes, keys: list[bytes], arguments: list[Any], size: int
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.keys = keys
+        self.arguments = arguments
+        self.size = size
+        self.outcome: Any = None
+
+
 class _Line:
     """One listening connection, from its first command to its loss."""
 
@@ -588,7 +606,7 @@ class _Line:
         connection: AbstractConnection,
         listener: Listener,
         watched: set[str],
-        names: _Names,
+        names: Names,
         *,
         timeout: float,
         probe: float,
@@ -625,7 +643,8 @@ class _Line:
         async def until_it_fails(part: Callable[[], Awaitable[None]]) -> None:
             try:
                 await part()
-            except _FAILURES as error:
+            except Exception as error:
+                # redis-py may stumble over what it can't read, too.
                 failures.append(error)
                 both.cancel_scope.cancel()
 
@@ -692,11 +711,13 @@ class _Line:
             self.answered = True
             self._heard_at = now = self._time()
             # PONG is a list only as long as anything is subscribed to.
-            kind = message[0] if isinstance(message, list) else b"pong"
-            if kind == b"message":
+            kind = message[0] if isinstance(message, list) and message else message
+            if kind == b"message" and len(message) == 3:
                 self._pass_on(message[1], message[2])
-            elif kind != b"pong":
+            elif kind in (b"subscribe", b"unsubscribe") and len(message) == 3:
                 self._acknowledged(kind, message[1])
+            elif kind not in (b"pong", b"PONG"):
+                raise strange(message)
             if self._under_way:
                 self._asked_at = now
             elif self._asked_at is not None:
@@ -714,7 +735,7 @@ class _Line:
         try:
             name, offset, length, rest = payload.split(b" ", 3)
             epoch, end = name.decode(), int(length)
-            entry = Entry(int(offset), _text(rest[:end]), rest[end:])
+            entry = Entry(int(offset), to_text(rest[:end]), rest[end:])
         except ValueError:
             # The body was too large to be sent to all, or somebody else has published here.
             self._listener.stirred(channel)
@@ -722,7 +743,9 @@ class _Line:
             self._listener.heard(channel, epoch, entry)
 
     def _acknowledged(self, kind: bytes, topic: bytes) -> None:
-        channel = self._subscribed[topic]
+        channel = self._subscribed.get(topic)
+        if channel is None or channel not in self._under_way:
+            raise strange(topic)
         self._under_way.discard(channel)
         if kind == b"unsubscribe":
             del self._subscribed[topic]
@@ -738,62 +761,35 @@ class _Line:
 
 async def _hang_up(connection: AbstractConnection) -> None:
     # It may have been broken before.
-    with anyio.CancelScope(shield=True), suppress(*_FAILURES):
+    with anyio.CancelScope(shield=True), suppress(*FAILURES):
         await connection.disconnect(nowait=True)
 
 
-# --- What redis-py says ---------------------------------------------------------------
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the server is to blame, or the way to it, and not what was asked."""
-    if isinstance(error, (AuthenticationError, AuthorizationError)):
-        return False
-    return isinstance(error, _OUTAGES) or _NOT_NOW.search(str(error)) is not None
-
-
-def _is_read_only(error: Exception) -> bool:
-    return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
-
-
-_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-
-
-def _is_cluster(url: str) -> bool:
-    return urlsplit(url).scheme.endswith("+cluster")
-
-
-def _cluster_urls(url: str) -> list[str]:
-    """One URL for each node, all with the same password and options."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    scheme = parts.scheme.removesuffix("+cluster")
-    return [
-        parts._replace(scheme=scheme, netloc=f"{user}{at}{host}").geturl()
-        for host in hosts.split(",")
-    ]
-
-
-def _check_url(url: str) -> None:
-    scheme = urlsplit(url).scheme
-    if scheme not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise ValueError(
-            f"a log in Redis has a URL that begins with one of {known}, not {scheme!r}"
-        )
-    for each in _cluster_urls(url) if _is_cluster(url) else [url]:
-        try:
-            pool: Any = ConnectionPool.from_url(each)
-            pool.make_connection()
-        except (TypeError, ValueError) as error:
-            # The cause names the option, never the password.
-            raise ValueError(f"the URL of the log in Redis can't be understood: {error}") from None
+# --- What clients lead to -------------------------------------------------------------
 
 
 def _db_of(client: _Client) -> int:
     if isinstance(client, RedisCluster):
         return 0
     return int(client.connection_pool.connection_kwargs.get("db") or 0)
+
+
+def _options_of(client: _Client) -> list[dict[str, Any]]:
+    """The options of its connections."""
+    if isinstance(client, RedisCluster):
+        return [client.connection_kwargs]
+    found: list[dict[str, Any]] = [client.connection_pool.connection_kwargs]
+    sentinels = getattr(client.connection_pool, "sentinel_manager", None)
+    others = getattr(sentinels, "sentinels", [])
+    return found + [each.connection_pool.connection_kwargs for each in others]
+
+
+def _connections_of(client: _Client) -> int:
+    """How many it may have at a time; to each node, of a cluster."""
+    if isinstance(client, RedisCluster):
+        limits = [node.max_connections for node in client.nodes_manager.startup_nodes.values()]
+        return max(1, min(limits, default=_TURNS))
+    return max(1, int(client.connection_pool.max_connections))
 
 
 def _place_of(client: _Client) -> str:

@@ -24,7 +24,6 @@ from collections import deque
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import count
-from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -35,23 +34,32 @@ import anyio.to_thread
 from sse_starlette._cursor import new_epoch
 from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import current_loop
-from sse_starlette.errors import ChannelClosed, LogUnavailable
+from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
 
-from .base import Backend, Entry, Page, Position, last_stretch
+from .base import (
+    DEFAULT_BYTES,
+    DEFAULT_EVENTS,
+    DEFAULT_EXPIRE,
+    Backend,
+    Entry,
+    Limits,
+    NewEntry,
+    Page,
+    Position,
+    last_stretch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from sse_starlette._loop import Loop
 
-    from .base import Limits, Listener
+    from .base import Listener
 
 __all__ = ["SQLiteLog"]
 
 T = TypeVar("T")
 _Job: TypeAlias = "Callable[[sqlite3.Connection], T]"
-
-_logger = getLogger(__name__)
 
 _BUSY_SECONDS = 0.02
 """How long SQLite itself waits for another process."""
@@ -64,6 +72,11 @@ _TRIM_EVERY = 32
 _HEADS_AT_ONCE = 500
 _NUMBERS_AT_ONCE = 500
 _MOST_TOGETHER = 256
+_KEYS_KEPT_SECONDS = 120.0
+_MOST_AHEAD_SECONDS = 60.0
+"""By how much the clock of another process may be ahead; what was made later is of no known age."""
+_LONGEST_KEY_SECONDS = 4_000.0
+"""How long a key is remembered at the most."""
 _TOUCH_AT = 0.9
 """The part of a channel's remaining time below which a look prolongs it: most looks only read."""
 
@@ -98,9 +111,42 @@ CREATE TABLE IF NOT EXISTS sse_keys (
     UNIQUE (name, key)
 );
 CREATE INDEX IF NOT EXISTS sse_keys_by_expiry ON sse_keys (expires);
+CREATE TABLE IF NOT EXISTS sse_limits (
+    name BLOB NOT NULL UNIQUE,
+    events INTEGER,
+    bytes INTEGER,
+    seconds REAL,
+    expire REAL
+);
+CREATE TABLE IF NOT EXISTS sse_sizes (channel INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sse_format (version INTEGER NOT NULL);
+INSERT INTO sse_format SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM sse_format);
+INSERT OR REPLACE INTO sse_sizes
+    SELECT channel, sum(length(body)) FROM sse_entries GROUP BY channel
 """
+# Triggers, so that what an older version of this package adds and deletes is counted, too.
+_TRIGGERS = (
+    """
+CREATE TRIGGER IF NOT EXISTS sse_entries_added AFTER INSERT ON sse_entries BEGIN
+    INSERT INTO sse_sizes VALUES (new.channel, length(new.body))
+        ON CONFLICT (channel) DO UPDATE SET bytes = bytes + length(new.body);
+END
+""",
+    """
+CREATE TRIGGER IF NOT EXISTS sse_entries_deleted AFTER DELETE ON sse_entries BEGIN
+    UPDATE sse_sizes SET bytes = bytes - length(old.body) WHERE channel = old.channel;
+END
+""",
+)
+_FORMAT = 1
+"""Version of what is stored; a file of a newer one is refused."""
 
-_HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'sse_keys_by_expiry'"
+# Everything of it is there, or it's made: another program may have dropped a table.
+_HAS_SCHEMA = """
+SELECT count(*) = 11 FROM sqlite_master WHERE name IN ('sse_channels', 'sse_channels_by_expiry',
+    'sse_entries', 'sse_entries_by_offset', 'sse_keys', 'sse_keys_by_expiry', 'sse_limits', 'sse_sizes',
+    'sse_format', 'sse_entries_added', 'sse_entries_deleted')
+"""
 
 # CROSS JOIN keeps this order: from the few entries that are new to those who watch, not the reverse.
 _NEW_ENTRIES = """
@@ -131,17 +177,13 @@ class _Channel(NamedTuple):
 
 
 class _Append:
-    """An entry that waits to be added, and what became of it."""
+    """Entries that wait to be added, and what became of them."""
 
-    def __init__(
-        self, channel: str, body: bytes, key: str, key_seconds: float, limits: Limits
-    ) -> None:
+    def __init__(self, channel: str, entries: Sequence[NewEntry], limits: Limits) -> None:
         self.channel = channel
-        self.body = body
-        self.key = key
-        self.key_seconds = key_seconds
+        self.entries = entries
         self.limits = limits
-        self.outcome: Position | Exception | None = None
+        self.outcome: list[Position | Exception] | Exception | None = None
         self.given_up = False
         """Whether whoever asked for it has gone."""
 
@@ -222,24 +264,34 @@ class SQLiteLog(Backend):
     async def append(
         self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
     ) -> Position:
+        entry = NewEntry(body, key, key_seconds)
+        (outcome,) = await self.append_many(channel, [entry], limits=limits)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def append_many(
+        self, channel: str, entries: Sequence[NewEntry], *, limits: Limits
+    ) -> Sequence[Position | Exception]:
         """
-        Add an entry and return its position; see `Backend.append`.
+        Add entries; see `Backend.append_many`.
 
         What is appended at the same time is written together. If the call is cancelled, it returns
         when SQLite does, for a write that has begun can't be called back.
         """
-        request = _Append(channel, body, key, key_seconds, limits)
+        request = _Append(channel, entries, limits)
         self._waiting.append(request)
         try:
             while request.outcome is None:
                 await self._patiently(partial(self._write, request))
         except Exception as error:
             # Whatever it is, the others would each wait for it anew.
+            request.outcome = error
             while self._waiting:
                 self._waiting.popleft().outcome = error
         finally:
             request.given_up = True
-        if isinstance(request.outcome, Position):
+        if isinstance(request.outcome, list):
             return request.outcome
         assert request.outcome is not None  # noqa: S101  (whoever takes it says what became of it)
         raise request.outcome
@@ -247,9 +299,9 @@ class SQLiteLog(Backend):
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
-        return await self._use(partial(_read, channel, after, upto, most, limits))
+        return await self._use(partial(_read, channel, after, upto, most, limits), channel)
 
-    async def heads(self, channels: Sequence[str], *, expire: float) -> dict[str, Position]:
+    async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}
         for start in range(0, len(channels), _HEADS_AT_ONCE):
             some = channels[start : start + _HEADS_AT_ONCE]
@@ -257,7 +309,7 @@ class SQLiteLog(Backend):
         return found
 
     async def renew(self, channel: str, epoch: str) -> None:
-        await self._use(partial(_renew, channel, epoch))
+        await self._use(partial(_renew, channel, epoch), channel)
 
     async def listen(self, listener: Listener) -> None:
         self._require_open()
@@ -292,7 +344,7 @@ class SQLiteLog(Backend):
             self._follower.change(channel, None)
 
     async def check(self) -> None:
-        await self._use(lambda connection: connection.execute("SELECT 1 FROM sse_channels LIMIT 1"))
+        await self._use(_check)
 
     def after_fork(self) -> None:
         # A connection that is closed here takes the locks of the file along.
@@ -308,8 +360,8 @@ class SQLiteLog(Backend):
             raise RuntimeError("the log isn't open: enter `async with log.open():` first")
         return self._file
 
-    async def _use(self, job: _Job[T]) -> T:
-        return await self._patiently(partial(self._in_thread, job))
+    async def _use(self, job: _Job[T], channel: str | None = None) -> T:
+        return await self._patiently(partial(self._in_thread, job), channel)
 
     async def _write(self, request: _Append) -> None:
         async with self._lock:
@@ -325,7 +377,9 @@ class SQLiteLog(Backend):
         use: Callable[[_Job[T]], T] = self._require_open().use
         return await anyio.to_thread.run_sync(use, job, limiter=self._thread)
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(
+        self, attempt: Callable[[], Awaitable[T]], channel: str | None = None
+    ) -> T:
         """Try until no other process writes, which leaves room for others between the attempts."""
         file = self._require_open()
         pause = 0.001
@@ -333,9 +387,9 @@ class SQLiteLog(Backend):
         while True:
             try:
                 return await attempt()
-            except (sqlite3.OperationalError, OSError) as error:
+            except _FAILURES as error:
                 if not _is_busy(error) or anyio.current_time() > deadline:
-                    raise file.unavailable(error) from error
+                    raise file.explained(error, channel) from error
             # Many processes wait for the same one.
             await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -345,17 +399,19 @@ class SQLiteLog(Backend):
     def _append_all(self, connection: sqlite3.Connection) -> None:
         """Add what waits, in one transaction; all of it or none."""
         taken: list[_Append] = []
-        outcomes: list[Position | Exception] = []
+        outcomes: list[list[Position | Exception] | Exception] = []
         try:
             # What waits is taken once it's our turn to write: by then there may be more of it.
             with _transaction(connection, "IMMEDIATE"):
                 now = time.time()
-                while self._waiting and len(taken) < _MOST_TOGETHER:
+                count = 0
+                while self._waiting and count < _MOST_TOGETHER:
                     request = self._waiting.popleft()
                     if not request.given_up:
                         taken.append(request)
-                        outcomes.append(_append(connection, request, now))
-                _sweep(connection, now, most=2 * len(taken) + 2)
+                        outcomes.append(self._append_one(connection, request, now))
+                        count += len(request.entries)
+                _sweep(connection, now, most=2 * count + 2)
         except BaseException:
             self._waiting.extendleft(reversed(taken))
             raise
@@ -363,6 +419,21 @@ class SQLiteLog(Backend):
             request.outcome = outcome
         if self._follower is not None:
             self._follower.stir()
+
+    def _append_one(
+        self, connection: sqlite3.Connection, request: _Append, now: float
+    ) -> list[Position | Exception] | Exception:
+        """Add what is of one channel, or none of it: others must not suffer from what is wrong there."""
+        connection.execute("SAVEPOINT sse_one")
+        try:
+            outcome = _append(connection, request, now)
+        except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError) as error:
+            connection.execute("ROLLBACK TO sse_one")
+            return self._require_open().explained(error, request.channel)
+        finally:
+            if connection.in_transaction:
+                connection.execute("RELEASE sse_one")
+        return outcome
 
 
 # --- The file -------------------------------------------------------------------------
@@ -382,7 +453,7 @@ class _File:
         connection = self.connect()
         try:
             return job(connection)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not _is_busy(error):
                 self.close()
             raise
@@ -399,10 +470,13 @@ class _File:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            if not connection.execute(_HAS_SCHEMA).fetchone():
+            if not connection.execute(_HAS_SCHEMA).fetchone()[0]:
                 with _transaction(connection, "IMMEDIATE"):
-                    for statement in _SCHEMA.split(";"):
+                    for statement in (*_SCHEMA.split(";"), *_TRIGGERS):
                         connection.execute(statement)
+            (version,) = connection.execute("SELECT max(version) FROM sse_format").fetchone()
+            if version != _FORMAT:
+                raise _FormatError(f"it was written in format {version}")
             self._identity = self._find()
         except BaseException:
             connection.close()
@@ -417,11 +491,11 @@ class _File:
         except OSError:
             return False
 
-    def unavailable(self, error: Exception) -> LogUnavailable:
+    def explained(self, error: Exception, channel: str | None = None) -> LogUnavailable:
         """What callers are told of an error of SQLite or the system."""
-        unavailable = LogUnavailable(self.where, str(error))
-        unavailable.__cause__ = error
-        return unavailable
+        told = _explained(error, self.where, channel)
+        told.__cause__ = error
+        return told
 
     def close(self) -> None:
         """Close what is open; may be called twice."""
@@ -445,6 +519,44 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+class _FormatError(Exception):
+    """The file was written by another version of this package."""
+
+
+_FAILURES = (sqlite3.Error, OSError, TypeError, ValueError, _FormatError)
+
+_REMEDIES = {
+    sqlite3.SQLITE_CANTOPEN: "Make its folder, and give this process the right to write there.",
+    sqlite3.SQLITE_READONLY: "Give this process the right to write to the file and its folder, on a "
+    "file system that isn't mounted read-only.",
+    sqlite3.SQLITE_PERM: "Give this process the right to write to the file and its folder.",
+    sqlite3.SQLITE_AUTH: "Give this process the right to write to the file and its folder.",
+    sqlite3.SQLITE_FULL: "Make room on the disk.",
+    sqlite3.SQLITE_NOTADB: "The file isn't a database: name another one, or remove it.",
+    sqlite3.SQLITE_CORRUPT: "The file is damaged: restore it, or remove it with -wal and -shm beside it; "
+    "clients are told of the gap then.",
+    sqlite3.SQLITE_ERROR: "The tables that begin with sse_ are not those of this package: rename them, or "
+    "name another file.",
+}
+
+
+def _explained(error: Exception, where: str, channel: str | None) -> LogUnavailable:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, _FormatError):
+        return LogRefused(
+            where, reason, "Update this package, in every process that uses the file."
+        )
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and isinstance(error, sqlite3.DatabaseError):
+        code = sqlite3.SQLITE_ERROR
+    if code is not None and (remedy := _REMEDIES.get(code & 0xFF)):
+        return LogRefused(where, reason, remedy)
+    if isinstance(error, (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError)):
+        remedy = "Delete its row of sse_channels: its clients are told of the gap then."
+        return LogRefused(where, f"what is stored can't be understood ({reason})", remedy, channel)
+    return LogUnavailable(where, reason)
 
 
 def _is_busy(error: Exception) -> bool:
@@ -477,9 +589,12 @@ def _find(connection: sqlite3.Connection, channel: str, now: float) -> _Channel 
         "SELECT id, epoch, head, closed, expires FROM sse_channels WHERE name = ?",
         (_bytes(channel),),
     ).fetchone()
-    if row is None or row[-1] <= now:
+    if row is None:
         return None
-    return _Channel(*row)
+    found = _Channel(*row)
+    if not isinstance(found.epoch, str) or not isinstance(found.head, int):
+        raise TypeError("its epoch or its head is of another type")
+    return None if found.expires <= now else found
 
 
 def _make(connection: sqlite3.Connection, channel: str, expires: float) -> _Channel:
@@ -505,50 +620,140 @@ def _forget(connection: sqlite3.Connection, which: str, *values: object) -> None
 
 def _append(
     connection: sqlite3.Connection, request: _Append, now: float
-) -> Position | ChannelClosed:
-    name, key, limits = _bytes(request.channel), _bytes(request.key), request.limits
-    before = connection.execute(
-        'SELECT epoch, "offset" FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
-        (name, key, now),
-    ).fetchone()
-    if before is not None:
-        return Position(*before)
+) -> list[Position | Exception]:
+    name = _bytes(request.channel)
+    limits = _effective(connection, name, request.limits)
     expires = now + limits.expire
-    channel = _find(connection, request.channel, now) or _make(connection, request.channel, expires)
-    if channel.closed:
-        return ChannelClosed(request.channel)
-    offset = channel.head + 1
-    connection.execute(
-        'INSERT INTO sse_entries (channel, "offset", made, key, body) VALUES (?, ?, ?, ?, ?)',
-        (channel.id, offset, now, key, request.body),
+    outcomes: list[Position | Exception] = []
+    channel: _Channel | None = None
+    trims = False
+    for entry in request.entries:
+        key = _bytes(entry.key)
+        before = connection.execute(
+            'SELECT epoch, "offset", expires FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
+            (name, key, now),
+        ).fetchone()
+        if before is not None:
+            outcomes.append(Position(*before[:2]))
+            continue
+        if channel is None:
+            channel = _find(connection, request.channel, now)
+            channel = channel or _make(connection, request.channel, expires)
+        if channel.closed:
+            outcomes.append(ChannelClosed(request.channel))
+            continue
+        offset = channel.head + 1
+        connection.execute(
+            'INSERT INTO sse_entries (channel, "offset", made, key, body) VALUES (?, ?, ?, ?, ?)',
+            (channel.id, offset, now, key, entry.body),
+        )
+        connection.execute(
+            "UPDATE sse_channels SET head = ?, closed = ?, expires = ? WHERE id = ?",
+            (offset, not entry.body, expires, channel.id),
+        )
+        connection.execute(
+            'INSERT OR REPLACE INTO sse_keys (name, key, epoch, "offset", expires)'
+            " VALUES (?, ?, ?, ?, ?)",
+            (name, key, channel.epoch, offset, now + entry.key_seconds),
+        )
+        channel = channel._replace(head=offset, closed=int(not entry.body))
+        outcomes.append(Position(channel.epoch, offset))
+        trims = trims or offset % _TRIM_EVERY == 0
+    if trims and channel is not None:
+        _trim(connection, channel.id, channel.head, limits, now)
+    return outcomes
+
+
+class _Effective(NamedTuple):
+    """The limits of a channel: those that somebody has given, and the defaults."""
+
+    events: int
+    bytes: int
+    seconds: float | None
+    expire: float
+
+
+def _limits_of(connection: sqlite3.Connection, name: bytes) -> Limits:
+    row = connection.execute(
+        "SELECT events, seconds, expire, bytes FROM sse_limits WHERE name = ?", (name,)
+    ).fetchone()
+    return Limits(*row) if row else Limits()
+
+
+def _merged(given: Limits, kept: Limits) -> Limits:
+    return Limits(
+        kept.events if given.events is None else given.events,
+        kept.seconds if given.seconds is None else given.seconds,
+        kept.expire if given.expire is None else given.expire,
+        kept.bytes if given.bytes is None else given.bytes,
     )
-    connection.execute(
-        "UPDATE sse_channels SET head = ?, closed = ?, expires = ? WHERE id = ?",
-        (offset, not request.body, expires, channel.id),
+
+
+def _with_defaults(limits: Limits) -> _Effective:
+    return _Effective(
+        DEFAULT_EVENTS if limits.events is None else limits.events,
+        DEFAULT_BYTES if limits.bytes is None else limits.bytes,
+        limits.seconds,
+        DEFAULT_EXPIRE if limits.expire is None else limits.expire,
     )
-    connection.execute(
-        'INSERT OR REPLACE INTO sse_keys (name, key, epoch, "offset", expires)'
-        " VALUES (?, ?, ?, ?, ?)",
-        (name, key, channel.epoch, offset, now + request.key_seconds),
-    )
-    if offset % _TRIM_EVERY == 0:
-        _trim(connection, channel.id, offset, limits, now)
-    return Position(channel.epoch, offset)
+
+
+def _effective(connection: sqlite3.Connection, name: bytes, given: Limits) -> _Effective:
+    """The limits that count, with those noted that are given here; while writing."""
+    kept = _limits_of(connection, name)
+    limits = _merged(given, kept)
+    if limits != kept:
+        connection.execute(
+            "INSERT OR REPLACE INTO sse_limits (name, events, seconds, expire, bytes)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (name, *limits),
+        )
+    return _with_defaults(limits)
 
 
 def _trim(
-    connection: sqlite3.Connection, channel: int, head: int, limits: Limits, now: float
+    connection: sqlite3.Connection, channel: int, head: int, limits: _Effective, now: float
 ) -> None:
     """Delete the oldest entries, up to the first one that is to stay."""
     too_old = -math.inf if limits.seconds is None else now - limits.seconds
-    (stays,) = connection.execute(
-        'SELECT "offset" FROM sse_entries WHERE channel = ?'
-        ' AND (made > ? OR "offset" > ? AND made > ?) ORDER BY "offset" LIMIT 1',
-        (channel, now - _FOLLOWERS_SECONDS, head - limits.events, too_old),
+    # What was made later than now is of another clock: its age isn't known, and it stays for its number
+    # or goes with what comes after it.
+    ahead = math.inf if limits.seconds is None else now + _MOST_AHEAD_SECONDS
+    (first_recent,) = connection.execute(
+        'SELECT min("offset") FROM sse_entries WHERE channel = ? AND made > ? AND made <= ?',
+        (channel, now - _FOLLOWERS_SECONDS, now + _FOLLOWERS_SECONDS),
     ).fetchone()
+    (first_kept,) = connection.execute(
+        'SELECT min("offset") FROM sse_entries'
+        ' WHERE channel = ? AND "offset" > ? AND made > ? AND made <= ?',
+        (channel, head - limits.events, too_old, ahead),
+    ).fetchone()
+    stays = first_kept or max(1, head - limits.events + 1)
+    stays = min(head, _first_within(connection, channel, stays, head, limits.bytes))
+    if first_recent is not None:
+        stays = min(stays, first_recent)
     connection.execute(
         'DELETE FROM sse_entries WHERE channel = ? AND "offset" < ?', (channel, stays)
     )
+
+
+def _first_within(
+    connection: sqlite3.Connection, channel: int, first: int, head: int, size: int
+) -> int:
+    """The first from which on the bodies take no more than `size` bytes."""
+    row = connection.execute("SELECT bytes FROM sse_sizes WHERE channel = ?", (channel,)).fetchone()
+    total = row[0] if row else 0
+    if total <= size:
+        return first
+    # From the oldest on: it's these that go.
+    for offset, length in connection.execute(
+        'SELECT "offset", length(body) FROM sse_entries WHERE channel = ? ORDER BY "offset"',
+        (channel,),
+    ):
+        if offset >= first and total <= size:
+            return int(offset)
+        total -= length
+    return head
 
 
 def _sweep(connection: sqlite3.Connection, now: float, most: int) -> None:
@@ -558,7 +763,33 @@ def _sweep(connection: sqlite3.Connection, now: float, most: int) -> None:
         " (SELECT rowid FROM sse_keys WHERE expires <= ? LIMIT ?)",
         (now, most),
     )
+    # Those of another clock: they'd be remembered for as long as it was ahead.
+    connection.execute(
+        "UPDATE sse_keys SET expires = ? WHERE rowid IN"
+        " (SELECT rowid FROM sse_keys WHERE expires > ? LIMIT ?)",
+        (now + _KEYS_KEPT_SECONDS, now + _LONGEST_KEY_SECONDS, most),
+    )
+    connection.execute(
+        "DELETE FROM sse_limits WHERE name IN"
+        " (SELECT name FROM sse_channels WHERE expires <= ? LIMIT 2)",
+        (now,),
+    )
     _forget(connection, "expires <= ? LIMIT 2", now)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Write something, and take it back."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "INSERT INTO sse_channels (name, epoch, head, closed, expires)"
+            " SELECT randomblob(16), '', 0, 0, 0"
+        )
+        for table in ("sse_entries", "sse_keys", "sse_limits"):
+            connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _read(
@@ -566,17 +797,25 @@ def _read(
     after: int,
     upto: int | None,
     most: int,
-    limits: Limits,
+    given: Limits,
     connection: sqlite3.Connection,
 ) -> Page:
     now = time.time()
+    name = _bytes(channel)
     # Most looks find a channel that needs nothing, and don't have to wait for those who write.
     with _transaction(connection, "DEFERRED"):
         found = _find(connection, channel, now)
-        if found is not None and not _must_touch(found.expires, now, limits.expire):
+        kept = _limits_of(connection, name)
+        limits = _with_defaults(kept)
+        if (
+            found is not None
+            and _merged(given, kept) == kept
+            and not _must_touch(found.expires, now, limits.expire)
+        ):
             return _page(connection, found, after, upto, most, limits, now)
     with _transaction(connection, "IMMEDIATE"):
         found = _find(connection, channel, now)
+        limits = _effective(connection, name, given)
         if found is None:
             found = _make(connection, channel, now + limits.expire)
         _touch(connection, [found.id], now + limits.expire)
@@ -589,7 +828,7 @@ def _page(
     after: int,
     upto: int | None,
     most: int,
-    limits: Limits,
+    limits: _Effective,
     now: float,
 ) -> Page:
     rows = connection.execute(
@@ -609,21 +848,37 @@ def _page(
 
 
 def _heads(
-    channels: Sequence[str], expire: float, connection: sqlite3.Connection
+    channels: Sequence[str],
+    expire: float | None,
+    connection: sqlite3.Connection,
 ) -> dict[str, Position]:
     now = time.time()
+    rows: dict[str, _Channel] = {}
+    touched: list[tuple[float, int]] = []
     with _transaction(connection, "DEFERRED"):
-        found = {channel: _find(connection, channel, now) for channel in channels}
-    rows = {channel: row for channel, row in found.items() if row is not None}
-    touched = [row.id for row in rows.values() if _must_touch(row.expires, now, expire)]
+        for channel in channels:
+            try:
+                row = _find(connection, channel, now)
+            except (TypeError, ValueError):
+                continue  # It's told when somebody looks for this one.
+            if row is not None:
+                rows[channel] = row
+                given = Limits(expire=expire)
+                lasts = _with_defaults(
+                    _merged(given, _limits_of(connection, _bytes(channel)))
+                ).expire
+                if _must_touch(row.expires, now, lasts):
+                    touched.append((now + lasts, row.id))
     if touched:
         with _transaction(connection, "IMMEDIATE"):
-            _touch(connection, touched, now + expire)
+            for expires, channel_id in touched:
+                _touch(connection, [channel_id], expires)
     return {channel: Position(row.epoch, row.head) for channel, row in rows.items()}
 
 
 def _must_touch(expires: float, now: float, expire: float) -> bool:
-    return expires - now < _TOUCH_AT * expire
+    # What expires later than it can is of another clock.
+    return not _TOUCH_AT * expire <= expires - now <= expire + _MOST_AHEAD_SECONDS
 
 
 def _touch(connection: sqlite3.Connection, channels: list[int], expires: float) -> None:
@@ -712,7 +967,7 @@ class _Follower:
                 while not self._stopped.is_set():
                     self._look(connection)
                     self._stirred.wait(self._poll)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:
                 if not told:
                     told = True
                     self._tell([partial(self._lose, error)])
@@ -722,11 +977,7 @@ class _Follower:
                 self._file.close()
 
     def _lose(self, error: Exception, listener: Listener) -> None:
-        if isinstance(error, (sqlite3.OperationalError, OSError)):
-            error = self._file.unavailable(error)
-        else:
-            _logger.warning("Can't follow the log at %s: %s", self._file.where, error)
-        listener.lost(error)
+        listener.lost(self._file.explained(error))
 
     def _begin(self) -> sqlite3.Connection:
         """Open the file and watch in it all that is to be watched now."""

@@ -1,0 +1,261 @@
+"""What redis-py says when something is wrong, and what it means; nothing here ever shows a secret.
+
+Pure. A fault passes, or an operator has to mend the server or the hub's URL, or what is stored for one
+channel is wrong. Whatever text of the server or the client goes into an error of ours has had the
+passwords taken out.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from redis.asyncio import ConnectionPool
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ClusterError,
+    InvalidResponse,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sse_starlette.errors import LogRefused, LogUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FAILURES = (RedisError, RedisClusterException, OSError, ssl.SSLError)
+
+_OUTAGES = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OSError,
+    BusyLoadingError,
+    ClusterDownError,
+    ClusterError,
+    ReadOnlyError,
+    RedisClusterException,
+    TryAgainError,
+)
+# What a server says that can't do it now, but may be able to soon. Inside a script Redis 6 puts
+# words in front of it.
+_NOT_NOW = re.compile(
+    r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|NOREPLICAS|READONLY|TRYAGAIN|UNKILLABLE)\b"
+)
+# What an operator has to mend: the first that is found counts.
+_REMEDIES = (
+    (
+        r"WRONGPASS|NOAUTH|invalid (username-)?password|without any password|no password is set",
+        "Correct the user name and the password, in the URL of the hub or at the server.",
+    ),
+    (
+        r"NOPERM|has no permissions|can't (run|access)|ACL",
+        "Give the user of the hub what it lacks, as ACL SETUSER … +@all ~{PREFIX:* &{PREFIX:* does.",
+    ),
+    (
+        r"DB index is out of range|invalid DB index|SELECT is not allowed",
+        "Name a database in the URL that the server has.",
+    ),
+    (
+        r"max number of clients",
+        "Raise maxclients at the server, or close connections that nobody needs.",
+    ),
+    (r"\bOOM\b|maxmemory", "Raise maxmemory, or make room: nothing can be published meanwhile."),
+    (r"MISCONF", "See to the disk of the server: it can't save, so it takes no more writes."),
+    (r"DENIED|protected mode", "Set a password at the server, or switch its protected mode off."),
+    (r"\bMOVED\b|\bASK\b", "The server is part of a cluster: use redis+cluster:// in the URL."),
+    (r"SSEFMT", "Update this package, in every process that uses the channel."),
+    (
+        r"unknown (sub)?command|unknown subcommand|wrong number of arguments",
+        "The server must be Redis 5 or newer, with no command renamed or switched off.",
+    ),
+)
+_OF_ONE_CHANNEL = re.compile(
+    r"WRONGTYPE|wrong kind of value|user_script|equal or smaller than|not an integer|SSEDATA"
+)
+_TLS = re.compile(r"\bSSL\b|\bTLS\b|CERTIFICATE|certificate", re.ASCII)
+
+
+class Secrets:
+    """What must not be shown: taken from the options of connections."""
+
+    def __init__(self, options: Iterable[dict[str, Any]]) -> None:
+        found = set()
+        for each in options:
+            for name in ("password", "ssl_password"):
+                value = each.get(name)
+                if isinstance(value, bytes):
+                    value = value.decode("utf-8", "replace")
+                if isinstance(value, str) and value:
+                    found.add(value)
+        self._found = sorted(found, key=len, reverse=True)
+
+    def take_out(self, error: BaseException | None) -> None:
+        """Take them out of an error and those that it came of, which are printed with it."""
+        while error is not None:
+            text = str(error)
+            if (clean := self.taken_out(text)) != text:
+                error.args = (clean,)
+            error = error.__cause__ or error.__context__
+
+    def taken_out(self, text: str) -> str:
+        """The text without any of them, and without what was sent."""
+        text = re.split(r",? with args beginning with|,? reply: ", text)[0]
+        for secret in self._found:
+            text = text.replace(secret, "***")
+        return text
+
+
+def explain(
+    error: Exception,
+    where: str,
+    secrets: Secrets,
+    *,
+    timeout: float,
+    channel: str | None = None,
+    keys: str = "",
+) -> LogUnavailable:
+    """
+    Make of an error of redis-py what callers are told.
+
+    Args:
+        error: the error.
+        where: what the log is called.
+        secrets: what must not be in it.
+        timeout: seconds that an answer may take.
+        channel: the channel that it's about, if it's about one.
+        keys: what its keys begin with.
+    """
+    secrets.take_out(error)
+    # Where in a script something was refused helps nobody.
+    reason = re.split(r",? script: ", str(error))[0] or f"no answer within {timeout:g} s"
+    told = _explained(error, reason, where, channel, keys)
+    told.__cause__ = error
+    return told
+
+
+def _explained(
+    error: Exception, reason: str, where: str, channel: str | None, keys: str
+) -> LogUnavailable:
+    for pattern, remedy in _REMEDIES:
+        if re.search(pattern, reason):
+            return LogRefused(where, reason, remedy)
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return LogRefused(where, reason, _REMEDIES[0][1])
+    if isinstance(error, ssl.SSLError) or _TLS.search(reason) or _is_of_tls(error):
+        return LogRefused(
+            where,
+            reason,
+            "Use rediss:// for a server that speaks TLS and redis:// for one that doesn't, and a "
+            "certificate that is trusted here.",
+        )
+    if isinstance(error, InvalidResponse):
+        return LogRefused(
+            where,
+            reason,
+            "What listens there doesn't speak as Redis does: check host and port, and whether it's "
+            "rediss:// that is needed.",
+        )
+    if isinstance(error, _OUTAGES) or _NOT_NOW.search(reason):
+        return LogUnavailable(where, reason)
+    if channel is not None and _OF_ONE_CHANNEL.search(str(error)):
+        return LogRefused(
+            where,
+            reason,
+            f"Remove the keys that begin with {keys}: they hold something else than a channel. Its "
+            "clients are told of the gap then.",
+            channel,
+        )
+    return LogRefused(where, reason, "See to the server; what it says is above.")
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_read_only(error: Exception) -> bool:
+    """Whether the server has become a replica."""
+    return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
+
+
+# --- URLs -----------------------------------------------------------------------------
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+_ENCODE = (
+    "a # / ? or @ in its user name or password has to be percent-encoded, as "
+    "urllib.parse.quote(password, safe='') does"
+)
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the URL is that of a cluster."""
+    return url.partition("://")[0].endswith("+cluster")
+
+
+def cluster_urls(url: str) -> list[str]:
+    """One URL for each node, all with the same password and options."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    scheme = parts.scheme.removesuffix("+cluster")
+    return [
+        parts._replace(scheme=scheme, netloc=f"{user}{at}{host}").geturl()
+        for host in hosts.split(",")
+    ]
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError if the URL can't be understood, without any part of it that may be secret."""
+    scheme, colon, _ = url.partition("://")
+    if not colon or scheme.lower() not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        found = f", not {scheme!r}" if colon and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
+        raise ValueError(f"a log in Redis has a URL that begins with one of {known}{found}")
+    wrong = _wrong_in(url)
+    # Not within an `except`: what was caught there would be kept with ours, and it quotes the URL.
+    if wrong:
+        raise ValueError(f"the URL of the log in Redis can't be understood: {wrong}")
+
+
+def _wrong_in(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{_ENCODE}, and so has a [ or ]"
+    beyond = url.partition("://")[2][len(parts.netloc) :]
+    if "#" in url or "@" in beyond.partition("?")[0] or "@" in parts.fragment:
+        return _ENCODE
+    if "@" in parts.query and "@" not in parts.netloc:
+        return _ENCODE
+    for each in cluster_urls(url) if is_cluster(url) else [url]:
+        try:
+            port = urlsplit(each).port
+        except ValueError:
+            port = -1
+        if port is not None and not 0 < port < 65_536:
+            return f"its port is not a number from 1 to 65535; or {_ENCODE}"
+        try:
+            pool: Any = ConnectionPool.from_url(each)
+            pool.make_connection()
+        except (TypeError, ValueError, RedisError, OSError) as error:
+            return _option_in(str(error), parts.query)
+    return ""
+
+
+def _option_in(text: str, query: str) -> str:
+    for option in parse_qs(query, keep_blank_values=True):
+        if option in text:
+            return f"it has an option that doesn't exist, or has a wrong value: {option}"
+    return "it has an option that doesn't exist, or has a wrong value"
