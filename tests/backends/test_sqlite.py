@@ -277,8 +277,8 @@ async def test_file_that_cannot_be_opened_in_time_is_told_as_lost(path: Path) ->
         await ears.until(lambda: ears.joins)
         tasks.cancel_scope.cancel()
 
-    (error,) = ears.losses
-    assert isinstance(error, LogUnavailable)
+    # On a busy machine another try may be too slow, too.
+    assert {type(error) for error in ears.losses} == {LogUnavailable}
 
 
 # --- What happens to a file -----------------------------------------------------------
