@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -15,7 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def is_of_the_program(record: logging.LogRecord) -> bool:
+    """Whether it's no remark of asyncio's debug mode on a step that took a tenth of a second."""
+    return not str(record.msg).startswith("Executing %s took")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # On a busy machine any step takes as long now and then. No test is about that.
+    logging.getLogger("asyncio").addFilter(is_of_the_program)
     if not config.getoption("--eager-tasks"):
         return
     # Only now: the environment of tests/dependents lacks what the unit tests need.

@@ -48,6 +48,8 @@ def run_program(program: str, folder: Path) -> None:
         timeout=60,
         check=False,
         cwd=folder,
+        # In asyncio's debug mode it would be told of steps that take long, on a busy machine.
+        env={**os.environ, "PYTHONASYNCIODEBUG": ""},
     )
     assert (done.returncode, done.stderr) == (0, "")
 
