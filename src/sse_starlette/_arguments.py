@@ -13,7 +13,7 @@ from inspect import (
 
 _GENERATORS = CO_GENERATOR | CO_ASYNC_GENERATOR
 
-__all__ = ["check_callable", "check_milliseconds", "check_seconds", "check_status"]
+__all__ = ["check_callable", "check_milliseconds", "check_seconds", "check_status", "check_type"]
 
 
 def check_seconds(name: str, value: object, advice: str = "") -> None:
@@ -56,6 +56,19 @@ def check_milliseconds(name: str, value: object) -> None:
     if not 0 <= least <= most:
         raise ValueError(
             f"{name} must be the least and the most of the milliseconds, got: {value!r}"
+        )
+
+
+def check_type(name: str, value: object, kind: type, example: str) -> None:
+    """
+    Make sure that `value` is a `kind`.
+
+    Raises:
+        TypeError: it isn't; the error shows the `example`.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} is {type(value).__name__}: give a {kind.__name__}, {name}={example}."
         )
 
 

@@ -73,7 +73,9 @@ def _instead_of(content: Any) -> str | None:
     if isinstance(content, _TEXT) or own_event(content) is not None:
         return "to send it as one event, put it into a list, EventSourceResponse([event])."
     if isawaitable(content):
-        name = getattr(content, "__name__", "it")
+        if not iscoroutine(content):
+            return "await it, and give what it returns, EventSourceResponse(await it)."
+        name = content.__name__
         return (
             f"await it, EventSourceResponse(await {name}(...)), or let {name} `yield` its events: an "
             "`async def` without `yield` is no generator."
@@ -110,7 +112,8 @@ def _instead_of_object(content: Any) -> str:
         return "enter it within a generator: `async with it as source: async for one in source: yield one`."
     if callable(content):
         function = getattr(content, "func", content)  # of a partial
-        call = f"{getattr(function, '__name__', 'it')}(...)"
+        name = getattr(function, "__name__", "")
+        call = f"{name if name.isidentifier() else 'it'}(...)"
         return f"call the generator function and pass what it returns, EventSourceResponse({call})."
     return "to send it as one event, put it into a list, EventSourceResponse([it])."
 

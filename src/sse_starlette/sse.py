@@ -21,7 +21,7 @@ import starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from ._arguments import check_callable, check_milliseconds, check_seconds, check_status
+from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source
 from ._doubts import warn_of_doubts
 from ._feed import Feed
@@ -193,6 +193,9 @@ class EventSourceResponse(StreamingResponse):
         """
         check_source(content)
         check_status(status_code)
+        check_type("join_events", join_events, bool, "True")
+        if media_type is not None:
+            check_type("media_type", media_type, str, '"text/event-stream"')
         check_seconds("shutdown_grace_period", shutdown_grace_period)
         if cleanup_timeout is not None:
             check_seconds("cleanup_timeout", cleanup_timeout)

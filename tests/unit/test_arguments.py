@@ -211,3 +211,21 @@ def test_other_pings_are_not_warned_of(ping: float, caplog: pytest.LogCaptureFix
     EventSourceResponse([], ping=ping)
 
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("media_type", 3, 'media_type is int: give a str, media_type="text/event-stream".'),
+        ("media_type", b"text/event-stream", "media_type is bytes: give a str"),
+        ("join_events", "no", "join_events is str: give a bool, join_events=True."),
+        ("join_events", None, "join_events is NoneType: give a bool"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(name: str, value: object, text: str) -> None:
+    options: dict[str, Any] = {name: value}
+
+    with pytest.raises(TypeError) as caught:
+        EventSourceResponse([], **options)
+
+    assert str(caught.value).startswith(text)

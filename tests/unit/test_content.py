@@ -144,6 +144,7 @@ def test_the_receiving_end_of_a_memory_stream_is_a_source() -> None:
         (sync_events, "function", "EventSourceResponse(sync_events(...))"),
         (partial(events, "a"), "partial", "EventSourceResponse(events(...))"),
         (no_events, "function", "EventSourceResponse(no_events(...))"),
+        (lambda: events("a"), "function", "EventSourceResponse(it(...))"),
         (io.StringIO("a").readline, "builtin_function_or_method", "readline(...)"),
         (Asynchronous, "the class Asynchronous", "EventSourceResponse(Asynchronous(...))"),
         ("text", "str", "EventSourceResponse([event])"),
@@ -215,7 +216,9 @@ def test_a_coroutine_is_refused_and_nothing_else_is_said_of_it() -> None:
 def test_a_future_is_refused_though_python_can_iterate_it() -> None:
     loop = asyncio.new_event_loop()
     try:
-        with pytest.raises(TypeError, match="got Future: await it"):
+        with pytest.raises(
+            TypeError, match=r"got Future: await it, .*EventSourceResponse\(await it\)"
+        ):
             check_source(loop.create_future())
     finally:
         loop.close()
