@@ -572,7 +572,7 @@ async def test_cluster_that_is_down_is_unavailable(node: RedisServer) -> None:
 
 @pytest.mark.anyio
 async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
-    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port}", timeout=1)
+    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port}", timeout=60)
 
     async with opened(log), listening(log, "a") as ears:
         node.stop()
