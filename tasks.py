@@ -477,7 +477,7 @@ def unit_rows(environment: Environment) -> dict[str, Callable[[], None]]:
             environment,
             *usual,
             "--eager-tasks",
-            "--maxfail=5",
+            "--max-worker-restart=2",
             "-o",
             "faulthandler_timeout=60",
         )
