@@ -13,6 +13,7 @@ from .errors import (
 )
 from .event import JSONServerSentEvent, ServerSentEvent
 from .hub import Hub
+from .publisher import Publisher
 from .sse import EventSourceResponse, SendTimeoutError
 from .subscription import Gap, Subscription
 
@@ -26,6 +27,7 @@ __all__ = [
     "LogRefused",
     "LogUnavailable",
     "PublishQueueFull",
+    "Publisher",
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",

@@ -208,6 +208,16 @@ class Follower:
         self._backend.after_fork()
 
     @property
+    def backend(self) -> Backend:
+        """The log."""
+        return self._backend
+
+    @property
+    def publish_wait(self) -> float:
+        """Seconds for which publishing is tried again, where nothing else is said."""
+        return self._publish_wait
+
+    @property
     def reason(self) -> str:
         """What is wrong with the log, as far as is known; empty: nothing."""
         if self._loop is None:

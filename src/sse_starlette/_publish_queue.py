@@ -128,7 +128,7 @@ class Writer:
 class _Queue:
     """What waits for one channel."""
 
-    __slots__ = ("batch", "error", "jobs", "resumes", "size", "wake")
+    __slots__ = ("batch", "error", "fails_since", "jobs", "resumes", "size", "wake")
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
@@ -136,9 +136,15 @@ class _Queue:
         """What is being tried."""
         self.error: LogUnavailable | None = None
         """What the last attempt has failed with."""
+        self.fails_since = 0.0
+        """When it began to."""
         self.resumes = 0.0
         """When the next attempt is due."""
         self.wake = anyio.Event()
+
+    def over(self, job: Job) -> float:
+        """When the time of `job` is over: to wait for one's turn while nothing fails is no attempt."""
+        return max(job.until, self.fails_since + job.wait)
 
 
 class PublishQueues:
@@ -308,7 +314,7 @@ class PublishQueues:
     async def _pause(self, queue: _Queue, seconds: float) -> None:
         with self._lock:
             queue.wake = anyio.Event()
-            soonest = min((job.until for job in queue.jobs), default=0.0)
+            soonest = min((queue.over(job) for job in queue.jobs), default=0.0)
             queue.resumes = min(time.monotonic() + seconds, soonest)
         while (left := queue.resumes - time.monotonic()) > 0:
             with anyio.move_on_after(left):
@@ -337,7 +343,7 @@ class PublishQueues:
         if queue.error is None:
             return []
         now = time.monotonic()
-        over = [job for job in queue.jobs if job.until <= now or job.given_up]
+        over = [job for job in queue.jobs if queue.over(job) <= now or job.given_up]
         if over:
             gone = set(map(id, over))
             queue.jobs = deque(job for job in queue.jobs if id(job) not in gone)
@@ -357,6 +363,7 @@ class PublishQueues:
             )
         except Exception as error:
             outcomes = [error] * len(batch)
+        failed_before = queue.error is not None
         queue.error = None
         now = time.monotonic()
         left: list[Job] = []
@@ -366,7 +373,9 @@ class PublishQueues:
                 continue
             if isinstance(outcome, LogUnavailable) and not isinstance(outcome, LogRefused):
                 queue.error = outcome
-                if self._running and not job.given_up and job.until > now:
+                if not failed_before:
+                    queue.fails_since, failed_before = now, True
+                if self._running and not job.given_up and queue.over(job) > now:
                     left.append(job)
                     continue
             elif not isinstance(outcome, ChannelClosed):
@@ -382,8 +391,9 @@ class PublishQueues:
         done = anyio.Event()
         job.outcome.add_done_callback(lambda _: done.set())
         try:
-            with anyio.move_on_after(job.until - time.monotonic()):
-                await done.wait()
+            if queue.error is not None:
+                with anyio.move_on_after(job.until - time.monotonic()):
+                    await done.wait()
             if not done.is_set() and not job.started and queue.error is not None:
                 # The log fails, and somebody else's attempt is under way: this one was never sent.
                 job.given_up = True

@@ -20,8 +20,9 @@ from ._follower import Follower
 from ._fork import tell_child
 from ._json import check_serializer
 from ._lock import Lock
-from .backends.base import DEFAULT_EXPIRE, Backend
+from .backends.base import DEFAULT_EXPIRE, Backend, Limits
 from .channel import Channel, ChannelStats
+from .publisher import Publisher
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -268,6 +269,35 @@ class Hub:
                 f"subscribe needs different channels, at least one, got: {[one.name for one in found]}"
             )
         return Subscription(found, request, filter, on_gap, snapshot, replay)
+
+    def publisher(self) -> Publisher:
+        """
+        Return a way to publish from code without an event loop: Celery, Django, cron, scripts.
+
+        It needs no lifespan. Keys, limits and what clients get are as with `Channel.publish`; the limits
+        are those given to `hub.channel` in this process, or by anybody else.
+
+        Raises:
+            RuntimeError: the hub has no log, so nobody outside of its process hears of anything.
+        """
+        follower = self._follower
+        if follower is None:
+            raise RuntimeError(
+                "a hub in memory has its clients in its own process, so there's nobody to publish to "
+                "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
+                "another thread of this process use channel.publish_threadsafe(…)."
+            )
+
+        def limits_of(name: str) -> Limits:
+            channel = self._channels.get(name)
+            return Limits(expire=follower.expire) if channel is None else channel.limits
+
+        return Publisher(
+            follower.backend,
+            limits_of=limits_of,
+            publish_wait=follower.publish_wait,
+            serializer=self._serializer,
+        )
 
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""

@@ -117,6 +117,16 @@ class Listener(Protocol):
         """Nothing is heard until `joined` comes again for each channel that is watched."""
 
 
+class BlockingAppender(Protocol):
+    """A way to append without an event loop; any thread may use it."""
+
+    def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
+        """Do what `Backend.append` does, and block meanwhile."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
 class Backend(ABC):
     """
     A log of many channels, reached from one process.
@@ -228,6 +238,10 @@ class Backend(ABC):
     @abstractmethod
     async def check(self) -> None:
         """Return if all that is done with the log can be done now."""
+
+    def blocking(self) -> BlockingAppender:
+        """Return a way to append without an event loop; `open` need not be entered."""
+        raise TypeError(f"{type(self).__name__} can't be published to without an event loop")
 
     def after_fork(self) -> None:  # noqa: B027  (most have nothing of the kind)
         """

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -41,6 +42,7 @@ from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import is_on_asyncio
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
 
+from ._redis_appender import RedisAppender
 from ._redis_faults import (
     FAILURES,
     Secrets,
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
-    from .base import Limits, Listener
+    from .base import BlockingAppender, Limits, Listener
 
 __all__ = ["RedisLog"]
 
@@ -91,6 +93,8 @@ _MOST_HEARD_AT_A_STRETCH = 64
 _REQUESTS_TOGETHER = 64
 _BYTES_TOGETHER = 1024 * 1024
 _WARNED_EVERY_SECONDS = 60.0
+_LOOKS = 8
+"""In how many parts the time for an answer is counted."""
 # A client of the user's own may decode what it reads; bodies are bytes.
 RAW: dict[str, Any] = {NEVER_DECODE: True}
 
@@ -349,6 +353,22 @@ class RedisLog(Backend):
     async def check(self) -> None:
         await self._run(CHECK, self._names.probe())
 
+    def blocking(self) -> BlockingAppender:
+        """
+        Return a way to append without an event loop.
+
+        Raises:
+            TypeError: the log was made with a client of `redis.asyncio`.
+        """
+        if not self._url:
+            raise TypeError(
+                "a client of redis.asyncio can't be used without an event loop: give the hub whose "
+                "publisher this is the URL of the server."
+            )
+        return RedisAppender(
+            self._url, self._names, self._explain, self._tag, self._warn, timeout=self._timeout
+        )
+
     def after_fork(self) -> None:
         leave_to_parent(self._client, self._line)
         if self._client is not None and self._given is not None:
@@ -385,10 +405,9 @@ class RedisLog(Backend):
     async def _asking(self, channel: str | None = None) -> AsyncIterator[_Client]:
         """Have a turn; what goes wrong in it is told as what it means."""
         try:
-            async with self._turns:
-                # The clock of an answer begins when it's our turn to ask.
-                async with asyncio.timeout(self._timeout):
-                    yield self._opened()
+            # The clock of an answer begins when it's our turn to ask.
+            async with self._turns, _answer_within(self._timeout):
+                yield self._opened()
         except LogUnavailable:
             raise
         except Exception as error:
@@ -430,7 +449,7 @@ class RedisLog(Backend):
             size += taken[-1].size
         failed: Exception = RedisConnectionError("the attempt was given up")
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _answer_within(self._timeout):
                 answers = await self._send(self._opened(), taken, "EVALSHA", APPEND.sha)
                 unknown = [
                     number
@@ -511,7 +530,7 @@ class RedisLog(Backend):
 
     def _warn(self, channel: str, error: Exception) -> None:
         """Say once a minute that something was added, but not all that belongs to it was done."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if now - self._warned_at < _WARNED_EVERY_SECONDS:
             return
         self._warned_at = now
@@ -573,6 +592,34 @@ class RedisLog(Backend):
             raise
         made: AbstractConnection = connection
         return made
+
+
+@asynccontextmanager
+async def _answer_within(seconds: float) -> AsyncIterator[None]:
+    """
+    Raise TimeoutError if the block takes longer.
+
+    A part of the time counts anew if the loop was late to look: while a burst of other tasks keeps it busy,
+    nobody can tell whether the server has answered.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as deadline:
+        timers: list[asyncio.TimerHandle] = []
+
+        def look(due: float, left: int) -> None:
+            late = loop.time() - due > seconds / _LOOKS
+            if late or left:
+                again = loop.time() + seconds / _LOOKS
+                timers[0] = loop.call_at(again, look, again, left if late else left - 1)
+            else:
+                deadline.reschedule(loop.time())
+
+        first = loop.time() + seconds / _LOOKS
+        timers.append(loop.call_at(first, look, first, _LOOKS - 2))
+        try:
+            yield
+        finally:
+            timers[0].cancel()
 
 
 class NotOpenError(RuntimeError):

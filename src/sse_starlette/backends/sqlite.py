@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from sse_starlette._loop import Loop
 
-    from .base import Listener
+    from .base import BlockingAppender, Listener
 
 __all__ = ["SQLiteLog"]
 
@@ -346,6 +346,10 @@ class SQLiteLog(Backend):
     async def check(self) -> None:
         await self._use(_check)
 
+    def blocking(self) -> BlockingAppender:
+        """Return a way to append without an event loop."""
+        return _BlockingAppender(_File(self._path, self._synchronous), self._timeout)
+
     def after_fork(self) -> None:
         # A connection that is closed here takes the locks of the file along.
         leave_to_parent(self._file, self._follower)
@@ -409,7 +413,7 @@ class SQLiteLog(Backend):
                     request = self._waiting.popleft()
                     if not request.given_up:
                         taken.append(request)
-                        outcomes.append(self._append_one(connection, request, now))
+                        outcomes.append(_append_one(connection, request, now, self._require_open()))
                         count += len(request.entries)
                 _sweep(connection, now, most=2 * count + 2)
         except BaseException:
@@ -420,20 +424,62 @@ class SQLiteLog(Backend):
         if self._follower is not None:
             self._follower.stir()
 
-    def _append_one(
-        self, connection: sqlite3.Connection, request: _Append, now: float
-    ) -> list[Position | Exception] | Exception:
-        """Add what is of one channel, or none of it: others must not suffer from what is wrong there."""
-        connection.execute("SAVEPOINT sse_one")
-        try:
-            outcome = _append(connection, request, now)
-        except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError) as error:
-            connection.execute("ROLLBACK TO sse_one")
-            return self._require_open().explained(error, request.channel)
-        finally:
-            if connection.in_transaction:
-                connection.execute("RELEASE sse_one")
+
+def _append_one(
+    connection: sqlite3.Connection, request: _Append, now: float, file: _File
+) -> list[Position | Exception] | Exception:
+    """Add what is of one channel, or none of it: others must not suffer from what is wrong there."""
+    connection.execute("SAVEPOINT sse_one")
+    try:
+        outcome = _append(connection, request, now)
+    except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError) as error:
+        connection.execute("ROLLBACK TO sse_one")
+        return file.explained(error, request.channel)
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE sse_one")
+    return outcome
+
+
+class _BlockingAppender:
+    """A connection of its own, which one thread uses at a time."""
+
+    def __init__(self, file: _File, timeout: float) -> None:
+        self._file = file
+        self._timeout = timeout
+        self._lock = threading.Lock()
+
+    def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
+        request = _Append(channel, [entry], limits)
+        deadline = time.monotonic() + self._timeout
+        pause = 0.001
+        while True:
+            try:
+                with self._lock:
+                    outcomes = self._file.use(partial(self._write, request))
+                break
+            except _FAILURES as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self._file.explained(error, channel) from error
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (no secret)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        outcome = outcomes if isinstance(outcomes, Exception) else outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
         return outcome
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def _write(
+        self, request: _Append, connection: sqlite3.Connection
+    ) -> list[Position | Exception] | Exception:
+        with _transaction(connection, "IMMEDIATE"):
+            now = time.time()
+            outcomes = _append_one(connection, request, now, self._file)
+            _sweep(connection, now, most=4)
+            return outcomes
 
 
 # --- The file -------------------------------------------------------------------------

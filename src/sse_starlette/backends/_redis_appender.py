@@ -1,0 +1,86 @@
+"""Appends to a log in Redis without an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
+
+from sse_starlette._cursor import new_epoch
+from sse_starlette.errors import LogUnavailable
+
+from ._redis_faults import cluster_urls, is_cluster
+from ._redis_scripts import APPEND, Names, answer_to, append_asked, positions_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .base import Limits, NewEntry, Position
+
+
+class RedisAppender:
+    """A client of redis-py, which any thread may use."""
+
+    def __init__(
+        self,
+        url: str,
+        names: Names,
+        explain: Callable[[Exception, str | None], LogUnavailable],
+        tag: Callable[[], bytes],
+        warn: Callable[[str, Exception], None],
+        *,
+        timeout: float,
+    ) -> None:
+        """Connect to nothing yet."""
+        self._names = names
+        self._explain = explain
+        self._tag = tag
+        self._warn = warn
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "retry": Retry(NoBackoff(), 1),
+        }
+        self._client: Any
+        if is_cluster(url):
+            first, *others = cluster_urls(url)
+            places = [urlsplit(each) for each in others]
+            cluster_node: Any = ClusterNode
+            nodes = [cluster_node(str(each.hostname), each.port or 6379) for each in places]
+            options |= {"startup_nodes": nodes} if nodes else {}
+            self._client = RedisCluster.from_url(first, **options)
+        else:
+            self._client = Redis.from_url(url, **options)
+
+    def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
+        keys, arguments = append_asked(self._names, channel, [entry], limits, new_epoch())
+        tag = self._tag()
+        asked = (len(keys), *keys, tag, *arguments)
+        raw: dict[str, Any] = {NEVER_DECODE: True}
+        try:
+            try:
+                answer = self._client.execute_command("EVALSHA", APPEND.sha, *asked, **raw)
+            except NoScriptError:
+                answer = self._client.execute_command("EVAL", APPEND.text, *asked, **raw)
+            results, warning = answer_to(tag, answer, 2)
+            (found,) = positions_in(channel, results, 1)
+        except Exception as error:
+            told = self._explain(error, channel)
+            raise told from told.__cause__
+        if warning:
+            self._warn(channel, ResponseError(warning.decode("utf-8", "replace")))
+        if isinstance(found, str):
+            raise self._explain(ResponseError(found), channel)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self._client.close()
