@@ -42,7 +42,8 @@ def in_child(call):
 def run_program(program: str, folder: Path) -> None:
     """Run it in a process of its own: this one has threads of others."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_CHILD + program],
+        # Since 3.12 Python warns of any fork of a process with threads.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", IN_CHILD + program],
         capture_output=True,
         text=True,
         timeout=60,

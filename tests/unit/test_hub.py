@@ -699,7 +699,7 @@ class Redis:
     ("log", "said"),
     [
         (Redis(), r"a redis\.asyncio\.client\.Redis: .*Hub\(RedisLog\(client\)\)"),
-        (Path("events.db"), r"a pathlib\.\w+: for a file, write"),
+        (Path("events.db"), r"a pathlib[\w.]+: for a file, write"),
         (5, r"a builtins\.int: Hub\(log\) takes a URL, a Backend or nothing"),
         (b"redis://u:secret@host", "a builtins.bytes"),
     ],
