@@ -1,6 +1,7 @@
 """Server-sent events for Starlette, FastAPI and any ASGI server."""
 
 from ._shutdown import drain
+from ._threads import sync_source_limiter
 from ._version import __version__
 from .channel import Channel, last_event_id
 from .errors import (
@@ -36,4 +37,5 @@ __all__ = [
     "__version__",
     "drain",
     "last_event_id",
+    "sync_source_limiter",
 ]

@@ -43,6 +43,14 @@ class Feed(ABC):
     has_work: bool = True
     """Whether `run` is needed at all. What has none must be done when `stop` returns."""
 
+    unfinished: bool = False
+    """Whether what `take` gave last ends within an event: a ping would become a part of it."""
+
+    @property
+    def thread(self) -> str | None:
+        """The name of the thread that does what can't be interrupted now; None: nothing is such."""
+        return None
+
     def is_over(self) -> bool:
         """Whether there's nothing to send and never will be; asked before the feed is opened."""
         return False
@@ -66,6 +74,13 @@ class Feed(ABC):
     @abstractmethod
     def sent(self) -> None:
         """What `take` gave last has been sent."""
+
+    def let_go(self) -> None:  # noqa: B027  (most feeds have nothing of the kind)
+        """Don't wait any longer for what can't be interrupted, so that `run` may return."""
+
+    def finish_event(self) -> bytes:
+        """Return what has to come before something that isn't the feed's; empty unless `unfinished`."""
+        return b""
 
     def ping(self) -> bytes:
         """Whatever should go out together with a ping."""

@@ -96,7 +96,11 @@ class Cut(Protocol):
         """End the stretch; swallow the cancellation that was meant for it."""
 
     def cancel(self) -> None:
-        """Cut the stretch off where it waits. Too late does nothing; too early, as the loop has it."""
+        """
+        Cut the stretch off where it waits.
+
+        Before it begins, it is cut off where it first waits; behind its end this does nothing.
+        """
 
 
 class Reins(Protocol):
@@ -144,6 +148,11 @@ class Loop(Protocol):
 
     def reins(self, cleanup_seconds: float | None, /) -> Reins:
         """New reins for one source, which has so many seconds for its cleanup; None: any number."""
+
+    def run_noting_first_wait(
+        self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None], /
+    ) -> Awaitable[None]:
+        """Await `coroutine`; call `note` once, when it first waits, or has ended without."""
 
     def soon(self, call: Callable[[], object], /) -> object:
         """Have the loop call `call` after all that is ready to run now, unless it's over by then."""

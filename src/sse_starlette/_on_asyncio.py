@@ -66,6 +66,30 @@ class AsyncioLoop:
     def reins(self, cleanup_seconds: float | None) -> AsyncioReins:
         return AsyncioReins(self._loop, cleanup_seconds)
 
+    @types.coroutine
+    def run_noting_first_wait(
+        self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None]
+    ) -> Generator[Any, Any, None]:
+        try:
+            try:
+                waits_for = coroutine.send(None)
+            finally:
+                note()
+            while True:
+                try:
+                    yield waits_for
+                except GeneratorExit:
+                    coroutine.close()  # The task is thrown away, and perhaps it has been already.
+                    raise
+                except BaseException as exc:  # It's for the coroutine: thrown there.
+                    waits_for = coroutine.throw(exc)
+                else:
+                    break
+        except StopIteration:
+            return
+        # A task of asyncio sends nothing but None, which is how `yield from` goes on, too.
+        yield from coroutine.__await__()
+
     def is_current(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop
@@ -381,26 +405,40 @@ class AsyncioTasks:
 class AsyncioCut:
     """A stretch of one task that another may cut off; it goes on behind it."""
 
-    __slots__ = ("_before", "_called", "_task")
+    __slots__ = ("_before", "_called", "_left", "_task")
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
         self._called = False
+        self._left = False
         self._before = 0
 
     def cancel(self) -> None:
-        task = self._task
-        if task is not None and not self._called and not task.get_loop().is_closed():
-            self._called = True
-            task.cancel()
+        if not self._called and not self._left:
+            task = self._task
+            if task is None:
+                self._called = True
+            elif not task.get_loop().is_closed():
+                self._called = True
+                task.cancel()
 
     def __enter__(self) -> None:
         self._task = task = current_task()
         if task is not None:
             self._before = task.cancelling()
+            if self._called:
+                # As with a scope of anyio, where it first waits. Not at once: a stretch that doesn't
+                # wait would leave that to what comes behind it.
+                self._called = False
+                task.get_loop().call_soon(self.cancel)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is GeneratorExit:
+            # Thrown away with its task, which is held on to here: if it went now, it would close what is
+            # being closed.
+            return False
         task, self._task = self._task, None
+        self._left = True
         if task is None or not self._called:
             return False
         # As `asyncio.timeout` does: if somebody else has cancelled too, it's theirs.
@@ -466,6 +504,10 @@ class AsyncioReins:
                 try:
                     outcome = yield wait
                     resume = source.send
+                except GeneratorExit:
+                    # The task is thrown away, and perhaps the source has been already.
+                    source.close()
+                    raise
                 except BaseException as exc:  # It's for the source: thrown there.
                     resume, outcome = source.throw, exc
                 self._waits = False

@@ -62,6 +62,28 @@ class TrioLoop:
     def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
         self.soon(call)
 
+    @types.coroutine
+    def run_noting_first_wait(
+        self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None]
+    ) -> Generator[Any, Any, None]:
+        try:
+            try:
+                wait = coroutine.send(None)
+            finally:
+                note()
+            while True:
+                try:
+                    outcome = yield wait
+                except GeneratorExit:
+                    coroutine.close()  # Thrown away, perhaps before.
+                    raise
+                except BaseException as exc:  # It's for the coroutine: thrown there.
+                    wait = coroutine.throw(exc)
+                else:
+                    wait = coroutine.send(outcome)
+        except StopIteration:
+            return
+
     def is_current(self) -> bool:
         # Not worth asking: the next step, a knock, is what trio has for itself too.
         return False

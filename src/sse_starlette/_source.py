@@ -8,20 +8,19 @@ first, and loses it by being slow (`SourceFeed._judge`).
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from inspect import isawaitable
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import anyio.lowlevel
-import anyio.to_thread
 
+from ._boundary import EventBoundary
 from ._feed import JOINED_BYTES, Feed
+from ._threads import ThreadedIterator
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from ._loop import Loop
 
@@ -43,10 +42,8 @@ _MOST_CAUTION = 4096
 _FORGIVEN_AFTER = 8192
 """Quick events after which a slow stretch counts as the machine's, not the source's."""
 
-_SYNC_STEPS = 40
-"""Worker threads of one event loop that may be inside sync iterables at once, whoever else needs threads."""
 
-_sync_steps = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("sse_starlette_sync_steps")
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class SourceFeed(Feed):
@@ -61,6 +58,7 @@ class SourceFeed(Feed):
         encode: Callable[[object], bytes],
         loop: Loop,
         *,
+        sep: str,
         cleanup_timeout: float | None,
         joins: bool,
     ) -> None:
@@ -71,6 +69,7 @@ class SourceFeed(Feed):
             content: an async iterable, or an iterable whose steps run in a worker thread.
             encode: makes a frame of what `content` yields; what it raises ends the feed.
             loop: the loop that `run` will run on.
+            sep: what ends a line that a source has left open.
             cleanup_timeout: seconds that the source has for its cleanup; None: no bound.
             joins: whether frames may be held back for each other at all.
         """
@@ -81,6 +80,10 @@ class SourceFeed(Feed):
         self._wake: Callable[[], None] = _wake_nobody
         self._writer_told = False
         self._room = loop.wake_up()
+        self._sep = sep
+        self._boundary: EventBoundary | None = None
+        self._told_of_bytes = False
+        self._in_threads: ThreadedIterator | None = None
 
         self._cleanup_timeout = cleanup_timeout
         self._stopping = False
@@ -125,14 +128,37 @@ class SourceFeed(Feed):
         if self._blocked and not self._frames:
             self._room.set()
 
+    @property
+    def thread(self) -> str | None:
+        return None if self._in_threads is None else self._in_threads.stepping_in
+
+    def let_go(self) -> None:
+        if self._in_threads is not None and self.thread is not None:
+            logger.warning(
+                "%r is still at a step in thread %r, which can't be interrupted; it's closed when it "
+                "comes back",
+                self._content,
+                self.thread,
+            )
+            self._in_threads.let_go()
+
+    def finish_event(self) -> bytes:
+        if self._boundary is None or not self.unfinished:
+            return b""
+        self.unfinished = False
+        self._tell_of_bytes()
+        return self._boundary.finish(self._sep)
+
     async def run(self) -> None:
         try:
             await self._reins.lead(self._drive(), self)
             if self._reins.cut_short:
+                where = self.thread
                 logger.warning(
-                    "cleanup of %r was cut short after %s s (cleanup_timeout)",
+                    "cleanup of %r was cut short after %s s (cleanup_timeout)%s",
                     self._content,
                     self._cleanup_timeout,
+                    "" if where is None else f"; a step of it goes on in thread {where!r}",
                 )
         finally:
             self.ended = True
@@ -146,6 +172,8 @@ class SourceFeed(Feed):
         try:
             if not self._stopping:
                 iterator = _iterate(self._content, self._loop)
+                if isinstance(iterator, ThreadedIterator):
+                    self._in_threads = iterator
                 await self._pump(iterator, cancelled)
         except GeneratorExit:
             thrown_away = True
@@ -177,8 +205,12 @@ class SourceFeed(Feed):
             try:
                 value = await step
             except StopAsyncIteration:
+                if self.unfinished:
+                    self._tell_of_bytes()
                 return
             frame = encode(value)
+            if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
+                frame = self._bounded(value, frame)
             size = size + len(frame) if frames else len(frame)
             frames.append(frame)
             held = len(frames)
@@ -213,6 +245,28 @@ class SourceFeed(Feed):
                         step = throw(exc)
                         continue
             step = step_on()
+
+    def _bounded(self, value: object, frame: bytes) -> bytes:
+        """Return `frame` with what must come before it, and take note of where it ends."""
+        boundary = self._boundary
+        if boundary is None:
+            boundary = self._boundary = EventBoundary()
+        if isinstance(value, _BYTES):
+            boundary.follow(frame)
+        else:
+            frame = self.finish_event() + frame
+        self.unfinished = boundary.unfinished
+        return frame
+
+    def _tell_of_bytes(self) -> None:
+        if not self._told_of_bytes:
+            self._told_of_bytes = True
+            logger.warning(
+                "%r has yielded bytes that don't end with a blank line, and then something else, or "
+                "nothing: bytes are sent as they are. End an event with a blank line, as in "
+                r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
+                self._content,
+            )
 
     def _tell_writer(self) -> None:
         # Where the loop can do that, this sends the frames.
@@ -267,12 +321,17 @@ class SourceFeed(Feed):
     async def _close(self, iterator: object | None, cancelled: type[BaseException]) -> None:
         content = self._content
         if iterator is None and not isinstance(content, AsyncIterable):
-            iterator = _InThread(cast("Iterable[object]", content), self._loop)
+            iterator = ThreadedIterator(cast("Iterable[object]", content), self._loop)
         for resource in (iterator, content if content is not iterator else None):
             close = getattr(resource, "aclose", None)
+            if close is None and not isinstance(iterator, ThreadedIterator):
+                # Streams of HTTP clients have `close` alone, async or not.
+                close = getattr(resource, "close", None)
             if close is not None:
                 try:
-                    await close()
+                    outcome = close()
+                    if isawaitable(outcome):
+                        await outcome
                 except BaseException as exc:  # What is not ours is raised again.
                     self._log(_error_in(exc, cancelled))
 
@@ -301,7 +360,7 @@ def _iterate(content: object, loop: Loop) -> AsyncIterator[object]:
     if isinstance(content, Iterable) and not isinstance(
         content, (str, bytes, bytearray, memoryview, Mapping)
     ):
-        return _InThread(content, loop)
+        return ThreadedIterator(content, loop)
     raise TypeError(
         f"EventSourceResponse needs an async or sync iterable of events, got {type(content).__name__}"
         + _advice(content)
@@ -322,81 +381,3 @@ async def _each(items: Iterable[object]) -> AsyncIterator[object]:
     # What is in memory already can't block, so it needs no worker thread.
     for item in items:
         yield item
-
-
-class _InThread(AsyncIterator[object]):
-    """Iterates a sync iterable, each step in a worker thread that other threads' users don't miss."""
-
-    _END = object()
-
-    def __init__(self, iterable: Iterable[object], loop: Loop) -> None:
-        self._iterable = iterable
-        self._iterator: Iterator[object] | None = None
-        self._loop = loop
-        # One for all steps and the close, so that a context variable can be set in one step and reset
-        # in another.
-        self._context = contextvars.copy_context()
-        self._closed = anyio.Event()
-        self._mutex = threading.Lock()
-        self._stepping = False
-        self._closing = False
-
-    async def __anext__(self) -> object:
-        try:
-            limiter = _sync_steps.get()
-        except LookupError:
-            limiter = anyio.CapacityLimiter(_SYNC_STEPS)
-            _sync_steps.set(limiter)
-        value = await anyio.to_thread.run_sync(
-            self._context.run, self._step, abandon_on_cancel=True, limiter=limiter
-        )
-        if value is self._END:
-            raise StopAsyncIteration
-        return value
-
-    async def aclose(self) -> None:
-        # A thread can't be interrupted: a step that is under way is waited for, and the worker closes
-        # the iterator when it comes back, be it after we've stopped waiting (cleanup_timeout).
-        with self._mutex:
-            self._closing = True
-            stepping = self._stepping
-        if stepping:
-            await self._closed.wait()
-        elif any(hasattr(owned, "close") for owned in self._owned()):
-            await anyio.to_thread.run_sync(self._context.run, self._close)
-
-    def _step(self) -> object:
-        with self._mutex:
-            if self._closing:
-                return self._END
-            self._stepping = True
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._iterable)
-            return next(self._iterator, self._END)
-        finally:
-            with self._mutex:
-                self._stepping = False
-                closing = self._closing
-            if closing:
-                self._close()
-
-    def _owned(self) -> tuple[object, ...]:
-        if self._iterator is None or self._iterator is self._iterable:
-            return (self._iterable,)
-        return (self._iterator, self._iterable)
-
-    def _close(self) -> None:
-        try:
-            for owned in self._owned():
-                close = getattr(owned, "close", None)
-                if close is not None:
-                    try:
-                        close()
-                    except Exception:
-                        logger.exception("error in the cleanup of %r", self._iterable)
-        finally:
-            try:
-                self._loop.knock(self._closed.set)
-            except RuntimeError:
-                pass  # The loop is gone, and with it whoever waited.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 import anyio.lowlevel
 
+from ._receive import until_disconnect
 from ._shutdown import stream_begins, stream_ended
 from .errors import SendTimeoutError
 
@@ -44,7 +45,9 @@ Why a stream ended:
 """
 
 _LAST_CHUNK_SECONDS = 1.0
-"""How long a cancelled response tries to complete its body."""
+"""How long a response that is to end waits for a client that doesn't take what is being sent."""
+_CANCELLED_SECONDS = 0.3
+"""The same for a response that was cancelled: whoever cancels waits for it."""
 
 
 class Stream:
@@ -57,7 +60,11 @@ class Stream:
         "_begun",
         "_being",
         "_beside",
+        "_beside_begun",
+        "_beside_runs",
+        "_body_is_due",
         "_called",
+        "_cleanup_timeout",
         "_completed",
         "_drain_alarm",
         "_draining",
@@ -71,12 +78,17 @@ class Stream:
         "_feed_stopped",
         "_finished",
         "_first_event_timeout",
+        "_gone",
         "_grace",
+        "_handling",
+        "_last_frame",
+        "_listens",
         "_on_draining",
         "_over",
         "_ping_due",
         "_ping_frame",
         "_ping_interval",
+        "_producing",
         "_receive",
         "_send",
         "_send_timeout",
@@ -91,6 +103,7 @@ class Stream:
         "_timed_out",
         "_timeout_alarm",
         "_timeout_set",
+        "_to_begin",
         "_wake",
         "_watching",
         "_writing",
@@ -118,6 +131,8 @@ class Stream:
         on_draining: Callable[[], None],
         grace: float,
         farewell_frame: Callable[[], bytes],
+        cleanup_timeout: float | None,
+        body_is_due: bool,
     ) -> None:
         """
         Put a stream together; nothing happens before `run`.
@@ -139,6 +154,9 @@ class Stream:
             on_draining: called when the stream is asked to end by itself.
             grace: seconds it then has for that, unless the request names others.
             farewell_frame: makes the last frame of a stream that was ended so; it may be empty.
+            cleanup_timeout: seconds that `error_frame` has, and `beside` once it's cancelled; None: any
+                time. The feed's time is the feed's affair.
+            body_is_due: whether the feed or `beside` may want to read the request's body.
         """
         self.feed = feed
         self.reason: CloseReason | None = None
@@ -161,6 +179,8 @@ class Stream:
         self._on_draining = on_draining
         self._grace = grace
         self._farewell_frame = farewell_frame
+        self._cleanup_timeout = cleanup_timeout
+        self._body_is_due = body_is_due
 
         self._wake = loop.standby()
         self._standing_by = False
@@ -169,11 +189,19 @@ class Stream:
         # The task that called `run` waits for the client to leave; a task of its own writes. Not the
         # other way round: each wake-up would go through all that an application is wrapped in.
         self._watching = loop.cut()
+        self._listens = False
+        self._gone = False
         self._finished = loop.wake_up()
         self._being = loop.cut()
         self._writing = loop.cut()
+        self._producing = loop.cut()
         self._alarm: Alarm | None = None
         self._failure: Exception | None = None
+        self._handling = False
+        self._last_frame = b""
+        self._to_begin = 0
+        self._beside_runs = False
+        self._beside_begun = False
         self._feed_error_seen = False
         self._feed_running = False
         self._feed_begun = False
@@ -227,7 +255,7 @@ class Stream:
             return
         self.reason = reason
         self._failure = failure
-        self.feed.stop()
+        self._stop_sources()
         self._wake.set()
 
     def _begin_draining(self) -> None:
@@ -254,9 +282,13 @@ class Stream:
                 self._finish_draining()
             else:
                 self._begin_draining()
-        elif self._sending:
-            # The server waits, and the client doesn't take what is being sent.
-            self._writing.cancel()
+        elif not self._over:
+            # The server waits. What is being sent has its second, whenever it began.
+            left = self._sending_since + _LAST_CHUNK_SECONDS - self.loop.time()
+            if self._sending and left <= 0:
+                self._writing.cancel()
+            else:
+                self._ring_in(left if self._sending else _LAST_CHUNK_SECONDS)
 
     async def run(self, *, head: bool = False) -> None:
         """
@@ -269,11 +301,17 @@ class Stream:
             Exception: what the feed, `send` or `beside` raised, as it was raised.
         """
         self.feed.open(self._go_on)
+        self._listens = head
         async with self._tasks:
             self._tasks.start_soon(partial(self._write_and_close, head=head))
             try:
                 with self._watching:
-                    await self._watch_for_disconnect()
+                    # A source may want to read the request, and comes first.
+                    while not self._listens and not self._over:
+                        await self._finished
+                    # It may be over before it could be told, with an eager task factory.
+                    if not self._over:
+                        await self._watch_for_disconnect()
                 while not self._over:
                     await self._finished
             except GeneratorExit:
@@ -292,12 +330,11 @@ class Stream:
         if not self._begun:
             # Its task begins in the next turn, unless it was cancelled before that, as by the end of
             # `asyncio.run`. Then the rest is done here.
-            await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
-            if not self._begun:
-                self.end("cancelled")
-                await self._write_and_close(head=head)
-            self._being.cancel()
+            await _let_tasks_begin()
+        if not self._begun:
+            self.end("cancelled")
+            await self._write_and_close(head=head)
+        self._being.cancel()
         while not self._over:
             await self._finished
 
@@ -314,10 +351,12 @@ class Stream:
                 self.end("cancelled")
                 with anyio.CancelScope(shield=True):
                     try:
-                        await self._stop_feed()
+                        await self._stop_feed(unless_in_thread=True)
+                        await self._error_is_handled()
                     finally:
-                        with anyio.move_on_after(_LAST_CHUNK_SECONDS):
+                        with anyio.move_on_after(_CANCELLED_SECONDS):
                             await self._complete_quietly()
+                    await self._leave_thread(_CANCELLED_SECONDS)
                 raise
             finally:
                 try:
@@ -346,10 +385,11 @@ class Stream:
                     await self._write_frames()
                 if self.reason is None:
                     self.reason = "shutdown" if self._draining else self.feed.close_reason or "end"
-                await self._stop_feed()
+                await self._stop_feed(unless_in_thread=True)
                 if self.reason == "shutdown":
                     with anyio.move_on_after(_LAST_CHUNK_SECONDS):
                         await self._complete()
+                    await self._leave_thread(_LAST_CHUNK_SECONDS)
                 else:
                     await self._complete()
             if self._timed_out:
@@ -381,11 +421,11 @@ class Stream:
 
     async def _open(self) -> None:
         """Send the headers: at once, or when the first frame is there, or when that takes too long."""
+        # With the response, and not when the server has taken its headers: that may take long.
+        self._start_sources()
         if self._first_event_timeout is None:
             await self._send_start()
-            self._start_sources()
         else:
-            self._start_sources()
             first = b""
             with anyio.move_on_after(self._first_event_timeout):
                 while self.reason is None:
@@ -434,7 +474,7 @@ class Stream:
                 feed.sent()
                 if feed.drained and not self._called:
                     return
-            elif self._ping_due:
+            elif self._ping_due and not feed.unfinished:
                 try:
                     ping = self._ping_frame() + feed.ping()
                 except Exception as exc:
@@ -467,7 +507,11 @@ class Stream:
         if frames := self.feed.take():
             await self._send_frames(frames)
         if self._failure is not None and self._error_frame is not None:
-            await self._send_failure(self._failure, self._error_frame)
+            self._handle_error(self._failure, self._error_frame)
+        await self._error_is_handled()
+        if frame := self._last_frame:
+            self._last_frame = b""
+            await self._send_frames(self.feed.finish_event() + frame)
         # A server may lose its patience, and cancel, before the grace is over.
         if self.reason == "shutdown" or (self.reason == "cancelled" and self._draining):
             await self._say_farewell()
@@ -480,19 +524,38 @@ class Stream:
         except Exception:
             logger.debug("the body of a cancelled response could not be completed", exc_info=True)
 
-    async def _send_failure(
+    def _handle_error(
         self, failure: Exception, error_frame: Callable[[Exception], Awaitable[bytes]]
     ) -> None:
-        self._error_frame = None  # Asked once, also if it's cancelled.
+        """Have the last frame made, in a task of its own: no other ending is to cut that short."""
+        self._error_frame = None
+        self._handling = True
+        self._tasks.start_soon(self._make_last_frame, failure, error_frame)
+
+    async def _make_last_frame(
+        self, failure: Exception, error_frame: Callable[[Exception], Awaitable[bytes]]
+    ) -> None:
         try:
-            frame = await error_frame(failure)
+            with anyio.move_on_after(self._cleanup_timeout, shield=True) as time:
+                self._last_frame = await error_frame(failure)
         except Exception as exc:
             if exc is not failure:
                 logger.exception("on_error raised")
-            return
-        self._failure = None
-        if frame:
-            await self._send_frames(frame)
+        else:
+            self._failure = None
+            if time.cancelled_caught:
+                logger.warning(
+                    "on_error was cut short after %s s (cleanup_timeout); it was to handle %r",
+                    self._cleanup_timeout,
+                    failure,
+                )
+        finally:
+            self._handling = False
+            self._wake.set()
+
+    async def _error_is_handled(self) -> None:
+        while self._handling:
+            await self._wake
 
     async def _say_farewell(self) -> None:
         try:
@@ -501,7 +564,7 @@ class Stream:
             logger.exception("the farewell event could not be made")
             return
         if frame:
-            await self._send_frames(frame)
+            await self._send_frames(self.feed.finish_event() + frame)
 
     async def _send_start(self) -> None:
         self._started = True
@@ -517,7 +580,10 @@ class Stream:
         self._sent_at = self.loop.time()
 
     async def _send_message(self, message: Message) -> None:
+        if self._gone:
+            return
         self._sending = True
+        self._sending_since = self.loop.time()
         if self._send_timeout is not None:
             self._bound_send(self._send_timeout)
         await self._send(message)
@@ -556,34 +622,62 @@ class Stream:
 
     async def _watch_for_disconnect(self) -> None:
         try:
-            while True:
-                message = await self._receive()
-                if message["type"] in ("http.disconnect", "websocket.disconnect"):
-                    break
-                # Whatever a `receive` returns at once and again and again, the others get their turn.
-                await anyio.lowlevel.checkpoint()
+            message = await until_disconnect(self._receive, body_is_due=self._body_is_due)
         except Exception as exc:
             self.end("error", exc)
         else:
+            self._gone = True
             if self.reason is None:
                 self.disconnected = message
             self.end("client")
-            self._writing.cancel()
+            if self._sending:
+                self._writing.cancel()
+
+    # What feeds the stream: the feed, and what runs beside it.
+
+    def _start_sources(self) -> None:
+        """Start what may want to read the request; it's watched when each has come to where it waits."""
+        self._beside_runs = self._beside is not None
+        self._to_begin = self.feed.has_work + self._beside_runs
+        if not self._to_begin:
+            self._begin_listening()
+        self._start_feed()
+        if self._beside is not None:
+            self._tasks.start_soon(self._run_beside, self._beside)
+
+    def _begin_listening(self) -> None:
+        self._listens = True
+        self._finished.set()
+
+    def _note_first_wait(self) -> None:
+        self._to_begin -= 1
+        if self._to_begin == 0:
+            self._begin_listening()
+
+    def _stop_sources(self) -> None:
+        # First who fills the source: what is handed over then still has somebody who takes it.
+        if self._beside_runs:
+            self._producing.cancel()
+        else:
+            self.feed.stop()
 
     async def _run_beside(self, beside: Callable[[], Awaitable[object]]) -> None:
+        self._beside_begun = True
         try:
-            await beside()
+            with self._producing:
+                await self.loop.run_noting_first_wait(_awaited(beside), self._note_first_wait)
         except Exception as exc:
+            self._beside_runs = False
             if self.reason is None and not self.feed.ended:
                 self.end("error", exc)
             elif not isinstance(exc, (anyio.BrokenResourceError, anyio.ClosedResourceError)):
                 # Those two only say that the source has been closed, which is no news.
                 logger.exception("%r raised when its stream had ended", beside)
-
-    def _start_sources(self) -> None:
-        self._start_feed()
-        if self._beside is not None:
-            self._tasks.start_soon(self._run_beside, self._beside)
+        finally:
+            self._beside_runs = False
+            if self.reason is not None:
+                self.feed.stop()
+            self._wake.set()
 
     def _start_feed(self) -> None:
         if not self._feed_running and self.feed.has_work:
@@ -593,22 +687,53 @@ class Stream:
     async def _run_feed(self) -> None:
         self._feed_begun = True
         try:
-            await self.feed.run()
+            await self.loop.run_noting_first_wait(self.feed.run(), self._note_first_wait)
         finally:
             self._feed_done = True
             self._wake.set()
 
-    async def _stop_feed(self) -> None:
+    async def _stop_beside(self) -> None:
+        """Cancel what runs beside the feed, and let it have its cleanup."""
+        self._producing.cancel()
+        if not self._beside_begun:
+            await _let_tasks_begin()
+        if self._beside_begun:
+            with anyio.move_on_after(self._cleanup_timeout):
+                while self._beside_runs:
+                    await self._wake
+        self._beside_runs = False
+
+    async def _stop_feed(self, *, unless_in_thread: bool = False) -> None:
+        """Stop what feeds the stream; with `unless_in_thread`, don't wait for what can't be interrupted."""
         if not self._feed_stopped:
+            if self._beside_runs and self.reason not in ("end", "lagging"):
+                await self._stop_beside()
             self.feed.stop()
             self._start_feed()
             if self._feed_running and not self._feed_begun:
                 # Its task begins in the next turn, unless it was cancelled before that, as by the
                 # end of `asyncio.run`. Then the feed is closed here.
-                await anyio.lowlevel.checkpoint()
-                await anyio.lowlevel.checkpoint()
+                await _let_tasks_begin()
                 if not self._feed_begun:
                     await self._run_feed()
             while self._feed_running and not self._feed_done:
+                if unless_in_thread and self.feed.thread is not None:
+                    return
                 await self._wake
             self._feed_stopped = True
+
+    async def _leave_thread(self, seconds: float) -> None:
+        """Wait for a step in a thread so long, and no longer."""
+        with anyio.move_on_after(seconds):
+            await self._stop_feed()
+        if not self._feed_stopped:
+            self.feed.let_go()
+
+
+async def _awaited(call: Callable[[], Awaitable[object]]) -> None:
+    await call()
+
+
+async def _let_tasks_begin() -> None:
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()

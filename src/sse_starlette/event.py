@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from ._boundary import completed
 from ._doubts import doubt
 from ._frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
 from ._json import Serializer, serialized, to_json
@@ -325,7 +326,7 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
         if isinstance(value, ServerSentEvent):
             # A subclass that has a way of its own to encode is asked.
             if type(value).encode is not ServerSentEvent.encode:
-                return value.encode()
+                return completed(value.encode(), sep)
             return _event_frame(value, sep, serializer)
         if isinstance(value, dict):
             return _dict_frame(value, sep, serializer)

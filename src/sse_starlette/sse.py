@@ -22,12 +22,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
+from ._boundary import completed
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source
 from ._doubts import warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
 from ._json import check_serializer
 from ._loop import current_loop
+from ._receive import may_have_body
 from ._shutdown import AppStatus
 from ._source import SourceFeed
 from ._stream import CloseReason, Stream
@@ -346,6 +348,8 @@ class EventSourceResponse(StreamingResponse):
             on_draining=self._on_draining,
             grace=self.shutdown_grace_period,
             farewell_frame=self._farewell_frame,
+            cleanup_timeout=self.cleanup_timeout,
+            body_is_due=may_have_body(scope),
         )
         try:
             await stream.run(head=over or scope.get("method", "").upper() == "HEAD")
@@ -377,6 +381,7 @@ class EventSourceResponse(StreamingResponse):
             body,
             self._encoder(),
             loop,
+            sep=self.sep,
             cleanup_timeout=self.cleanup_timeout,
             joins=self.join_events,
         )
@@ -395,7 +400,7 @@ class EventSourceResponse(StreamingResponse):
 
     def _ping_frame(self) -> bytes:
         if self.ping_message_factory is not None:
-            return self._encoder()(self.ping_message_factory())
+            return completed(self._encoder()(self.ping_message_factory()), self.sep)
         return f": ping - {datetime.now(UTC)}{self.sep}{self.sep}".encode()
 
     async def _error_frame(
@@ -404,7 +409,7 @@ class EventSourceResponse(StreamingResponse):
         event = on_error(failure)
         if isawaitable(event):
             event = await event
-        return b"" if event is None else self._encoder()(event)
+        return b"" if event is None else completed(self._encoder()(event), self.sep)
 
     def _on_draining(self) -> None:
         if self.shutdown_event is not None:
@@ -417,7 +422,8 @@ class EventSourceResponse(StreamingResponse):
             # Not a secret: it only has to differ from client to client.
             frame = encode({"retry": random.randint(*self.shutdown_retry_ms)})  # noqa: S311
         if self.farewell is not None:
-            frame += encode(self.farewell() if callable(self.farewell) else self.farewell)
+            event = self.farewell() if callable(self.farewell) else self.farewell
+            frame += completed(encode(event), self.sep)
         return frame
 
     async def _after(self, stream: Stream) -> None:

@@ -376,6 +376,7 @@ class StillLoop:
         self.tasks = self._real.tasks
         self.cut = self._real.cut
         self.reins = self._real.reins
+        self.run_noting_first_wait = self._real.run_noting_first_wait
         self._order = count()
         self._due: list[tuple[float, int, StillAlarm]] = []
 

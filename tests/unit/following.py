@@ -8,7 +8,7 @@ has nothing of our code in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -58,6 +58,11 @@ class HandLoop:
         raise NotImplementedError
 
     def reins(self, cleanup_seconds: float | None) -> Reins:
+        raise NotImplementedError
+
+    def run_noting_first_wait(
+        self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None], /
+    ) -> Awaitable[None]:
         raise NotImplementedError
 
     def soon(self, call: Callable[[], object], /) -> None:

@@ -37,6 +37,8 @@ class Run:
             "on_draining": self._note,
             "grace": 0,
             "farewell_frame": lambda: FAREWELL,
+            "cleanup_timeout": None,
+            "body_is_due": False,
             **options,
         }
 

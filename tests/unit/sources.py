@@ -36,8 +36,8 @@ class Clockwork:
 
 def encode(value: object) -> bytes:
     """Bytes as they are, numbers with a semicolon; anything else can't be encoded."""
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
     if isinstance(value, int):
         return b"%d;" % value
     raise TypeError(f"no event: {value!r}")
@@ -59,6 +59,7 @@ def feed_of(
         content,
         encode,
         current_loop() if loop is None else cast("Loop", loop),
+        sep="\n",
         cleanup_timeout=cleanup_timeout,
         joins=joins,
     )

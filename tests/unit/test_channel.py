@@ -1466,23 +1466,6 @@ async def test_a_client_that_leaves_while_the_application_is_at_work_stops_it(ho
 
 
 @pytest.mark.anyio
-async def test_a_client_that_left_before_it_began_has_nothing_made_for_it() -> None:
-    channel = Channel("c")
-    asked: list[str] = []
-
-    def snapshot() -> list[str]:
-        asked.append("snapshot")
-        return []
-
-    subscription = channel.subscribe(snapshot=snapshot)
-    async with drive(EventSourceResponse(subscription), blocked=True) as client:
-        client.leave()
-        await client.returns()
-
-    assert asked == []
-
-
-@pytest.mark.anyio
 @pytest.mark.parametrize("asked", ["", "nonsense"])
 @pytest.mark.parametrize("hook", ["snapshot", "on_gap"])
 async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(

@@ -684,7 +684,7 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
         )
     }
 
-    assert imported - {"_doubts", "_frame", "_json"} <= sys.stdlib_module_names
+    assert imported - {"_boundary", "_doubts", "_frame", "_json"} <= sys.stdlib_module_names
 
 
 def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:

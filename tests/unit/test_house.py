@@ -17,10 +17,10 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
-    {"_arguments", "_doubts", "_fork", "_headers", "_json", "_led", "_lock"},
+    {"_arguments", "_boundary", "_doubts", "_fork", "_headers", "_json", "_led", "_lock"},
     {"_frame", "_on_asyncio", "_on_trio"},
-    {"_cursor", "_feed", "_loop", "_version", "backends", "errors", "event"},
-    {"_audience", "_faults", "_ring", "_shutdown", "backends.base"},
+    {"_cursor", "_feed", "_loop", "_receive", "_version", "backends", "errors", "event"},
+    {"_audience", "_faults", "_ring", "_shutdown", "_threads", "backends.base"},
     {"_publish_queue", "backends._redis_faults", "backends._redis_scripts"},
     {"backends._redis_appender"},
     {"_follower", "_source", "_stream", "backends.redis", "backends.sqlite"},

@@ -588,3 +588,110 @@ def test_a_trio_program_that_is_a_guest_of_asyncio_gets_trio() -> None:
 def test_outside_of_any_loop_there_is_none() -> None:
     with pytest.raises(RuntimeError):
         current_loop()
+
+
+# What is told of a coroutine's first wait
+
+
+async def test_first_wait_of_a_coroutine_is_noted_once_and_it_goes_on() -> None:
+    loop = current_loop()
+    order: list[str] = []
+
+    async def waits() -> None:
+        order.append("begun")
+        await anyio.lowlevel.checkpoint()
+        order.append("goes on")
+        await anyio.lowlevel.checkpoint()
+        order.append("ended")
+
+    await loop.run_noting_first_wait(waits(), lambda: order.append("noted"))
+
+    assert order == ["begun", "noted", "goes on", "ended"]
+
+
+async def test_coroutine_that_never_waits_is_noted_when_it_has_ended() -> None:
+    loop = current_loop()
+    order: list[str] = []
+
+    async def returns() -> None:
+        order.append("ended")
+
+    async def raises() -> None:
+        raise KeyError("lost")
+
+    await loop.run_noting_first_wait(returns(), lambda: order.append("noted"))
+    with pytest.raises(KeyError, match="lost"):
+        await loop.run_noting_first_wait(raises(), lambda: order.append("noted"))
+
+    assert order == ["ended", "noted", "noted"]
+
+
+async def test_cancellation_reaches_a_coroutine_at_its_first_wait_and_later() -> None:
+    loop = current_loop()
+    seen: list[str] = []
+    notes: list[str] = []
+
+    async def waits(times: int) -> None:
+        for _ in range(times):
+            await anyio.lowlevel.checkpoint()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                seen.append("inside")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+            seen.append("cancelled")
+
+    for times in (0, 1):
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def run(times: int) -> None:
+                    await loop.run_noting_first_wait(waits(times), lambda: notes.append("noted"))
+
+                tasks.start_soon(run, times)
+                while len(seen) < 2 * times + 1:
+                    await anyio.lowlevel.checkpoint()
+                await settle()
+                scope.cancel()
+
+    assert seen == ["inside", "cancelled"] * 2
+    assert notes == ["noted"] * 2
+
+
+async def test_coroutine_that_swallows_what_is_thrown_at_its_first_wait_ends() -> None:
+    loop = current_loop()
+
+    async def waits() -> None:
+        try:
+            await anyio.lowlevel.checkpoint()
+        except KeyError:
+            return
+
+    run: Any = loop.run_noting_first_wait(waits(), lambda: None)
+    next(run)
+    with pytest.raises(StopIteration):
+        run.throw(KeyError())
+
+
+async def test_coroutine_that_is_thrown_away_at_its_first_wait_is_closed() -> None:
+    loop = current_loop()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await anyio.sleep_forever()
+        except GeneratorExit:
+            seen.append("thrown away")
+            raise
+
+    run: Any = loop.run_noting_first_wait(waits(), lambda: None)
+    next(run)
+    run.close()
+
+    assert seen == ["thrown away"]

@@ -1169,11 +1169,37 @@ async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled() -> None:
         await settle()
 
 
-async def test_a_cut_before_the_stretch_or_behind_it_does_nothing() -> None:
+async def test_a_cut_before_the_stretch_cuts_it_off_where_it_first_waits() -> None:
     cut = a_cut()
     seen: list[str] = []
 
     cut.cancel()
+    cut.cancel()
+    with cut:
+        seen.append("inside")
+        await a_wake_up()
+        seen.append("not cut off")
+    await settle()
+
+    assert seen == ["inside"]
+
+
+async def test_a_cut_before_a_stretch_that_does_not_wait_hits_nothing_behind_it() -> None:
+    cut = a_cut()
+    seen: list[str] = []
+
+    cut.cancel()
+    with cut:
+        seen.append("inside")
+    await settle()
+
+    assert seen == ["inside"]
+
+
+async def test_a_cut_behind_the_stretch_does_nothing() -> None:
+    cut = a_cut()
+    seen: list[str] = []
+
     with cut:
         await settle()
         seen.append("inside")

@@ -1714,40 +1714,6 @@ async def test_a_context_variable_set_in_a_sync_step_can_be_reset_in_another(
     assert logged(log) == []
 
 
-async def test_sync_sources_do_not_take_the_threads_of_others() -> None:
-    sources = [Blocking() for _ in range(45)]
-    feeds = [feed_of(source.events()) for source in sources]
-    in_a_thread: list[Blocking] = []
-    all_threads_are_taken = anyio.Event()
-
-    async def count(source: Blocking) -> None:
-        await source.entered.wait()
-        in_a_thread.append(source)
-        if len(in_a_thread) == 40:
-            all_threads_are_taken.set()
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            try:
-                for source, feed in zip(sources, feeds, strict=True):
-                    tasks.start_soon(Writer(feed).run)
-                    tasks.start_soon(feed.run)
-                    tasks.start_soon(count, source)
-                # Not by turning the loop: it would leave the threads little of the interpreter.
-                await all_threads_are_taken.wait()
-                assert await anyio.to_thread.run_sync(threading.get_ident)
-            except BaseException:
-                for feed in feeds:
-                    feed.stop()
-                raise
-            finally:
-                for source in sources:
-                    source.release.set()
-
-    assert all(source.closed.is_set() for source in sources)
-    assert [feed.error for feed in feeds] == [None] * 45
-
-
 async def test_a_worker_that_comes_back_when_the_loop_is_gone_still_closes_its_iterator() -> None:
     closed = threading.Event()
     entered = threading.Event()
@@ -1853,3 +1819,133 @@ async def test_wrong_content_that_is_stopped_before_it_ran_is_nobodys_business(
 
     assert feed.error is None
     assert logged(log) == []
+
+
+# Streams of other libraries
+
+
+class Upstream:
+    """What clients of HTTP APIs give for a stream."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+class ClosedAtOnce(Upstream):
+    def close(self) -> None:
+        self.closed.append("closed")
+
+
+class ClosedSlowly(Upstream):
+    async def close(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed.append("closed")
+
+
+@pytest.mark.parametrize("kind", [ClosedAtOnce, ClosedSlowly])
+async def test_async_iterable_without_aclose_is_closed_by_its_close(kind: type[Upstream]) -> None:
+    upstream = kind()
+    feed = feed_of(upstream)
+
+    async with running(feed):
+        await settle()
+        feed.stop()
+
+    assert upstream.closed == ["closed"]
+
+
+async def test_aclose_is_called_in_place_of_close() -> None:
+    closed: list[str] = []
+
+    class Upstream:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            yield 0
+
+        async def aclose(self) -> None:
+            closed.append("aclose")
+
+        def close(self) -> None:
+            closed.append("close")
+
+    await sent_by(feed_of(Upstream()))
+
+    assert closed == ["aclose"]
+
+
+async def test_async_close_of_a_sync_iterable_is_awaited() -> None:
+    closed: list[str] = []
+
+    class Rows:
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(2))
+
+        async def close(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            closed.append("closed")
+
+    writer = await sent_by(feed_of(Rows()))
+
+    assert writer.body == b"0;1;"
+    assert closed == ["closed"]
+
+
+# Bytes that somebody else has framed
+
+
+async def test_event_behind_bytes_that_are_not_finished_begins_on_its_own(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async def events() -> AsyncIterator[object]:
+        yield b"data: half"
+        yield b" of it"
+        yield 1
+        yield bytearray(b"data: more")
+        yield 2
+        yield 3
+
+    writer = await sent_by(feed_of(events()))
+
+    assert writer.body == b"data: half of it\n\n1;data: more\n\n2;3;"
+    assert [record.levelname for record in log.records] == ["WARNING"]
+    assert r'`yield b"data: text\n\n"`' in log.text
+
+
+async def test_feed_says_whether_its_bytes_end_within_an_event(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[bool] = []
+
+    async def events() -> AsyncIterator[object]:
+        for chunk in (b"data: half", b" of it\r\n", b"\r\n", b": ping\r\n", b"data: a\n\n"):
+            yield chunk
+            seen.append(feed.unfinished)
+
+    feed = feed_of(events())
+    await sent_by(feed)
+
+    assert seen == [True, True, False, False, False]
+    assert feed.finish_event() == b""
+    assert logged(log) == []
+
+
+async def test_bytes_that_never_end_are_told_once_and_left_as_they_are(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async def events() -> AsyncIterator[object]:
+        yield b"raw"
+        yield b"raw"
+
+    feed = feed_of(events())
+    writer = await sent_by(feed)
+
+    assert writer.body == b"rawraw"
+    assert feed.finish_event() == b"\n\n"
+    assert not feed.unfinished
+    assert [record.levelname for record in log.records] == ["WARNING"]

@@ -794,7 +794,7 @@ async def test_source_is_cancelled_where_it_waits_and_closed_when_the_client_lea
 
 
 @pytest.mark.anyio
-async def test_source_whose_response_was_never_started_is_released_once() -> None:
+async def test_source_whose_headers_were_never_taken_is_released_once() -> None:
     """The headers are being sent when the client leaves."""
     notes = Notes()
     source = Source("1")
@@ -804,7 +804,7 @@ async def test_source_whose_response_was_never_started_is_released_once() -> Non
         exchange.leave()
         await exchange.returns()
 
-    assert (source.seen, source.released) == ([], 1)
+    assert (source.seen, source.released) == (["begun", "closed"], 1)
     assert notes.calls == ["http.disconnect", "client", "background"]
 
 

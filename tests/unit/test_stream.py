@@ -25,9 +25,10 @@ from tests.unit.driving import (
     turns,
     until,
 )
-from tests.unit.hand_fed import PING, Run
+from tests.unit.hand_fed import FAREWELL, PING, Run
 from tests.unit.nothing_left import nothing_is_left
 
+from sse_starlette import _stream
 from sse_starlette._loop import current_loop
 from sse_starlette.errors import SendTimeoutError
 
@@ -79,17 +80,20 @@ async def test_headers_are_followed_by_the_frames_and_an_empty_last_chunk() -> N
     assert run.stream.reason == "end"
 
 
-async def test_headers_are_sent_before_the_feed_begins() -> None:
+async def test_nothing_is_sent_before_the_headers_have_been_taken() -> None:
     run = Run()
 
     async with drive(run, blocked=True) as exchange:
-        await exchange.until(lambda: exchange.blocked)
+        await exchange.until(lambda: exchange.blocked and run.feed.runs)
+        run.feed.push(b"1")
         await settled()
-        runs_before_the_headers_are_out = run.feed.runs
+        assert exchange.messages == []
         exchange.unblock()
-        await exchange.until(lambda: run.feed.runs)
+        await exchange.chunk(0)
+        run.feed.end()
+        await exchange.returns()
 
-    assert runs_before_the_headers_are_out == 0
+    assert exchange.chunks == [b"1"]
 
 
 async def test_frames_that_are_ready_while_a_send_is_blocked_leave_in_one_message() -> None:
@@ -1046,12 +1050,13 @@ async def test_cancelled_stream_whose_send_fails_is_cancelled_all_the_same(
 @each_way_to_cancel
 async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None:
     made = 0
+    go_on = anyio.Event()
 
     async def slow_sorry(failure: Exception) -> bytes:
         nonlocal made
         made += 1
-        await anyio.sleep_forever()
-        raise AssertionError
+        await go_on.wait()
+        return SORRY
 
     run = Run(b"data", error_frame=slow_sorry)
 
@@ -1060,10 +1065,381 @@ async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None
         run.feed.end(MadeUpError())
         await exchange.until(lambda: made)
         exchange.cancel_in(way)
+        await settled()
+        assert not exchange.over
+        go_on.set()
         await exchange.is_cancelled()
 
     assert made == 1
+    assert exchange.chunks == [b"data", SORRY]
     assert exchange.complete
+
+
+async def test_client_that_leaves_does_not_cut_off_who_handles_the_error() -> None:
+    handled: list[str] = []
+    waits, go_on = anyio.Event(), anyio.Event()
+
+    async def slow_sorry(failure: Exception) -> bytes:
+        waits.set()
+        await go_on.wait()
+        handled.append(str(failure))
+        return SORRY
+
+    run = Run(b"data", error_frame=slow_sorry)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(MadeUpError("lost"))
+        await waits.wait()
+        exchange.leave()
+        await settled()
+        go_on.set()
+        await exchange.returns()
+
+    assert handled == ["lost"]
+    assert exchange.chunks == [b"data"], "nothing is sent to a client that has left"
+    assert run.stream.reason == "error"
+
+
+async def test_shutdown_does_not_cut_off_who_handles_the_error() -> None:
+    waits, go_on = anyio.Event(), anyio.Event()
+
+    async def slow_sorry(failure: Exception) -> bytes:
+        waits.set()
+        await go_on.wait()
+        return SORRY
+
+    run = Run(b"data", error_frame=slow_sorry)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(MadeUpError())
+        await waits.wait()
+        run.drain()
+        for _ in range(5):
+            await run.loop.advance(1)
+        go_on.set()
+        await exchange.returns()
+
+    assert exchange.chunks == [b"data", SORRY]
+    assert exchange.complete
+
+
+async def test_who_handles_the_error_is_cut_short_after_the_time_for_a_cleanup(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def endless(failure: Exception) -> bytes:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run(b"data", error_frame=endless, cleanup_timeout=0)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(MadeUpError())
+        await exchange.returns()
+
+    assert exchange.complete
+    assert "on_error was cut short after 0 s (cleanup_timeout)" in caplog.text
+
+
+# Who reads the request
+
+
+async def test_receive_is_not_called_before_the_feed_has_come_to_where_it_waits() -> None:
+    order: list[str] = []
+
+    class Reading(HandFeed):
+        async def run(self) -> None:
+            order.append("the feed runs")
+            await anyio.lowlevel.checkpoint()
+            await super().run()
+
+    async def receive(exchange: Exchange) -> Message:
+        order.append("receive")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run()
+    run.feed = Reading(b"1")
+    async with drive(run, receive=receive) as exchange:
+        await exchange.until(lambda: len(order) == 2)
+        run.feed.end()
+        await exchange.returns()
+
+    assert order == ["the feed runs", "receive"]
+
+
+async def test_receive_is_not_called_before_what_runs_beside_the_feed_waits() -> None:
+    order: list[str] = []
+
+    async def beside() -> None:
+        order.append("beside")
+        await anyio.sleep_forever()
+
+    async def receive(exchange: Exchange) -> Message:
+        order.append("receive")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run(beside=beside)
+    async with drive(run, receive=receive) as exchange:
+        await exchange.until(lambda: len(order) == 2)
+        run.feed.end()
+        await exchange.returns()
+
+    assert order == ["beside", "receive"]
+
+
+async def test_sources_begin_although_the_headers_are_not_taken() -> None:
+    begun: list[str] = []
+
+    async def beside() -> None:
+        begun.append("beside")
+        await anyio.sleep_forever()
+
+    run = Run(beside=beside)
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked and run.feed.runs and begun)
+        exchange.unblock()
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.complete
+
+
+async def test_timeout_of_the_headers_closes_a_feed_that_has_begun() -> None:
+    run = Run(send_timeout=3)
+
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked and run.feed.runs)
+        await run.loop.advance(3)
+        await exchange.raises(SendTimeoutError)
+
+    assert run.feed.closed
+
+
+async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> None:
+    order: list[object] = []
+    go_on = anyio.Event()
+
+    class Noting(HandFeed):
+        def stop(self) -> None:
+            order.append("the feed is stopped")
+            super().stop()
+
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                order.append("cancelled")
+                await go_on.wait()
+                order.append("cleaned up")
+
+    run = Run(beside=beside)
+    run.feed = Noting(b"1")
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.until(lambda: order)
+        await settled()
+        go_on.set()
+        await exchange.returns()
+
+    assert order[:3] == ["cancelled", "cleaned up", "the feed is stopped"]
+
+
+async def test_who_fills_the_feed_has_no_more_time_than_a_cleanup() -> None:
+    go_on = anyio.Event()
+
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await go_on.wait()
+
+    run = Run(beside=beside, cleanup_timeout=0)
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.until(lambda: run.feed.closed)
+        go_on.set()
+        await exchange.returns()
+
+
+@on_asyncio
+async def test_who_fills_the_feed_and_is_cancelled_before_it_began_is_not_waited_for() -> None:
+    """As by the end of `asyncio.run`, which cancels every task there is."""
+    ours = asyncio.all_tasks()
+
+    async def beside() -> None:
+        raise AssertionError("it began")
+
+    async def on_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            for task in asyncio.all_tasks() - ours - {asyncio.current_task()}:
+                if task is not exchange._task:
+                    task.cancel()
+            exchange.cancel_natively()
+
+    run = Run(beside=beside)
+    async with drive(run, on_send=on_send) as exchange:
+        await exchange.is_cancelled()
+
+    assert run.feed.closed
+
+
+async def test_alarm_of_a_stream_that_is_over_does_nothing() -> None:
+    run = Run()
+    async with drive(run) as exchange:
+        await settled()
+        run.drain(grace=5)
+        run.feed.end()
+        await exchange.returns()
+        run.stream._on_drain_alarm()
+
+    assert run.loop.waiting == 0
+
+
+# An event that isn't finished
+
+
+async def test_ping_waits_for_the_end_of_an_event() -> None:
+    run = Run(b"data: half", ping_interval=10)
+    run.feed.unfinished = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        await run.loop.advance(25)
+        assert exchange.chunks == [b"data: half"]
+        run.feed.unfinished = False
+        run.feed.push(b" of it\n\n")
+        await exchange.chunk(1)
+        await run.loop.advance(10)
+        await exchange.chunk(2)
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.chunks == [b"data: half", b" of it\n\n", PING]
+
+
+@pytest.mark.parametrize("ending", ["error", "shutdown"])
+async def test_last_frame_comes_after_the_end_of_an_event(ending: str) -> None:
+    run = Run(b"data: half", error_frame=sorry)
+    run.feed.finish_event = lambda: b"\n\n"  # type: ignore[method-assign]
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        if ending == "error":
+            run.feed.end(MadeUpError())
+        else:
+            run.drain()
+        await exchange.returns()
+
+    last = SORRY if ending == "error" else FAREWELL
+    assert exchange.body == b"data: half\n\n" + last
+
+
+# What can't be interrupted
+
+
+class InThread(HandFeed):
+    """Is at a step in a thread until it's closed or let go."""
+
+    let_go_of = False
+
+    @property
+    def thread(self) -> str | None:
+        return "worker 7"
+
+    def let_go(self) -> None:
+        self.let_go_of = True
+        self.close()
+
+
+async def test_body_is_completed_before_a_step_in_a_thread_has_come_to_its_end() -> None:
+    run = Run()
+    run.feed = InThread(b"1")
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await exchange.until(lambda: exchange.complete)
+        assert not run.feed.closed
+        run.feed.close()
+        await exchange.returns()
+
+    assert run.feed.closed
+
+
+async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_stream, "_LAST_CHUNK_SECONDS", 0)
+    run = Run()
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await exchange.returns()
+
+    assert feed.let_go_of
+
+
+@each_way_to_cancel
+async def test_server_that_cancels_does_not_wait_for_a_step_in_a_thread(way: str) -> None:
+    run = Run()
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert feed.let_go_of
+
+
+# The last chunk
+
+
+async def test_slow_last_chunk_has_its_time_although_the_grace_is_over() -> None:
+    run = Run(b"1", grace=5, farewell_frame=lambda: b"")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await run.loop.advance(4.9)
+        exchange.block()
+        run.feed.end()
+        await exchange.until(lambda: exchange.blocked)
+        await run.loop.advance(0.5)
+        exchange.unblock()
+        await exchange.returns()
+
+    assert exchange.complete
+    assert run.stream.reason == "shutdown"
+
+
+async def test_last_chunk_that_is_never_taken_is_given_up_after_a_second() -> None:
+    run = Run(b"1", error_frame=sorry, grace=5)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        exchange.block()
+        run.feed.end(MadeUpError())
+        await exchange.until(lambda: exchange.blocked)
+        for _ in range(8):
+            await run.loop.advance(1)
+        await exchange.ends()
+
+    assert not exchange.complete
 
 
 @each_way_to_cancel

@@ -137,6 +137,7 @@ class ServedLoop:
         self.tasks = self._real.tasks
         self.cut = self._real.cut
         self.reins = self._real.reins
+        self.run_noting_first_wait = self._real.run_noting_first_wait
         self.knock = self._real.knock
 
     def time(self) -> float:

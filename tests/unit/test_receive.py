@@ -1,0 +1,251 @@
+"""Who reads a request, and how it is noticed that the client has left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+from tests.unit.driving import DISCONNECT, Exchange, drive, http_scope, settled, turns
+
+from sse_starlette import EventSourceResponse, _receive
+from sse_starlette._receive import may_have_body, until_disconnect
+
+BODY = b'{"q": "why?"}'
+
+
+def request_message(body: bytes = b"", *, more_body: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more_body}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, False),
+        ({"headers": [(b"content-length", b"0")]}, False),
+        ({"headers": [(b"content-length", b"00")]}, False),
+        ({"headers": [(b"content-length", b"12")]}, True),
+        ({"headers": [(b"accept", b"*/*"), (b"transfer-encoding", b"chunked")]}, True),
+        ({"method": "POST"}, False),
+        ({"method": "POST", "http_version": "2"}, True),
+        ({"method": "post", "http_version": "3"}, True),
+        ({"method": "POST", "http_version": "2", "headers": [(b"content-length", b"0")]}, False),
+        ({"method": "GET", "http_version": "2"}, False),
+        ({"type": "websocket", "headers": [(b"content-length", b"12")]}, False),
+    ],
+)
+def test_request_tells_whether_it_may_have_a_body(more: dict[str, Any], expected: bool) -> None:
+    assert may_have_body(http_scope(**more)) is expected
+
+
+class Server:
+    """Gives each message to whoever has waited longest, as servers with a queue do."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._send, self._messages = anyio.create_memory_object_stream[Message](100)
+        for chunk in chunks:
+            self.arrives(chunk)
+
+    def arrives(self, chunk: bytes, *, more_body: bool = False) -> None:
+        self._send.send_nowait(request_message(chunk, more_body=more_body))
+
+    async def receive(self, exchange: Exchange | None = None) -> Message:
+        return await self._messages.receive()
+
+    def leave(self) -> None:
+        self._send.send_nowait(DISCONNECT)
+
+    def close(self) -> None:
+        self._send.close()
+        self._messages.close()
+
+
+def posted(source: Callable[[Request], AsyncIterator[Any]]) -> Any:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await EventSourceResponse(source(Request(scope, receive)))(scope, receive, send)
+
+    return app
+
+
+async def json(request: Request) -> object:
+    return (await request.json())["q"]
+
+
+async def body(request: Request) -> object:
+    return (await request.body()).decode()
+
+
+async def stream(request: Request) -> object:
+    return b"".join([chunk async for chunk in request.stream()]).decode()
+
+
+async def json_after_a_wait(request: Request) -> object:
+    await turns(20)
+    return (await request.json())["q"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("late", [False, True], ids=["there already", "arrives later"])
+@pytest.mark.parametrize("read", [json, body, stream, json_after_a_wait])
+async def test_source_may_read_the_body_of_the_request(
+    read: Callable[[Request], Awaitable[object]], late: bool
+) -> None:
+    async def answer(request: Request) -> AsyncIterator[object]:
+        yield {"data": await read(request)}
+
+    server = Server()
+    headers = [(b"content-length", b"%d" % len(BODY))]
+    scope = http_scope("POST", headers=headers)
+    if not late:
+        server.arrives(BODY)
+    async with drive(posted(answer), scope=scope, receive=server.receive) as exchange:
+        if late:
+            await settled()
+            server.arrives(BODY[:5], more_body=True)
+            await settled()
+            server.arrives(BODY[5:])
+        await exchange.returns()
+    server.close()
+
+    asked = "why?" if read in (json, json_after_a_wait) else BODY.decode()
+    assert exchange.body == f"data: {asked}\r\n\r\n".encode()
+
+
+@pytest.mark.anyio
+async def test_source_may_read_a_body_that_no_header_tells_of() -> None:
+    async def answer(request: Request) -> AsyncIterator[object]:
+        yield {"data": (await request.json())["q"]}
+
+    server = Server()
+    async with drive(posted(answer), scope=http_scope("POST"), receive=server.receive) as exchange:
+        await settled()
+        server.arrives(BODY)
+        await exchange.returns()
+    server.close()
+
+    assert exchange.body == b"data: why?\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_source_may_ask_whether_the_client_has_left() -> None:
+    ended: list[str] = []
+
+    async def endless(request: Request) -> AsyncIterator[object]:
+        try:
+            while not await request.is_disconnected():
+                yield {"data": "still there"}
+                await anyio.lowlevel.checkpoint()
+        finally:
+            ended.append("closed")
+
+    async with drive(posted(endless)) as exchange:
+        await exchange.chunk(3)
+        exchange.leave()
+        await exchange.returns()
+
+    assert ended == ["closed"]
+
+
+# Watching by itself
+
+
+@pytest.mark.anyio
+async def test_bytes_that_nobody_has_read_are_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = iter([request_message(b"12345", more_body=True), request_message(b"6"), DISCONNECT])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    with caplog.at_level(logging.WARNING):
+        assert await until_disconnect(receive, body_is_due=False) == DISCONNECT
+
+    assert [record.getMessage()[:8] for record in caplog.records] == ["5 bytes "]
+    assert "before its first `yield`" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_request_without_a_body_is_nothing_to_tell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = iter([request_message(), {"type": "websocket.disconnect", "code": 1001}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    message = await until_disconnect(receive, body_is_due=False)
+
+    assert message["type"] == "websocket.disconnect"
+    assert caplog.records == []
+
+
+@pytest.mark.anyio
+async def test_receive_that_returns_at_once_is_asked_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        return DISCONNECT if received > 20 else request_message()
+
+    await until_disconnect(receive, body_is_due=False)
+
+    assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 1.0
+
+
+@pytest.mark.anyio
+async def test_large_upload_that_nobody_reads_is_taken_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def sleep(seconds: float) -> None:
+        raise AssertionError(f"a pause of {seconds} s")
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        return DISCONNECT if received > 100 else request_message(b"x" * 1000, more_body=True)
+
+    await until_disconnect(receive, body_is_due=False)
+
+    assert received == 101
+
+
+@pytest.mark.anyio
+async def test_body_that_is_due_is_left_to_the_source_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[object] = []
+
+    async def sleep(seconds: float) -> None:
+        order.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+
+    async def receive() -> Message:
+        order.append("receive")
+        return DISCONNECT
+
+    await until_disconnect(receive, body_is_due=True)
+
+    assert order == [1.0, "receive"]
