@@ -37,6 +37,9 @@ class Feed(ABC):
     joins: bool = True
     """Whether `take` may join frames. Set by the writer before it opens the feed."""
 
+    cleanup_timeout: float | None = 30.0
+    """Seconds that the application's part of the feed has to clean up. Set like `joins`."""
+
     drained: bool = False
     """Whether `take` would give nothing now: `wake` is called before it does. False: that's not known."""
 

@@ -263,6 +263,23 @@ class Follower:
         except ChannelClosed:
             pass
 
+    async def look_up(self, channel: Followed, *, after: int, upto: int | None, most: int) -> Page:
+        """Read from the log on behalf of who isn't subscribed; see `Backend.read`."""
+        loop = self.must_run()
+        read = partial(
+            self._backend.read,
+            channel.name,
+            after=after,
+            upto=upto,
+            most=most,
+            limits=channel.limits,
+        )
+        if current_loop().key is loop.key:
+            return await read()
+        future: Future[Page] = Future()
+        self._call(partial(self._send_on, partial(_settle, future, read)))
+        return await _outcome(future)
+
     async def ready(self, timeout: float) -> bool:  # noqa: ASYNC109  (a question that has an answer in any case)
         """Whether the log is being listened to, and answers within `timeout` seconds."""
         loop = self._loop

@@ -7,6 +7,8 @@ channel whose history has been lost takes a new ring.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from ._feed import JOINED_BYTES
 
 _MOST_JOINS = 32
@@ -172,6 +174,11 @@ class Ring:
                 self._joins.clear()
             self._joins[after] = joined
         return joined
+
+    def before(self, when: float) -> int:
+        """The offset of the newest frame that was remembered before `when`; of those that are kept."""
+        kept = self._times[self.oldest - self._first :]
+        return self.oldest - 1 + bisect_left(kept, when)
 
     def frames(self, after: int, last: int) -> list[bytes]:
         """The frames that follow `after` up to `last`, each by itself."""

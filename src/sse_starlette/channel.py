@@ -21,19 +21,24 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import anyio.lowlevel
 
 from ._audience import Audience
-from ._cursor import last_event_id, new_epoch
+from ._checks import check_count, check_function, check_key, check_name, check_seconds
+from ._cursor import last_event_id, new_epoch, parse_cursor
 from ._fork import tell_child
 from ._lock import InterruptedHolderError, Lock
+from ._opening import encode_body
 from ._ring import Ring, renamed, with_id
+from ._start import place
+from ._wishes import Gap, Wishes
 from .backends.base import DEFAULT_BYTES, DEFAULT_EVENTS, Limits, Position
-from .errors import ChannelClosed
-from .event import ServerSentEvent, parse_frame
-from .subscription import Gap, Overtaken, Subscription, encode_body
+from .errors import ChannelClosed, HistoryGap
+from .event import parse_frame
+from .subscription import Overtaken, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,8 +48,12 @@ if TYPE_CHECKING:
     from ._follower import Follower
     from ._json import Serializer
     from ._loop import Loop
+    from ._opening import Event, Events
+    from ._start import Asked, GapReason, Place
+    from ._wishes import Since, Snapshot
     from .backends.base import Entry
-    from .subscription import Event, Events, GapReason, Snapshot, Start
+    from .event import ServerSentEvent
+    from .subscription import Seat, Start
 
 __all__ = [
     "Channel",
@@ -67,6 +76,8 @@ What becomes of a client that has not taken an event when the channel forgets it
 
 _KEYS_KEPT_SECONDS = 120.0
 """How long an idempotency key is remembered."""
+_PAGE = 500
+"""Entries that are read from a log at a time."""
 _MOST_PARSED = 256
 _MOST_PARSED_BYTES = 1024 * 1024
 
@@ -87,6 +98,8 @@ class ChannelStats:
         lag: how many events the slowest open stream is behind.
         kept_events: how many events can be replayed.
         kept_bytes: how much memory these take.
+        failures: how often a filter or `on_gap` raised; the event was left out for that client, or it
+            got the event `reset`.
     """
 
     subscribers: int
@@ -98,6 +111,7 @@ class ChannelStats:
     lag: int
     kept_events: int
     kept_bytes: int
+    failures: int = 0
 
 
 class Channel:
@@ -130,18 +144,18 @@ class Channel:
         given = history, history_bytes
         history = DEFAULT_EVENTS if history is None else history
         history_bytes = DEFAULT_BYTES if history_bytes is None else history_bytes
-        if history < 1:
-            raise ValueError(f"history must be at least 1 event, got: {history}")
-        if history_bytes < 1:
-            raise ValueError(f"history_bytes must be at least 1, got: {history_bytes}")
-        if history_seconds is not None and not history_seconds > 0:
-            raise ValueError(f"history_seconds must be > 0, got: {history_seconds}")
+        check_name(name)
+        check_count("history", history, 1, "at least 1 event")
+        check_count("history_bytes", history_bytes, 1, "at least 1")
+        if history_seconds is not None:
+            check_seconds("history_seconds", history_seconds, above=0, unit="")
         if slow not in get_args(Slow):
             raise ValueError(f"slow must be one of {get_args(Slow)}, got: {slow!r}")
+        if latest_by is not None:
+            check_function("latest_by", latest_by, "one event", may_wait=False)
         if (latest_by is not None) != (slow == "latest"):
             raise ValueError('slow="latest" and latest_by go together: give both or neither')
-        if not linger >= 0:
-            raise ValueError(f"linger must be >= 0 seconds, got: {linger}")
+        check_seconds("linger", linger)
         self.name = name
         self.options: dict[str, object] = {
             "history": history,
@@ -167,7 +181,7 @@ class Channel:
         # Held for moments and never across an await; whoever holds it holds no other.
         self._lock = Lock()
         self._history_seconds = history_seconds
-        self._ring = self._new_ring(new_epoch() if follower is None else "", 0)
+        self._ring = self._new_ring(new_epoch(name) if follower is None else "", 0)
         self._latest: dict[object, tuple[int, bytes]] = {}
         self._latest_bytes = 0
         self._ids_by_key: dict[str, tuple[str, float]] = {}
@@ -179,7 +193,10 @@ class Channel:
         self._delivered = 0
         self._dropped = 0
         self._disconnected = 0
+        self._failures = 0
         self._resets: Counter[GapReason] = Counter()
+        # The newest that this process has added to the log.
+        self._added: Position | None = None
         if follower is not None:
             self.limits: Limits = Limits(given[0], history_seconds, follower.expire, given[1])
             """How much of the channel the log is to keep."""
@@ -248,6 +265,7 @@ class Channel:
                 stream can't carry.
             RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
+        _check_publish(key, wait)
         if self.follower is not None:
             return await self.follower.publish(self, self._encode(event), key, wait)
         await anyio.lowlevel.checkpoint()
@@ -264,6 +282,7 @@ class Channel:
         """
         future: Future[str] = Future()
         try:
+            _check_publish(key, None)
             if self.follower is not None:
                 return self.follower.publish_in_line(self, self._encode(event), key)
             future.set_result(self._publish(event, key, knock=True))
@@ -297,9 +316,9 @@ class Channel:
         return self._publish(event, key)
 
     def _publish(self, event: Event, key: str | None, *, knock: bool = False) -> str:
-        body = encode_body(event, self.serializer)
-        latest_key = None if self._latest_by is None else self._latest_by(parse_frame(body))
-        hash(latest_key)  # If it has none, nothing has been published yet.
+        _check_publish(key, None)
+        body = _body_of(event, self.serializer)
+        latest_key = None if self._latest_by is None else self._key_in(body)
         now = time.monotonic()
         with self._lock:
             if key is not None:
@@ -330,6 +349,10 @@ class Channel:
         on_gap: Callable[[Gap], Events | Awaitable[Events]] | None = None,
         snapshot: Snapshot | None = None,
         replay: int = 0,
+        after: str | int | None = None,
+        since: Since | None = None,
+        id_blocks: bool = True,
+        name_channels: bool = False,
     ) -> Subscription:
         """
         Subscribe from where the client left off, or from now on.
@@ -340,20 +363,140 @@ class Channel:
         Args:
             request: the request, for its `last_event_id`; or that id itself; None for a client
                 that begins anew.
-            filter: called with each event (its data as text); those for which it returns something
-                false are left out. It doesn't make gaps: what was left out counts as got.
+            filter: a plain function, called with each event (its data as text); those for which it
+                returns something false are left out. It doesn't make gaps: what was left out counts as
+                got. An event for which it raises is left out too; that's logged, and counted.
             on_gap: called when the client can't get all that it missed; the events that it returns
-                (a list, an async generator...) are sent instead of the `reset` event.
+                (a list, an async generator...) are sent instead of the `reset` event. If it raises,
+                that's logged, and the `reset` event is sent.
             snapshot: called when a client begins anew, and after a `reset` event; the events that it
                 returns (a list, an async generator...) are sent before the channel's. Whatever is
-                published while it's at work follows, so nothing falls between.
+                published while it's at work follows, so nothing falls between. With one parameter it's
+                called with the names of the channels that it's needed for.
             replay: how many of the newest events that are kept a client gets first that begins anew.
+            after: where a client begins that has no id: after the event of this id (see `position`) or
+                this offset, or at the `"start"`, with all that is kept. If some of that is no longer
+                kept, it's told as any gap is. A client that has an id goes on from there.
+            since: the same by time, in memory only: a `datetime` with a time zone, a `timedelta` (so
+                long ago) or a Unix timestamp.
+            id_blocks: whether the stream begins with a block that has nothing but an id, and pings carry
+                one along. False for clients that take such a block for an event; they are told of a gap,
+                or begin anew, where they have nothing yet to come back with.
+            name_channels: whether events are named after their channels: `event: prices` if the event
+                has no name of its own, `event: prices:tick` if it has.
 
         Raises:
-            ValueError: `replay` is negative.
+            TypeError, ValueError: an argument isn't what it should be; the error says what to write.
             RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
-        return Subscription([self], request, filter, on_gap, snapshot, replay)
+        wishes = Wishes(filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels)
+        return Subscription([self], request, wishes)
+
+    async def position(self) -> str:
+        """
+        The id of the newest event, for a page that is rendered now and subscribes later.
+
+        Read it before the state that the page shows, and begin there: `subscribe(request, after=…)`.
+        On a log that nobody in this process listens to, the log is asked.
+
+        Raises:
+            LogUnavailable: the log is out of reach, and the position isn't known.
+            RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
+        """
+        if self.follower is None:
+            await anyio.lowlevel.checkpoint()
+            return self.last_event_id
+        self.follower.must_run()
+        ring, added = self._ring, self._added
+        if ring.epoch:
+            await anyio.lowlevel.checkpoint()
+            # What this process has published may not have come back yet.
+            own = added.offset if added is not None and added.epoch == ring.epoch else 0
+            return f"{ring.epoch}.{max(ring.head, own)}"
+        page = await self.follower.look_up(self, after=0, upto=None, most=0)
+        return f"{page.epoch}.{page.head}"
+
+    async def history(
+        self, *, after: str | int | None = None, limit: int | None = None
+    ) -> list[ServerSentEvent]:
+        """
+        Return events that are kept, in order and with their ids, without subscribing.
+
+        Args:
+            after: the events after the one of this id or offset; `"start"`: all from the beginning.
+                None: the newest that are kept.
+            limit: the most events that are returned: with `after` the first ones, without it the newest.
+                None: all.
+
+        Raises:
+            HistoryGap: not all that came after `after` is kept, or it's of no known history.
+            LogUnavailable: the log is out of reach.
+            RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
+        """
+        Wishes(after=after)
+        if limit is not None:
+            check_count("limit", limit, 1, "at least 1 event")
+        if self.follower is not None:
+            return await self._history_in_log(self.follower, after, limit)
+        await anyio.lowlevel.checkpoint()
+        with self._lock:
+            ring = self._ring
+            ring.expire(time.monotonic())
+            first = self._first_after(after, ring.epoch, ring.head)
+            if after is None:
+                first = max(ring.oldest - 1, ring.head - limit if limit else 0)
+            elif first < ring.oldest - 1:
+                raise HistoryGap(self.name, after, "trimmed")
+            frames = ring.frames(first, min(ring.head, first + limit) if limit else ring.head)
+        return [self._event_of(frame) for frame in frames]
+
+    async def _history_in_log(
+        self, follower: Follower, after: str | int | None, limit: int | None
+    ) -> list[ServerSentEvent]:
+        page = await follower.look_up(self, after=0, upto=None, most=0)
+        epoch, head = page.epoch, page.head
+        first = self._first_after(after, epoch, head)
+        if after is None:
+            first = max(0, head - min(self._history, limit or self._history))
+        until = head if limit is None else min(head, first + limit)
+        found: list[Entry] = []
+        last = first
+        while last < until:
+            page = await follower.look_up(
+                self, after=last, upto=until, most=min(_PAGE, until - last)
+            )
+            entries = page.entries
+            if page.epoch != epoch:
+                raise HistoryGap(self.name, after or "start", "epoch")
+            if after is not None and (not entries or entries[0].offset != last + 1):
+                raise HistoryGap(self.name, after, "trimmed")
+            if not entries:
+                break
+            found += entries
+            last = entries[-1].offset
+        return [self._event_of(_frame_of(epoch, entry)) for entry in found if entry.body]
+
+    def _first_after(self, after: str | int | None, epoch: str, head: int) -> int:
+        if after is None or after == "start":
+            return 0
+        offset: int | None
+        if isinstance(after, str):
+            positions = parse_cursor(after)
+            if positions is None:
+                raise HistoryGap(self.name, after, "unknown")
+            offset = positions.get(epoch)
+            if offset is None:
+                raise HistoryGap(self.name, after, "epoch")
+        else:
+            offset = after
+        if offset > head:
+            raise HistoryGap(self.name, after, "future")
+        return offset
+
+    def _event_of(self, frame: bytes) -> ServerSentEvent:
+        event = parse_frame(frame)
+        event.channel = self.name
+        return event
 
     def close(self) -> None:
         """
@@ -415,6 +558,7 @@ class Channel:
                 lag=max([0, *behind]),
                 kept_events=len(ring),
                 kept_bytes=ring.size,
+                failures=self._failures,
             )
 
     # What follows is for the hub and for subscriptions.
@@ -428,13 +572,18 @@ class Channel:
         return not self._subscriptions and now - self._used > self._linger
 
     def begin(
-        self, subscription: Subscription, positions: dict[str, int] | None, replay: int | None
+        self, subscription: Subscription, asked: Asked, others: set[str] | None
     ) -> Start | None:
         """
-        Say where `subscription` begins; with `replay` None, where its client left off.
+        Say where `subscription` begins.
 
         None: the log has to be asked first. When it has been, the subscription is called, and asks
         again.
+
+        Args:
+            subscription: who asks.
+            asked: where its client wants to begin.
+            others: the epochs of the other channels of the subscription; None: not all are known yet.
         """
         now = time.monotonic()
         with self._lock:
@@ -442,84 +591,72 @@ class Channel:
             self._used = self._listened = now
             ring = self._ring
             ring.expire(now)
-            start = self._start(subscription, ring, positions, replay)
-            if start is not None and (reason := start[2]) is not None:
-                self._resets[reason] += 1
+            start = self._start(subscription, ring, asked, others, now)
+            if start is not None and start.reason is not None:
+                self._resets[start.reason] += 1
         if self.follower is not None:
             if start is None:
                 self.follower.tend(self)
             else:
                 self._newcomers.pop(subscription, None)
-        return start
+        return start and (ring, *start)
 
     def _start(
         self,
         subscription: Subscription,
         ring: Ring,
-        positions: dict[str, int] | None,
-        replay: int | None,
-    ) -> Start | None:
+        asked: Asked,
+        others: set[str] | None,
+        now: float,
+    ) -> Place | None:
         if not ring.epoch:
-            if replay is not None:
-                self._newcomers.setdefault(subscription, {})
+            self._newcomers.setdefault(subscription, {})
             return None
-        if replay is not None:
-            offset = ring.head - replay
-            if self.follower is not None and subscription in self._newcomers:
+        if others is None and asked.positions and ring.epoch not in asked.positions:
+            return None  # The id may be of the others alone.
+        start = place(ring, self.name, asked, others or (), now)
+        if self.follower is not None:
+            if start.anew and subscription in self._newcomers:
                 if self._unplaced:
                     return None  # One of them may have the smallest offset that it has to get.
                 # It may look only when more has been heard.
                 since = self._newcomers[subscription].get(ring.epoch, ring.origin)
-                offset = min(offset, ring.origin, since)
-            if offset >= ring.oldest - 1:
-                return ring, offset, None
-            return self._start_at(ring, max(offset, ring.reach))
-        reason: GapReason
-        if positions is None:
-            reason = "unknown"
-        elif ring.epoch not in positions:
-            reason = "epoch"
-        elif (offset := positions[ring.epoch]) > ring.head:
-            reason = "future"
-        elif offset < ring.reach:
-            reason = "trimmed"
-        else:
-            return self._start_at(ring, offset)
-        if self.follower is not None and reason in ("epoch", "future"):
-            # The log may be further than what has been heard of it: another process knew the id.
-            look = self._askers.get(subscription)
-            if look is None:
-                self.asked += 1
-                self._askers[subscription] = self.asked
-                return None
-            if look > self.answered:
-                return None
-        return ring, ring.head, reason
-
-    def _start_at(self, ring: Ring, offset: int) -> Start | None:
-        if ring.holds(offset):
-            return ring, offset, None
+                needed = min(ring.origin, since)
+                if needed < ring.reach:
+                    return start._replace(offset=ring.head, reason="trimmed")
+                start = start._replace(offset=min(start.offset, needed))
+            elif start.reason in ("epoch", "future"):
+                # The log may be further than what has been heard of it: another process knew the id.
+                look = self._askers.get(subscription)
+                if look is None:
+                    self.asked += 1
+                    self._askers[subscription] = self.asked
+                    return None
+                if look > self.answered:
+                    return None
+        if ring.holds(start.offset):
+            return start
         # On a log, what comes before the ring is read when somebody wants it.
-        self._wanted_from = min(offset, self._wanted_from or offset)
+        self._wanted_from = min(start.offset, self._wanted_from or start.offset)
         return None
 
-    def join(self, subscription: Subscription, loop: Loop) -> None:
-        """Call `subscription` on `loop` from now on when there's something new."""
+    def join(self, member: Subscription | Seat, loop: Loop) -> None:
+        """Call `member` on `loop` from now on when there's something new."""
         with self._lock:
             audience = self._audiences.get(id(loop.key))
             if audience is None:
                 audience = self._audiences[id(loop.key)] = Audience(
                     loop, self.forsake, max(1, self._history // 4)
                 )
-            audience.add(subscription)
+            audience.add(member)
 
-    def leave(self, subscription: Subscription) -> None:
-        """Don't call `subscription` any more."""
+    def leave(self, subscription: Subscription, member: Subscription | Seat) -> None:
+        """Don't call `member` of `subscription` any more."""
         with self._lock:
             self._used = self._listened = time.monotonic()
             self._subscriptions.discard(subscription)
             for key, audience in list(self._audiences.items()):
-                audience.discard(subscription)
+                audience.discard(member)
                 if not audience:
                     del self._audiences[key]
 
@@ -556,24 +693,31 @@ class Channel:
             self._delivered += last - after
             return frames, last
 
-    def read_each(self, ring: Ring, after: int) -> list[bytes] | None:
+    def read_each(self, ring: Ring, after: int, most: int) -> list[bytes] | None:
         """Return the frames after `after`, each by itself; None if they're no longer here."""
+        if ring is self._ring and after == ring.head:
+            return []
         with self._lock:
             if ring is not self._ring or after < ring.oldest - 1:
                 return None
-            return ring.frames(after, ring.head)
+            return ring.frames(after, min(ring.head, after + most))
 
     def count_delivered(self, events: int) -> None:
         """Count events that were read by `read_each` and went to the client."""
         with self._lock:
             self._delivered += events
 
+    def count_failure(self) -> None:
+        """Count a function of the application's that has failed for an event."""
+        with self._lock:
+            self._failures += 1
+
     def parsed(self, offset: int, frame: bytes) -> ServerSentEvent:
         """Return the event of a frame; parsed once for all who ask soon."""
         parsed = self._parsed.get(offset)
         # Another history may have had another event at this offset.
         if parsed is None or parsed[0] is not frame:
-            parsed = frame, parse_frame(frame)
+            parsed = frame, self._event_of(frame)
             if len(self._parsed) >= _MOST_PARSED or self._parsed_bytes > _MOST_PARSED_BYTES:
                 self._parsed.clear()
                 self._parsed_bytes = 0
@@ -581,9 +725,11 @@ class Channel:
             self._parsed_bytes += len(frame)
         return parsed[1]
 
-    def overtook(self, ring: Ring, after: int) -> Overtaken | None:
+    def overtook(self, ring: Ring, after: int, *, stays: bool = False) -> Overtaken | None:
         """
         Deal with a subscription whose next event is not here: why, where to go on, what to send.
+
+        With `stays` it's not the client that was slow: it goes on, whatever `slow` says.
 
         None: its stream ends, since the lifespan of the hub has; it can be resumed in the next one.
         """
@@ -599,7 +745,7 @@ class Channel:
                 # What came after the break, as long as it's here.
                 if now.holds(now.origin):
                     head = now.origin
-            elif self._slow == "disconnect":
+            elif self._slow == "disconnect" and not stays:
                 self._disconnected += 1
                 return Overtaken(reason, now, after, latest, ends=True)
             else:
@@ -621,6 +767,9 @@ class Channel:
         with self._lock:
             self._appending.discard(append)
             if position is not None:
+                added = self._added
+                if added is None or added.epoch != position.epoch or added < position:
+                    self._added = position
                 epoch, before = position.epoch, position.offset - 1
                 for since in list(self._newcomers.values()):
                     # Answers may come in another order than that of the events.
@@ -722,22 +871,22 @@ class Channel:
         self._subscriptions = weakref.WeakSet()
         self._audiences = {}
         self._parsed, self._parsed_bytes = {}, 0
-        self._delivered = self._dropped = self._disconnected = 0
+        self._delivered = self._dropped = self._disconnected = self._failures = 0
         self._resets = Counter()
         if self.follower is not None:
             self.asked = self.answered = 0
             self._askers = weakref.WeakKeyDictionary()
             self._newcomers = weakref.WeakKeyDictionary()
-            self._appending, self._unplaced = set(), set()
+            self._appending, self._unplaced, self._added = set(), set(), None
             self._wanted_from = None
             self._ring = self._new_ring("", 0)
             self._latest, self._latest_bytes = {}, 0
         elif torn:
-            self._ring = self._new_ring(new_epoch(), 0)
+            self._ring = self._new_ring(new_epoch(self.name), 0)
             self._latest, self._latest_bytes = {}, 0
             self._ids_by_key = {}
         else:
-            self._ring = self._ring.renamed(epoch := new_epoch())
+            self._ring = self._ring.renamed(epoch := new_epoch(self.name))
             self._latest = {
                 key: (offset, renamed(frame, epoch, offset))
                 for key, (offset, frame) in self._latest.items()
@@ -765,10 +914,22 @@ class Channel:
         self._wanted_from = None
 
     def _encode(self, event: Event) -> bytes:
-        body = encode_body(event, self.serializer)
+        body = _body_of(event, self.serializer)
         if self._latest_by is not None:
-            hash(self._latest_by(parse_frame(body)))  # If it has no key, it's not published.
+            self._key_in(body)  # If it has no key, it's not published.
         return body
+
+    def _key_in(self, body: bytes) -> object:
+        assert self._latest_by is not None  # noqa: S101  (asked for where there is one)
+        key = self._latest_by(parse_frame(body))
+        if isawaitable(key):
+            if iscoroutine(key):
+                key.close()
+            raise TypeError(
+                f"latest_by returned {type(key).__name__}, which has to be awaited: it has to answer at once"
+            )
+        hash(key)
+        return key
 
     def _keys_of(self, entries: list[Entry]) -> list[object]:
         return [self._key_of(entry) for entry in entries]
@@ -777,13 +938,11 @@ class Channel:
         if self._latest_by is None or not entry.body:
             return _NO_KEY
         try:
-            key = self._latest_by(parse_frame(entry.body))
-            hash(key)
+            return self._key_in(entry.body)
         except Exception:
             # Here nobody can be told; whoever published it was told if it failed there.
             _logger.exception("latest_by failed for an event of channel %r", self.name)
             return _NO_KEY
-        return key
 
     def _log_failed_close(self, outcome: Future[str]) -> None:
         error = outcome.exception()
@@ -816,3 +975,20 @@ _NO_KEY = object()
 def _frame_of(epoch: str, entry: Entry) -> bytes:
     # Where the channel was closed there's no event, but an id: who has it need not come back.
     return with_id(epoch, entry.offset, entry.body or b"\r\n")
+
+
+def _check_publish(key: str | None, wait: float | None) -> None:
+    if key is not None:
+        check_key(key)
+    if wait is not None:
+        check_seconds("wait", wait)
+
+
+def _body_of(event: Event, serializer: Serializer | None) -> bytes:
+    body = encode_body(event, serializer)
+    if b"event: reset" in body and parse_frame(body).event == "reset":
+        raise ValueError(
+            "`reset` is the event that tells clients of a gap, so none of your own can have that name: "
+            "choose another one."
+        )
+    return body

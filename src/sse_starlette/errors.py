@@ -3,6 +3,7 @@ The exceptions of this package, one small tree.
 
     SSEError                    everything below; `except SSEError` catches what only we raise
     ├── ChannelClosed           the channel takes no more events
+    ├── HistoryGap              a channel no longer has what came after a position (LookupError)
     ├── LogUnavailable          the log of a hub can't be reached (ConnectionError)
     │   └── LogRefused          it refuses, until an operator has mended something
     ├── PublishQueueFull        more events wait to be published than a hub holds
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "ChannelClosed",
+    "HistoryGap",
     "LogRefused",
     "LogUnavailable",
     "PublishQueueFull",
@@ -68,6 +70,29 @@ class ChannelClosed(SSEError):  # noqa: N818  (it says what it is)
         return (
             f"channel {self.channel!r} has been closed for good. Publish before close(), or to a "
             "channel of another name."
+        )
+
+
+class HistoryGap(SSEError, LookupError):  # noqa: N818  (it says what it is)
+    """
+    What came after a position can't be read any more, or not all of it.
+
+    Attributes:
+        channel: the name of the channel.
+        after: the position that was asked for.
+        reason: why; see `GapReason`.
+    """
+
+    def __init__(self, channel: str, after: str | int, reason: str) -> None:
+        super().__init__(channel, after, reason)
+        self.channel = channel
+        self.after = after
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"channel {self.channel!r} doesn't have all that came after {self.after!r} ({self.reason}): ask for "
+            "its history without `after`, and take it for the whole state."
         )
 
 

@@ -78,6 +78,9 @@ class ServerSentEvent:
 
     DEFAULT_SEPARATOR = "\r\n"
 
+    channel: str | None = None
+    """The name of the channel that the event was published to, for those that come from one."""
+
     def __init__(
         self,
         data: Any = None,

@@ -10,30 +10,35 @@ import os
 import re
 import time
 import weakref
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
+from ._checks import check_seconds
+from ._cursor import MOST_CHANNELS
 from ._follower import Follower
 from ._fork import tell_child
 from ._json import check_serializer
 from ._lock import Lock
+from ._wishes import Wishes
 from .backends.base import DEFAULT_EXPIRE, Backend, Limits
 from .channel import Channel, ChannelStats
 from .publisher import Publisher
 from .subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import HTTPConnection
 
     from ._json import Serializer
+    from ._opening import Events
+    from ._wishes import Gap, Since, Snapshot
     from .channel import Slow
     from .event import ServerSentEvent
-    from .subscription import Events, Gap, Snapshot
 
 __all__ = ["Hub", "HubStats"]
 
@@ -135,13 +140,13 @@ class Hub:
             ImportError: the log needs an extra that isn't installed.
             ValueError: a number is out of range, or there's no log of this scheme.
         """
-        if not linger >= 0:
-            raise ValueError(f"linger must be >= 0 seconds, got: {linger}")
-        if not publish_wait >= 0:
-            raise ValueError(f"publish_wait must be >= 0 seconds, got: {publish_wait}")
-        if not check_every > 0:
-            raise ValueError(f"check_every must be > 0 seconds, got: {check_every}")
-        if not (DEFAULT_EXPIRE if expire is None else expire) > check_every:
+        check_seconds("linger", linger)
+        check_seconds("publish_wait", publish_wait)
+        check_seconds("check_every", check_every, above=0)
+        given_expire: object = DEFAULT_EXPIRE if expire is None else expire
+        if isinstance(given_expire, bool) or not isinstance(given_expire, (int, float)):
+            raise TypeError(f"expire must be a number of seconds, got: {expire!r}")
+        if not given_expire > check_every:
             # With each look it's said that somebody listens.
             raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
         self._follower: Follower | None = None
@@ -241,34 +246,63 @@ class Hub:
         on_gap: Callable[[Gap], Events | Awaitable[Events]] | None = None,
         snapshot: Snapshot | None = None,
         replay: int = 0,
+        after: str | None = None,
+        since: Since | None = None,
+        id_blocks: bool = True,
+        name_channels: bool = False,
     ) -> Subscription:
         """
         Subscribe to several channels on one stream.
 
         Its ids hold the position in each channel, so a client that comes back gets what it missed in
-        each. Events of one channel keep their order; there's none between channels.
+        each. A channel that its id doesn't name begins anew. Events of one channel keep their order;
+        there's none between channels.
 
         Args:
-            channels: the channels, or their names.
+            channels: the channels, or their names; 200 at the most.
             request: as for `Channel.subscribe`, and so are the others.
-            filter: see there.
+            filter: see there; `event.channel` is the name of the channel.
             on_gap: see there; called for each channel that has a gap.
             snapshot: see there.
             replay: see there; of each channel.
+            after: see there; the id of a subscription to several channels, or `"start"`.
+            since: see there.
+            id_blocks: see there.
+            name_channels: see there.
 
         Raises:
-            TypeError: `channels` is one name.
-            ValueError: there's no channel, or one is named twice.
+            TypeError: `channels` is one name, or something else than channels and their names; or as for
+                `Channel.subscribe`.
+            ValueError: there's no channel, too many, or one is named twice; or as for
+                `Channel.subscribe`.
             RuntimeError: the hub has a log, and its lifespan isn't under way.
         """
-        if isinstance(channels, str):
-            raise TypeError(f"channels is one name, {channels!r}: give a list, [{channels!r}]")
-        found = [self.channel(one) if isinstance(one, str) else one for one in channels]
-        if not found or len({id(one) for one in found}) < len(found):
-            raise ValueError(
-                f"subscribe needs different channels, at least one, got: {[one.name for one in found]}"
+        wishes = Wishes(filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels)
+        return Subscription(self._channels_of(channels), request, wishes)
+
+    def _channels_of(self, channels: Iterable[Channel | str]) -> list[Channel]:
+        if isinstance(channels, (str, Channel)):
+            what = "name" if isinstance(channels, str) else "channel"
+            raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
+        if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
+            raise TypeError(
+                "subscribe needs a list of channels or of their names, got: "
+                f"{type(channels).__name__} {channels!r:.80}"
             )
-        return Subscription(found, request, filter, on_gap, snapshot, replay)
+        given = list(channels)
+        for one in given:
+            if not isinstance(one, (str, Channel)):
+                raise TypeError(
+                    f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
+                )
+        if len(given) <= MOST_CHANNELS:  # If there are more, none of them is made.
+            given = [self.channel(one) if isinstance(one, str) else one for one in given]
+        if not given or len({one if isinstance(one, str) else id(one) for one in given}) < len(
+            given
+        ):
+            names = [one if isinstance(one, str) else one.name for one in given]
+            raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
+        return given  # type: ignore[return-value]  # too many names are refused next
 
     def publisher(self) -> Publisher:
         """

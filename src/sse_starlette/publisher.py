@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Self
 
 from ._fork import leave_to_parent, tell_child
 from ._lock import Lock
+from ._opening import encode_body
 from ._publish_queue import Writer
 from .errors import LogRefused, LogUnavailable
-from .subscription import encode_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from ._json import Serializer
+    from ._opening import Event
     from .backends.base import Backend, BlockingAppender, Limits
-    from .subscription import Event
 
 __all__ = ["Publisher"]
 

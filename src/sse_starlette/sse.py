@@ -376,6 +376,7 @@ class EventSourceResponse(StreamingResponse):
             body = body.content
         if isinstance(body, Feed):
             body.joins = self.join_events
+            body.cleanup_timeout = self.cleanup_timeout
             return body
         return SourceFeed(
             body,

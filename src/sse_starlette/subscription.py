@@ -1,4 +1,4 @@
-"""Subscriptions: one client's way through channels. Where it begins, what it's told, what it gets.
+"""Subscriptions: one client's way through channels. What it's told, and what it gets.
 
 A subscription is a position in the ring of each channel and nothing else: no queue, no task, and until
 it is streamed not even a place in a list. What a change here must keep:
@@ -7,25 +7,34 @@ it is streamed not even a place in a list. What a change here must keep:
 - A position is a ring and an offset in it: the id that a client is sent is always of one history.
 - Where it begins may have to be asked of a log. Until that's known nothing is sent but comments.
 - It's used on one loop, but for what is said to be for any thread.
+- However much there is to read, the loop has its turn after some milliseconds; however many channels
+  there are, an event costs what it costs with one.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeAlias
+from functools import partial
+from inspect import isawaitable, iscoroutine
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
 
 import anyio
 from starlette.requests import HTTPConnection
 
-from ._cursor import format_cursor, last_event_id, parse_cursor
+from ._checks import required_arguments
+from ._cursor import MOST_CHANNELS, Cursor, last_event_id
 from ._feed import JOINED_BYTES, Feed
 from ._loop import current_loop
+from ._opening import Events, Opening, Step
 from ._ring import Ring
+from ._source import SourceFeed
+from ._start import Asked, GapReason, asked_by
+from ._wishes import Gap, Snapshot, Wishes, check_request
 from .errors import SubscriberTooSlow
-from .event import ServerSentEvent, check_field, encoder, own_event, parse_frame, split_frames
+from .event import ServerSentEvent, check_field, encoder, parse_frame, split_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,41 +45,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Gap", "Subscription"]
 
-GapReason: TypeAlias = Literal["unknown", "epoch", "future", "trimmed", "lagging"]
+_logger = logging.getLogger("sse_starlette.channel")
+
+Start: TypeAlias = "tuple[Ring, int, GapReason | None, bool]"
 """
-Why a client can't be given all that it missed:
-
-- `"unknown"`: its id is none of ours.
-- `"epoch"`: its id is from a history that has been lost, or from another channel.
-- `"future"`: its id is newer than the newest event.
-- `"trimmed"`: what follows its id is no longer kept.
-- `"lagging"`: it is connected, and read too slowly.
+Where a subscription begins in a channel, why not where its client left off, and whether the client has
+nothing of it yet.
 """
-
-Event: TypeAlias = Any
-"""What may be published: whatever a source may yield, without an id of its own."""
-Events: TypeAlias = Iterable[Event] | AsyncIterable[Event]
-Start: TypeAlias = "tuple[Ring, int, GapReason | None]"
-"""Where a subscription begins in a channel, and why not where its client left off."""
-Snapshot: TypeAlias = Callable[[], Events | Awaitable[Events]]
-
 _ENCODE = encoder("\r\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """
-    A hole in what a client gets, as `on_gap` is told of it.
-
-    Attributes:
-        channel: the name of the channel.
-        reason: why there is one; see `GapReason`.
-        cursor: the id from which the client goes on.
-    """
-
-    channel: str
-    reason: GapReason
-    cursor: str
+_TURN_SECONDS = 0.003
+"""How long one subscription may read before the loop has its turn."""
+_LOOKS = 16
+"""Events that are looked at before it's asked how long that has taken."""
+_READ_AT_ONCE = 256
+"""Events of one channel that are looked at before it's another one's turn."""
 
 
 class Overtaken(NamedTuple):
@@ -92,40 +80,65 @@ class Source(Protocol):
     follower: Follower | None
     serializer: Serializer | None
 
+    @property
+    def epoch(self) -> str:
+        """The history that is known; empty: none yet."""
+
     def begin(
-        self, subscription: Subscription, positions: dict[str, int] | None, replay: int | None
+        self, subscription: Subscription, asked: Asked, others: set[str] | None
     ) -> Start | None:
         """Say where `subscription` begins; None: call it when that's known."""
 
-    def join(self, subscription: Subscription, loop: Loop) -> None:
-        """Call `subscription` on `loop` from now on when there's something new."""
+    def join(self, member: Subscription | Seat, loop: Loop) -> None:
+        """Call `member` on `loop` from now on when there's something new."""
 
-    def leave(self, subscription: Subscription) -> None:
-        """Don't call `subscription` any more."""
+    def leave(self, subscription: Subscription, member: Subscription | Seat) -> None:
+        """Don't call `member` any more."""
 
     def read(self, ring: Ring, after: int) -> tuple[bytes, int] | None:
         """Join the frames after a position, and say which is the last; None: they're not here."""
 
-    def read_each(self, ring: Ring, after: int) -> list[bytes] | None:
+    def read_each(self, ring: Ring, after: int, most: int) -> list[bytes] | None:
         """Return the frames after a position, each by itself; None: they're not here."""
 
     def count_delivered(self, events: int) -> None:
         """Count events that were read by `read_each` and went to the client."""
 
+    def count_failure(self) -> None:
+        """Count a function of the application's that has failed for an event."""
+
     def parsed(self, offset: int, frame: bytes) -> ServerSentEvent:
         """Return the event of a frame."""
 
-    def overtook(self, ring: Ring, after: int) -> Overtaken | None:
-        """Deal with a subscription whose next event is not here."""
+    def overtook(self, ring: Ring, after: int, *, stays: bool) -> Overtaken | None:
+        """Deal with a subscription whose next event is not here; with `stays` it isn't ended."""
+
+
+class Seat:
+    """A subscription's place in one of its channels: what that channel calls."""
+
+    __slots__ = ("__weakref__", "_place", "_subscription")
+
+    def __init__(self, subscription: Subscription, place: int) -> None:
+        self._subscription = subscription
+        self._place = place
+
+    def call(self) -> None:
+        """Look for something new in this channel; on the loop of the subscription."""
+        self._subscription.news_in(self._place)
+
+    def offset_in(self, channel: Source) -> int:
+        """The offset of the newest event of `channel` that was taken."""
+        return self._subscription.offset_in(channel)
 
 
 class Subscription(Feed):
     """
     One client's way through one or several channels; made by `Channel.subscribe`.
 
-    Give it to an `EventSourceResponse`. Or iterate it: it yields `ServerSentEvent`s with their ids,
-    `reset` events among them, ends when the channels are closed, and should be closed (`aclose`, or
-    `async with`) if it's left before. It can be used once.
+    Give it to an `EventSourceResponse`. Or iterate it: it yields `ServerSentEvent`s with their ids and
+    the names of their channels, `reset` events among them, ends when the channels are closed, and should
+    be closed (`aclose`, or `async with`) if it's left before. It can be used once.
     """
 
     ended: bool
@@ -137,105 +150,137 @@ class Subscription(Feed):
         self,
         channels: Sequence[Source],
         request: HTTPConnection | str | None,
-        filter_: Callable[[ServerSentEvent], object] | None,
-        on_gap: Callable[[Gap], Events | Awaitable[Events]] | None,
-        snapshot: Snapshot | None,
-        replay: int,
+        wishes: Wishes,
     ) -> None:
         """Take the positions; see `Channel.subscribe`."""
-        if replay < 0:
-            raise ValueError(f"replay must be >= 0 events, got: {replay}")
+        _check_channels(channels, request, wishes)
         came_with = last_event_id(request) if isinstance(request, HTTPConnection) else request
-        positions = parse_cursor(came_with) if came_with else None
+        self._wishes = wishes
+        self._filter = wishes.filter
         self._channels = list(channels)
+        self._places = {id(channel): place for place, channel in enumerate(self._channels)}
+        self._followers = {one for channel in channels if (one := channel.follower) is not None}
         # The position in each channel: a history, and an offset in it.
-        self._rings: list[Ring] = []
-        self._offsets: list[int] = []
-        self._filter = filter_
-        self._on_gap = on_gap
-        self._snapshot = snapshot
+        self._rings: list[Ring] = [_NO_RING] * len(self._channels)
+        self._offsets: list[int] = [0] * len(self._channels)
+        self._cursor: Cursor | None = None
+        # Whether each frame is looked at.
+        self._each = (
+            len(self._channels) > 1
+            or wishes.filter is not None
+            or wishes.name_channels
+            or not wishes.id_blocks
+        )
+        # Those that may have something new, and those that aren't known to be at their end.
+        self._due: dict[int, None] = {}
+        self._open: set[int] = set(range(len(self._channels)))
+        self._seats: list[Seat] = []
         # The application's functions may wait, so they need a task, and it an end.
-        self.has_work: bool = on_gap is not None or snapshot is not None
-        self._preparing: anyio.CancelScope | None = None
+        self.has_work: bool = wishes.on_gap is not None or wishes.snapshot is not None
         self._wake: Callable[[], None] = _wake_nobody
         self.call: Callable[[], None] = _wake_nobody
         """Look for something new; on the subscription's loop."""
+        self._loop: Loop | None = None
         self._own_wake_up: WakeUp | None = None
         self._work: WakeUp | None = None
         self._wake_work: Callable[[], None] = _wake_nobody
         self._taken_from = False
         self._stopped = False
         self._to_prepare = True
-        self._begins_anew = not came_with
+        # The events that come first, where the application makes them: sent, or iterated.
+        self._sending_first: SourceFeed | None = None
+        self._opening: Opening | None = None
+        self._opening_steps: list[bytes | Step] = []
+        self._ready: list[bytes] = []
+        self._new_to: list[int] = []
+        self._cursor_first = not came_with
         self._gaps: list[_Hole] = []
+        # Those that have gone on too far while the application made events; it isn't asked for others.
+        self._outrun: set[int] = set()
         # What goes out before anything that is read from the channels.
-        self._before: list[bytes] = []
+        self._before: deque[bytes] = deque()
         self._cursor_told = True
         self._away_told = False
+        self._reading_since: float | None = None
+        self._in_a_row = 0
+        self._failed = False
+        self._from: str | None = None
         self._events: deque[ServerSentEvent] = deque()
-        replay_or_resume = None if came_with else replay
-        unsettled: list[int] = []
-        for place, channel in enumerate(self._channels):
-            if channel.follower is not None:
-                channel.follower.must_run()
-            start = channel.begin(self, positions, replay_or_resume)
-            if start is None:
-                unsettled.append(place)
-                start = _NOWHERE
-            ring, offset, reason = start
-            self._rings.append(ring)
-            self._offsets.append(offset)
-            if reason is not None:
-                self._gaps.append(_Hole(channel, reason, []))
-        self._unsettled: _Unsettled | None = None
-        if unsettled:
-            self._unsettled = _Unsettled(unsettled, came_with, positions, replay_or_resume)
+        self._came_with = came_with
+        self._asked = asked_by(came_with, wishes.after, wishes.seconds_ago(), wishes.replay)
+        self._unsettled: list[int] | None = None
+        for follower in self._followers:
+            follower.must_run()
+        self._settle(list(range(len(self._channels))))
 
     @property
     def last_event_id(self) -> str:
         """The id with which the client would come back now."""
         if self._unsettled is not None:
-            return self._unsettled.came_with or ""
-        return format_cursor(
-            (ring.epoch, offset) for ring, offset in zip(self._rings, self._offsets, strict=True)
-        )
+            return self._came_with or ""
+        if self._cursor is not None:
+            return str(self._cursor)
+        return f"{self._rings[0].epoch}.{self._offsets[0]}"
 
     def offset_in(self, channel: Source) -> int:
         """The offset of the newest event of `channel` that was taken."""
-        return self._offsets[self._channels.index(channel)]
+        return self._offsets[self._places[id(channel)]]
+
+    def news_in(self, place: int) -> None:
+        """Look for something new in the channel at this place; on the subscription's loop."""
+        self._due[place] = None
+        self.call()
 
     # The feed of a response.
 
     def is_over(self) -> bool:
         """Whether the channels are closed and the client has all their events."""
-        return not self._gaps and all(
-            channel.closed and channel.read_each(ring, offset) == []
-            for channel, ring, offset in zip(
-                self._channels, self._rings, self._offsets, strict=True
+        return (
+            not self._gaps
+            and not (self._new_to and self._wishes.snapshot is not None)
+            and all(
+                channel.closed and self._has_all(channel, ring, offset)
+                for channel, ring, offset in zip(
+                    self._channels, self._rings, self._offsets, strict=True
+                )
             )
         )
+
+    def _has_all(self, channel: Source, ring: Ring, offset: int) -> bool:
+        if not self._wishes.id_blocks and channel.closes_at == offset + 1:
+            return True  # What is left is an id alone.
+        return channel.read_each(ring, offset, 1) == []
 
     def open(self, wake: Callable[[], None]) -> None:
         if self._work is not None or self._stopped:
             raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
-        loop = current_loop()
+        self._loop = loop = current_loop()
         self._work = loop.wake_up()
         self._wake_work = self._work.set
         self._wake = self.call = wake
-        for channel in self._channels:
-            channel.join(self, loop)
+        self._due.update(dict.fromkeys(range(len(self._channels))))
+        if len(self._channels) > 1:
+            self._seats = [Seat(self, place) for place in range(len(self._channels))]
+        for channel, member in self._members():
+            channel.join(member, loop)
         if not self.has_work and self._unsettled is None:
             self._prepare_at_once()
 
+    def _members(self) -> list[tuple[Source, Subscription | Seat]]:
+        """Each channel, and what it calls; one alone calls the subscription itself."""
+        if self._seats:
+            return list(zip(self._channels, self._seats, strict=True))
+        return [(channel, self) for channel in self._channels]
+
     async def run(self) -> None:
-        if not self.has_work or self._work is None:
+        if not self.has_work or self._work is None or self._loop is None:
             return
-        with anyio.CancelScope(shield=True) as self._preparing:
-            while not self.ended and not self._stopped:
-                if self._to_prepare and self._unsettled is None:
-                    await self._prepare()
-                    self._wake()
-                else:
+        while not self.ended and not self._stopped:
+            if self._to_prepare and self._unsettled is None:
+                await self._prepare(self._loop)
+                self._wake()
+            else:
+                with anyio.CancelScope(shield=True):
                     await self._work
 
     def stop(self) -> None:
@@ -245,43 +290,65 @@ class Subscription(Feed):
                 # Nothing has been asked for: the answer is a HEAD's, or 204.
                 self.ended = True
                 self._before.clear()
-            for channel in self._channels:
-                channel.leave(self)
+            for channel, member in self._members():
+                channel.leave(self, member)
+            self._seats = []
             self._wake = self.call = _wake_nobody
-            if self._preparing is not None:
-                self._preparing.cancel()
+            if self._sending_first is not None:
+                self._sending_first.stop()
+            self._wake_work()
 
     def sent(self) -> None:
-        pass
+        if self._sending_first is not None:
+            self._sending_first.sent()
 
     def take(self) -> bytes:
         self._taken_from = True
         self.drained = False
         if self._before:
-            count = len(self._before) if self.joins else 1
-            before = b"".join(self._before[:count])
-            del self._before[:count]
-            return before
+            return self._take_before()
+        if self._sending_first is not None:
+            self._sending_first.sent()  # Nobody takes more before that.
+            return self._sending_first.take()
         if self._to_prepare or self.ended:
             if self._unsettled is not None and not self.ended:
                 return self._take_unsettled(self._unsettled)
             return b""
-        if len(self._channels) > 1 or self._filter is not None or not self.joins:
-            return self._take_each()
+        loop = self._loop
+        assert loop is not None  # noqa: S101  (it has been opened)
+        if self._each or not self.joins:
+            return self._take_each(loop)
+        if self._reading_since is not None and self._is_others_turn(self._reading_since):
+            return b""
         channel = self._channels[0]
         # Asked first: another thread may publish, and close the channel, in between.
         closed = channel.closed
         found = channel.read(self._rings[0], self._offsets[0])
         if found is None:
-            return self._fall_behind(0)
+            return self._fall_behind()
         frames, self._offsets[0] = found
         if frames:
-            self.drained = not closed and found is self._rings[0].newest
-        elif closed:
+            if found is self._rings[0].newest:
+                self.drained = not closed
+            elif self._reading_since is None:
+                self._reading_since = loop.stopwatch()
+            return frames
+        self._reading_since = None
+        if closed:
             self._end()
         elif channel.follower is not None:
             return self._news_of_the_log()
         return frames
+
+    def _take_before(self) -> bytes:
+        if not self.joins:
+            return self._before.popleft()
+        frames: list[bytes] = []
+        size = 0
+        while self._before and size < JOINED_BYTES:
+            frames.append(self._before.popleft())
+            size += len(frames[-1])
+        return b"".join(frames)
 
     def ping(self) -> bytes:
         return self._cursor_block() + self._out_of_reach()
@@ -295,27 +362,34 @@ class Subscription(Feed):
         """
         Wait for the next event.
 
-        If the wait is cancelled, no event is lost.
+        If the wait is cancelled, no event is lost; one for the snapshot has it made anew.
 
         Raises:
             SubscriberTooSlow: the channel has forgotten the next event (`slow="disconnect"`).
             StopAsyncIteration: the channels have been closed, or the subscription has.
         """
-        if self._own_wake_up is None:
+        loop = self._loop
+        if self._own_wake_up is None or loop is None:
             if self._stopped:
                 raise StopAsyncIteration
-            own_wake_up = current_loop().wake_up()
+            loop = current_loop()
+            own_wake_up = loop.wake_up()
+            # One by one, so that each is known to be of its channel.
+            self.joins = False
             self.open(own_wake_up.set)
             self._own_wake_up = own_wake_up
         while not self._events:
             if self._stopped:
                 raise StopAsyncIteration
-            if self._to_prepare and self._unsettled is None:
-                await self._prepare()
+            if not self._before and self._to_prepare and self._unsettled is None:
+                await self._prepare_next(loop)
+            self._from = None
             if frames := self.take():
                 # An id alone is for clients that may be cut off.
-                found = map(parse_frame, split_frames(frames))
-                self._events.extend(one for one in found if one.data is not None or one.event)
+                for one in map(parse_frame, split_frames(frames)):
+                    if one.data is not None or one.event:
+                        one.channel = self._from
+                        self._events.append(one)
             elif self.ended:
                 self.stop()
                 if self.error is not None:
@@ -334,6 +408,9 @@ class Subscription(Feed):
         wake = self._wake
         self.stop()
         self._events.clear()
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.busy:
+            await opening.aclose()
         wake()
 
     async def __aenter__(self) -> Self:
@@ -344,25 +421,40 @@ class Subscription(Feed):
 
     # Where to begin.
 
-    def _settle(self, unsettled: _Unsettled) -> None:
+    def _settle(self, places: list[int]) -> None:
         """Take the positions that are known by now."""
-        for place in list(unsettled.places):
+        left: list[int] = []
+        epochs = [channel.epoch for channel in self._channels]
+        known = set(epochs)
+        for place in places:
             channel = self._channels[place]
-            start = channel.begin(self, unsettled.positions, unsettled.replay)
+            # Which epochs of the client's id are other channels', if those are all known.
+            others = None if "" in known - {epochs[place]} else known - {channel.epoch}
+            start = channel.begin(self, self._asked, others)
             if start is not None:
-                unsettled.places.remove(place)
-                self._rings[place], self._offsets[place], reason = start
+                self._rings[place], self._offsets[place], reason, anew = start
                 if reason is not None:
-                    self._gaps.append(_Hole(channel, reason, []))
-            elif channel.follower is None or not channel.follower.running:
-                self._end()  # Nobody will ever say where.
-        if not unsettled.places:
-            self._unsettled = None
+                    self._gaps.append(_Hole(place, channel, reason, []))
+                if anew:
+                    self._new_to.append(place)
+            else:
+                left.append(place)
+                if self._loop is not None and not (
+                    channel.follower is not None and channel.follower.running
+                ):
+                    self._end()  # Nobody will ever say where.
+        self._unsettled = left or None
+        if not left and len(self._channels) > 1:
+            self._cursor = Cursor(
+                (ring.epoch, offset)
+                for ring, offset in zip(self._rings, self._offsets, strict=True)
+            )
 
-    def _take_unsettled(self, unsettled: _Unsettled) -> bytes:
+    def _take_unsettled(self, unsettled: list[int]) -> bytes:
         self._settle(unsettled)
         if self._unsettled is not None:
             return b"" if self.ended else self._news_of_the_log()
+        self._due.update(dict.fromkeys(range(len(self._channels))))
         if self.has_work:
             self._wake_work()
         else:
@@ -380,90 +472,185 @@ class Subscription(Feed):
         return out_of_reach or b": the log is in reach again\r\n\r\n"
 
     def _out_of_reach(self) -> bytes:
-        for channel in self._channels:
-            if channel.follower is not None and (since := channel.follower.away_since) is not None:
+        for follower in self._followers:
+            if (since := follower.away_since) is not None:
                 return f": the log is out of reach since {since}\r\n\r\n".encode()
         return b""
 
-    # What comes first: resets, the application's events, the cursor.
+    # What comes first: a reset, the application's events, the cursor.
+
+    def _steps(self) -> list[bytes | Step]:
+        """What has to be sent before the channels' events; at its end the client's cursor moves."""
+        gaps, wishes, cursor = self._gaps, self._wishes, self.last_event_id
+        steps: list[bytes | Step] = []
+        # What the client has missed while the application made events for it is told, and nothing is
+        # made anew: it would take as long again.
+        quietly = any(hole.place in self._outrun for hole in gaps)
+        new_to = list(self._new_to)
+        if gaps and (wishes.on_gap is None or quietly):
+            steps.append(self._reset_frame(gaps, cursor))
+            if not quietly:
+                new_to += [hole.place for hole in gaps]
+        elif wishes.on_gap is not None:
+            for hole in gaps:
+                gap = Gap(hole.channel.name, hole.reason, cursor)
+                instead = partial(self._reset_instead, hole, cursor)
+                steps.append(Step(partial(wishes.on_gap, gap), instead))
+        if wishes.snapshot is not None and new_to:
+            steps.append(Step(self._snapshot_of(wishes.snapshot, new_to)))
+        # These have ids, so they come after what the client has to have before it moves on.
+        steps += [frame for hole in gaps for frame in hole.latest]
+        # The cursor comes last: who is cut off before it comes back with the one it had.
+        if gaps or self._cursor_first or self._new_to:
+            if len(steps) == 1 and isinstance(steps[0], bytes):
+                steps[0] = self._cursor_line() + steps[0]
+            elif wishes.id_blocks:
+                steps.append(self._cursor_line() + b"\r\n")
+        return steps
+
+    def _snapshot_of(
+        self, snapshot: Snapshot, places: list[int]
+    ) -> Callable[[], Events | Awaitable[Events]]:
+        if required_arguments(snapshot):
+            names = [self._channels[place].name for place in sorted(places)]
+            return partial(
+                cast("Callable[[list[str]], Events | Awaitable[Events]]", snapshot), names
+            )
+        return cast("Callable[[], Events | Awaitable[Events]]", snapshot)
 
     def _prepare_at_once(self) -> None:
-        frames: list[bytes] = []
-        for hole in self._gaps:
-            frames += [self._reset_frame(hole), *hole.latest]
-        self._begin_with(frames)
+        steps = self._steps()
+        self._before.extend(step for step in steps if isinstance(step, bytes))
+        self._prepared(steps)
 
-    async def _prepare(self) -> None:
-        frames: list[bytes] = []
-        try:
-            for hole in self._gaps:
-                if self._on_gap is None:
-                    frames.append(self._reset_frame(hole))
-                else:
-                    gap = Gap(hole.channel.name, hole.reason, self.last_event_id)
-                    frames += await _frames_of(self._on_gap(gap), hole.channel.serializer)
-            if self._snapshot is not None and (
-                self._begins_anew or (self._gaps and self._on_gap is None)
-            ):
-                frames += await _frames_of(self._snapshot(), self._channels[0].serializer)
-            # These have ids, so they come after what the client has to have before it moves on.
-            for hole in self._gaps:
-                frames += hole.latest
-        except Exception as exc:
-            self.error = exc
+    def _prepared(self, steps: list[bytes | Step], error: Exception | None = None) -> None:
+        if error is not None:
+            self.error = error
             self._end()
-        self._begin_with(frames)
-
-    def _begin_with(self, frames: list[bytes]) -> None:
-        # The cursor comes last: who is cut off before it comes back with the one it had.
-        if (self._gaps or self._begins_anew) and self.error is None:
-            if frames and frames[-1].startswith(b"event: reset"):
-                frames[-1] = self._cursor_line() + frames[-1]
-            else:
-                frames.append(self._cursor_line() + b"\r\n")
-        self._before = frames
+        self._outrun = set()
+        if any(isinstance(step, Step) for step in steps):
+            self._outrun = {
+                place
+                for place, channel in enumerate(self._channels)
+                if channel.read_each(self._rings[place], self._offsets[place], 1) is None
+            }
         self._gaps = []
-        self._begins_anew = False
+        self._new_to = []
+        self._cursor_first = False
         self._to_prepare = False
 
-    def _reset_frame(self, hole: _Hole) -> bytes:
-        return _ENCODE(
-            {
-                "event": "reset",
-                "data": {
-                    "reason": hole.reason,
-                    "channel": hole.channel.name,
-                    "cursor": self.last_event_id,
-                },
-            }
+    async def _prepare(self, loop: Loop) -> None:
+        """Send what comes first, as any source is sent."""
+        steps = self._steps()
+        first = SourceFeed(
+            Opening(steps, loop, self._channels[0].serializer),
+            _as_it_is,
+            loop,
+            sep="\r\n",
+            cleanup_timeout=self.cleanup_timeout,
+            joins=self.joins,
         )
+        first.open(self._wake)
+        self._sending_first = first
+        await first.run()
+        self._sending_first = None
+        if rest := first.take():
+            self._before.append(rest)
+        self._prepared(steps, first.error)
+
+    async def _prepare_next(self, loop: Loop) -> None:
+        """Make the next one of what comes first."""
+        if self._opening is None:
+            self._opening_steps = self._steps()
+            self._opening = Opening(self._opening_steps, loop, self._channels[0].serializer)
+        opening = self._opening
+        try:
+            # What is ready waits for what has to be made: if that's cancelled, all of it comes anew.
+            while not opening.made:
+                self._ready.append(await anext(opening))
+            if not self._ready:
+                self._ready.append(await anext(opening))
+        except StopAsyncIteration:
+            self._opening = None
+            self._prepared(self._opening_steps)
+        except Exception as exc:
+            self._opening = None
+            self._prepared(self._opening_steps, exc)
+        except BaseException:
+            # The wait was cancelled, and with it what was being made.
+            self._opening = None
+            self._ready.clear()
+            with anyio.CancelScope(shield=True):
+                await opening.aclose()
+            raise
+        self._before.extend(self._ready)
+        self._ready.clear()
+        if self._stopped:
+            self._opening = None
+            await opening.aclose()
+
+    def _reset_frame(self, gaps: list[_Hole], cursor: str) -> bytes:
+        told: dict[str, object] = {
+            "reason": gaps[0].reason,
+            "channel": gaps[0].channel.name,
+            "cursor": cursor,
+        }
+        if len(gaps) > 1:
+            by_reason: dict[str, list[str]] = {}
+            for hole in gaps:
+                by_reason.setdefault(hole.reason, []).append(hole.channel.name)
+            told["gaps"] = by_reason
+        return _ENCODE({"event": "reset", "data": told})
+
+    def _reset_instead(self, hole: _Hole, cursor: str, error: Exception) -> bytes:
+        hole.channel.count_failure()
+        _logger.error(
+            "on_gap failed for channel %r: the client is sent the event `reset`",
+            hole.channel.name,
+            exc_info=error,
+        )
+        return self._reset_frame([hole], cursor)
 
     def _cursor_block(self) -> bytes:
         """What moves the client's cursor, if it has to be moved."""
-        return b"" if self._cursor_told or self._to_prepare else self._cursor_line() + b"\r\n"
+        if self._cursor_told or self._to_prepare or not self._wishes.id_blocks:
+            return b""
+        return self._cursor_line() + b"\r\n"
 
     def _cursor_line(self) -> bytes:
         # An id without data moves the client's cursor and fires no event (WHATWG HTML 9.2.6).
         self._cursor_told = True
         return f"id: {self.last_event_id}\r\n".encode()
 
-    def _fall_behind(self, place: int) -> bytes:
-        channel = self._channels[place]
-        found = channel.overtook(self._rings[place], self._offsets[place])
-        if found is None or found.ends:
-            if found is not None:
-                self.close_reason = "lagging"
-            self._end()
-            return b""
-        self._rings[place] = found.ring
-        frames: list[bytes] = []
-        for offset, frame in found.latest:
-            self._offsets[place] = offset
-            if self._wants(channel, offset, frame):
-                frames.append(self._with_cursor(frame))
-        self._offsets[place] = found.head
-        channel.count_delivered(len(frames))
-        self._gaps.append(_Hole(channel, found.reason, frames))
+    # What is read from the channels.
+
+    def _move(self, place: int, offset: int) -> None:
+        self._offsets[place] = offset
+        if self._cursor is not None:
+            self._cursor.move(place, self._rings[place].epoch, offset)
+
+    def _fall_behind(self) -> bytes:
+        """Tell of the events that are not here any more: in all channels that have such, at once."""
+        for place in list(self._due) if self._cursor is not None else [0]:
+            channel = self._channels[place]
+            if channel.read_each(self._rings[place], self._offsets[place], 1) is not None:
+                continue
+            stays = place in self._outrun
+            found = channel.overtook(self._rings[place], self._offsets[place], stays=stays)
+            if found is None or found.ends:
+                if found is not None:
+                    self.close_reason = "lagging"
+                self._end()
+                return b""
+            self._rings[place] = found.ring
+            frames: list[bytes] = []
+            for offset, frame in found.latest:
+                self._move(place, offset)
+                if self._wants(channel, offset, frame):
+                    frames.append(self._with_cursor(place, frame))
+            self._move(place, found.head)
+            channel.count_delivered(len(frames))
+            self._gaps.append(_Hole(place, channel, found.reason, frames))
         self._to_prepare = True
         if not self.has_work:
             self._prepare_at_once()
@@ -471,53 +658,123 @@ class Subscription(Feed):
             self._wake_work()
         return self.take()
 
-    def _take_each(self) -> bytes:
+    def _take_each(self, loop: Loop) -> bytes:
+        """Take frames one by one, from the channels that have any, in turn."""
+        due, joins, stopwatch = self._due, self.joins, loop.stopwatch
+        if not due:
+            # Nobody has called since the last look, so this one is to make sure.
+            due.update(dict.fromkeys(range(len(self._channels))))
+        most = _READ_AT_ONCE if joins else 1
         taken: list[bytes] = []
-        size = 0
-        try:
-            for place, channel in enumerate(self._channels):
-                frames = channel.read_each(self._rings[place], self._offsets[place])
-                if frames is None:
-                    # What has been taken so far goes out with the cursor of before the gap.
-                    return b"".join(taken) or self._fall_behind(place)
-                taken_before = len(taken)
-                try:
-                    for frame in frames:
-                        if size >= JOINED_BYTES or (taken and not self.joins):
-                            break
-                        offset = self._offsets[place] + 1
-                        wanted = self._wants(channel, offset, frame)
-                        self._offsets[place] = offset
-                        self._cursor_told = wanted
-                        if wanted:
-                            taken.append(self._with_cursor(frame))
-                            size += len(frame)
-                finally:
-                    channel.count_delivered(len(taken) - taken_before)
-        except Exception as exc:
-            self.error = exc
-            self._end()
-        if not taken and not self.ended and self.is_over():
+        size = looked = 0
+        since = self._reading_since
+        if since is None:
+            since = stopwatch()
+        elif self._is_others_turn(since):
+            return b""
+        full = late = False
+        while due and not full and not late:
+            place = next(iter(due))
+            channel = self._channels[place]
+            # Asked first: another thread may publish, and close the channel, in between.
+            closed = channel.closed
+            offset = self._offsets[place]
+            frames = channel.read_each(self._rings[place], offset, most)
+            if frames is None:
+                if not taken:
+                    return self._fall_behind()
+                break  # What has been taken so far goes out with the cursor of before the gap.
+            if not frames or self._in_a_row >= _READ_AT_ONCE:
+                del due[place]
+                self._in_a_row = 0
+            if not frames:
+                (self._open.discard if closed else self._open.add)(place)
+                continue
+            due[place] = None  # Behind the others, if it has had its share.
+            before = len(taken)
+            for frame in frames:
+                offset += 1
+                looked += 1
+                self._in_a_row += 1
+                wanted = self._wants(channel, offset, frame)
+                self._move(place, offset)
+                self._cursor_told = wanted
+                if wanted:
+                    self._from = channel.name
+                    taken.append(self._with_cursor(place, frame))
+                    size += len(taken[-1])
+                    full = size >= JOINED_BYTES or not joins
+                late = looked % _LOOKS == 0 and stopwatch() - since > _TURN_SECONDS
+                if full or late:
+                    break
+            channel.count_delivered(len(taken) - before)
+        # For the next call: it may be the same turn of the loop.
+        self._reading_since = since if due else None
+        if taken:
+            self.drained = not due and bool(self._open)
+            return b"".join(taken)
+        if late:
+            self._reading_since = None
+            loop.soon(self._look_again)
+            return b""
+        if not self._open and not self._gaps:
             # Who doesn't know that what was left out is behind it would come back for ever.
-            if cursor := self._cursor_block():
-                return cursor
+            if not self._cursor_told:
+                return self._cursor_line() + b"\r\n"
             self._end()
-        elif not taken and not self.ended:
-            return self._news_of_the_log()
-        return b"".join(taken)
+            return b""
+        return self._news_of_the_log()
+
+    def _is_others_turn(self, since: float) -> bool:
+        """Whether this has read for so long that others are to have their turn; it's called after it."""
+        loop = self._loop
+        if loop is None or loop.stopwatch() - since <= _TURN_SECONDS:
+            return False
+        self._reading_since = None
+        loop.soon(self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        self._wake()
 
     def _wants(self, channel: Source, offset: int, frame: bytes) -> bool:
-        return (
-            self._filter is None
-            or offset == channel.closes_at
-            or bool(self._filter(channel.parsed(offset, frame)))
-        )
+        if offset == channel.closes_at:
+            return self._wishes.id_blocks  # It's an id alone.
+        if self._filter is None:
+            return True
+        try:
+            wanted = self._filter(channel.parsed(offset, frame))
+            if wanted is True or wanted is False:
+                return wanted
+            if not isawaitable(wanted):
+                return bool(wanted)
+            if iscoroutine(wanted):
+                wanted.close()
+            raise TypeError(
+                f"the filter returned {type(wanted).__name__}, which has to be awaited: a filter has to "
+                "answer at once, so look up what it needs before you subscribe."
+            )
+        except Exception:
+            # It may be a check of access: whoever can't be checked doesn't get the event.
+            channel.count_failure()
+            if not self._failed:
+                self._failed = True
+                _logger.exception(
+                    "the filter failed for the event %s.%s of channel %r, which is left out; from now on "
+                    "that's only counted for this client",
+                    channel.epoch,
+                    offset,
+                    channel.name,
+                )
+            return False
 
-    def _with_cursor(self, frame: bytes) -> bytes:
-        """Return the frame of a channel with the positions in all channels as its id."""
-        if len(self._channels) == 1:
-            return frame
-        return self._cursor_line() + frame[frame.index(b"\n") + 1 :]
+    def _with_cursor(self, place: int, frame: bytes) -> bytes:
+        """Return the frame of a channel as the client is to get it: with all positions as its id."""
+        if self._cursor is not None:
+            frame = b"id: %b\r\n%b" % (str(self._cursor).encode(), frame[frame.index(b"\n") + 1 :])
+        if self._wishes.name_channels:
+            frame = _with_name(frame, self._channels[place].name.encode())
+        return frame
 
     def _end(self) -> None:
         self.ended = True
@@ -528,72 +785,63 @@ class Subscription(Feed):
 class _Hole:
     """A gap that the client has not been told of yet, and the newest events of each key after it."""
 
+    place: int
     channel: Source
     reason: GapReason
     latest: list[bytes]
 
 
-@dataclass(slots=True)
-class _Unsettled:
-    """What it takes to say where a subscription begins, and the places of which it isn't known yet."""
+def _check_channels(
+    channels: Sequence[Source], request: HTTPConnection | str | None, wishes: Wishes
+) -> None:
+    check_request(request)
+    if len(channels) > MOST_CHANNELS:
+        raise ValueError(
+            f"a stream can have {MOST_CHANNELS} channels, got {len(channels)}: its ids hold a position for "
+            "each, and servers and proxies refuse longer ones when the client comes back. Use several "
+            "streams, or one channel for what belongs together, with a filter."
+        )
+    if isinstance(wishes.after, int) and len(channels) > 1:
+        raise TypeError(
+            f"after={wishes.after} is an offset in one channel, got {len(channels)} channels: give an id, "
+            'such as the last_event_id of a subscription to them, or "start".'
+        )
+    if wishes.name_channels:
+        for channel in channels:
+            check_field("the name of a channel, for name_channels,", channel.name)
+    if any(channel.follower is not None for channel in channels):
+        if request == "":
+            raise ValueError(
+                "the id is empty: where the channel is isn't known here. Ask for it, "
+                "`await channel.position()`, or give None for a client that begins anew."
+            )
+        if wishes.since is not None:
+            raise ValueError(
+                "since needs a channel in memory: an event log keeps no times that can be asked for. Use "
+                "after, with an id or an offset."
+            )
 
-    places: list[int]
-    came_with: str | None
-    positions: dict[str, int] | None
-    replay: int | None
 
-
-_NOWHERE: Start = (Ring(events=1, bytes_=1, seconds=None), 0, None)
+_NO_RING = Ring(events=1, bytes_=1, seconds=None)
 
 
 def _wake_nobody() -> None:
     """Stand in for who is to be woken until there is one."""
 
 
-async def _frames_of(
-    result: Events | Awaitable[Events], serializer: Serializer | None
-) -> list[bytes]:
-    events = await result if isawaitable(result) else result
-    if isinstance(events, AsyncIterable):
-        try:
-            return [encode_body(event, serializer) async for event in events]
-        finally:
-            # Not all of it has been read when an event can't be encoded.
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
-    if isinstance(events, (dict, str, bytes)) or own_event(events) is not None:
-        return [encode_body(events, serializer)]
-    return [encode_body(event, serializer) for event in events]
+def _as_it_is(frame: object) -> bytes:
+    """Encode what is encoded already."""
+    assert isinstance(frame, bytes)  # noqa: S101  (an opening makes nothing else)
+    return frame
 
 
-def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
-    """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
-    encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
-    if isinstance(event, (bytes, bytearray, memoryview)):
-        event = parse_frame(bytes(event))
-    elif isinstance(event, dict):
-        name = event.get("event")
-        plain = name is None or (type(name) is str and name.isprintable())
-        if plain and "id" not in event and "sep" not in event:
-            return encode(event)  # The usual event.
-        encode(dict.fromkeys(event))  # Says what is wrong with its keys.
-        event = ServerSentEvent(**event)
-    elif not isinstance(event, ServerSentEvent):
-        foreign = own_event(event, serializer)
-        if foreign is None:
-            return encode(event)
-        event = foreign
-    elif type(event).encode is not ServerSentEvent.encode:
-        event = parse_frame(event.encode())  # It has a way of its own.
-    if event.id is not None:
-        raise ValueError(
-            f"the event has the id {event.id!r}: a channel numbers its events itself. Leave it out, "
-            "and put an id of your own into the data."
-        )
-    if event.event is not None:
-        check_field("event", str(getattr(event.event, "value", event.event)))
-    return encode(
-        ServerSentEvent(
-            event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
-        )
-    )
+def _with_name(frame: bytes, channel: bytes) -> bytes:
+    """Return the frame with the name of its channel in that of its event."""
+    # At the beginning of a line this is the field, and not something in the data.
+    name = frame.find(b"\r\nevent: ")
+    if name >= 0:
+        return b"%b%b:%b" % (frame[: name + 9], channel, frame[name + 9 :])
+    data = frame.find(b"\r\ndata: ")
+    if data < 0:
+        return frame
+    return b"%b\r\nevent: %b%b" % (frame[:data], channel, frame[data:])

@@ -46,10 +46,12 @@ from tests.unit.following import (
 from tests.unit.parsers import read_by_the_standard
 
 import sse_starlette.channel as channel_module
+import sse_starlette.subscription as subscription_module
 from sse_starlette._feed import JOINED_BYTES
 from sse_starlette._ring import Ring
+from sse_starlette._wishes import Wishes
 from sse_starlette.channel import Channel, Gap, Subscription
-from sse_starlette.errors import ChannelClosed, SubscriberTooSlow
+from sse_starlette.errors import ChannelClosed, HistoryGap, SubscriberTooSlow
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent, parse_frame
 from sse_starlette.sse import EventSourceResponse
 
@@ -1131,43 +1133,44 @@ def test_parsed_events_are_soon_let_go(loop: HandLoop, events: int, size: int) -
 
 
 @pytest.mark.anyio
-async def test_a_filter_that_raises_ends_only_its_own_stream() -> None:
+@pytest.mark.parametrize("join", [True, False])
+async def test_an_event_for_which_the_filter_raises_is_left_out_counted_and_passed(
+    caplog: pytest.LogCaptureFixture, *, join: bool
+) -> None:
     channel = Channel("c")
-    reasons: list[str] = []
 
     def picky(event: ServerSentEvent) -> bool:
-        if event.data == "3":
+        if event.data in ("2", "3"):
             raise MadeUpError
         return True
 
-    async with (
-        drive(EventSourceResponse(channel.subscribe())) as healthy,
-        drive(EventSourceResponse(channel.subscribe(filter=picky), on_close=reasons.append)) as ill,
-    ):
-        await ill.chunk(0)
+    response = EventSourceResponse(channel.subscribe(filter=picky), join_events=join)
+    async with drive(response) as exchange:
+        await exchange.chunk(0)
         fill(channel, 1, 5)
-        await ill.raises(MadeUpError)
-        await healthy.contains("data: 5\r\n")
+        await exchange.contains("data: 5\r\n")
 
-    assert reading(ill).data == ["1", "2"]
-    assert ill.complete
-    assert reasons == ["error"]
-    assert channel.stats().delivered == 7
+    assert reading(exchange).data == ["1", "4", "5"]
+    assert (channel.stats().failures, channel.stats().delivered) == (2, 3)
+    assert caplog.text.count("the filter failed") == 1
+
+
+async def allow(event: ServerSentEvent) -> bool:
+    return True
 
 
 @pytest.mark.anyio
-async def test_a_filter_that_raises_raises_where_the_subscription_is_iterated() -> None:
+async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     channel = Channel("c")
-    got: list[str] = []
-    subscription = channel.subscribe(filter=lambda event: 1 / (int(event.data) - 3))
-    fill(channel, 1, 5)
+    answers = iter([allow(ServerSentEvent("x")), True])
+    async with channel.subscribe(filter=lambda event: next(answers)) as subscription:
+        fill(channel, 1, 2)
+        assert (await anext(subscription)).data == "2"
 
-    with pytest.raises(ZeroDivisionError):
-        await note(subscription, got)
-
-    assert got == ["1", "2"]
-    with pytest.raises(StopAsyncIteration):
-        await anext(subscription)
+    assert channel.stats().failures == 1
+    assert "has to be awaited" in caplog.text
 
 
 @pytest.mark.anyio
@@ -1404,7 +1407,8 @@ async def test_what_is_published_while_the_snapshot_is_at_work_follows_exactly_o
         await at_work.wait()
         fill(channel, 3, 5)
         await settled()
-        assert client.body == b""
+        assert b"data: all up to 2" in client.body
+        assert b"data: 3" not in client.body
         go_on.set()
         await client.contains("data: 5\r\n")
         fill(channel, 6, 6)
@@ -1461,13 +1465,15 @@ async def test_a_client_that_leaves_while_the_application_is_at_work_stops_it(ho
         await client.returns()
 
     assert cleaned == ["up"]
-    assert client.body == b""
+    # The reset that comes before a snapshot has gone out, and no cursor with it.
+    assert [one.event for one in reading(client).got] == (["reset"] if hook == "snapshot" else [])
+    assert b"id: " not in client.body
     assert channel.stats().subscribers == 0
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("asked", ["", "nonsense"])
-@pytest.mark.parametrize("hook", ["snapshot", "on_gap"])
+@pytest.mark.parametrize("hook", ["snapshot"])
 async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(
     asked: str, hook: str
 ) -> None:
@@ -1479,8 +1485,6 @@ async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(
         raise MadeUpError
 
     hooks: Any = {hook: fails}
-    if asked == "" and hook == "on_gap":
-        hooks = {"snapshot": fails, "on_gap": fails}
     subscription = channel.subscribe(asked, **hooks)
     async with drive(EventSourceResponse(subscription)) as client:
         await client.raises(MadeUpError)
@@ -1488,6 +1492,25 @@ async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(
     assert client.complete
     assert reading(client).cut() == ""
     assert channel.stats().subscribers == 0
+
+
+@pytest.mark.anyio
+async def test_who_can_not_be_told_by_on_gap_gets_the_reset_and_moves_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 2)
+
+    async def fails(gap: Gap) -> AsyncIterator[object]:
+        yield "first"
+        raise MadeUpError
+
+    async with drive(EventSourceResponse(channel.subscribe("nonsense", on_gap=fails))) as client:
+        await client.contains(f"id: {channel.epoch}.2\r\n\r\n")
+
+    assert [one.event for one in reading(client).got] == ["message", "reset"]
+    assert channel.stats().failures == 1
+    assert "on_gap failed" in caplog.text
 
 
 @pytest.mark.anyio
@@ -1785,16 +1808,17 @@ def test_the_newest_events_are_filtered_too(loop: HandLoop) -> None:
     assert channel.stats().delivered == 1
 
 
-def test_a_filter_that_raises_at_the_newest_events_ends_its_stream(loop: HandLoop) -> None:
+def test_a_filter_that_raises_at_the_newest_events_leaves_them_out(loop: HandLoop) -> None:
     channel = Channel("c", history=2, slow="latest", latest_by=key)
     subscription = opened(channel.subscribe(filter=lambda event: 1 / 0))
     taken(subscription)
 
     publish(channel, "a1", "b2", "a3")
 
-    assert taken(subscription) == b""
-    assert isinstance(subscription.error, ZeroDivisionError)
-    assert subscription.ended
+    (reset,) = read(subscription)
+    assert reset.event == "reset"
+    assert channel.stats().failures == 2
+    assert not subscription.ended
 
 
 def test_who_is_cut_among_the_newest_events_gets_the_rest_when_it_comes_back(
@@ -2141,8 +2165,7 @@ def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
 
 def both(*channels: Channel, asked: str | None = None, **options: Any) -> Subscription:
     """Subscribe to several channels, as `Hub.subscribe` does it."""
-    hooks = {"filter_": None, "on_gap": None, "snapshot": None, "replay": 0, **options}
-    return opened(Subscription(channels, asked, **hooks))
+    return opened(Subscription(channels, asked, Wishes(**options)))
 
 
 def test_one_cursor_holds_the_position_in_each_channel(loop: HandLoop) -> None:
@@ -2227,6 +2250,9 @@ async def test_the_task_of_a_subscription_ends_with_it() -> None:
             await settled()
             channel.close()
             assert b"snapshot" in taken(subscription)
+            while not subscription.ended:
+                await settled()
+                taken(subscription)
 
     subscription.stop()
 
@@ -2272,3 +2298,141 @@ def test_an_event_of_fastapi_is_published_as_an_event() -> None:
     assert channel._ring.frames(0, 1) == [frame.encode()]
     with pytest.raises(ValueError, match="the event has the id '7'"):
         channel.publish_nowait(fastapi.sse.ServerSentEvent(data="a", id="7"))
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_that_takes_longer_than_the_history_lasts_is_made_once() -> None:
+    channel = Channel("c", history=2)
+    made: list[int] = []
+
+    async def snapshot() -> AsyncIterator[object]:
+        made.append(1)
+        yield "snapshot"
+        fill(channel, 1, 5)
+
+    async with drive(EventSourceResponse(channel.subscribe(snapshot=snapshot))) as client:
+        await client.contains("event: reset")
+        fill(channel, 6, 6)
+        await client.contains("data: 6\r\n")
+
+    assert [one.event for one in reading(client).got] == ["message", "reset", "message"]
+    assert made == [1]
+
+
+@pytest.mark.anyio
+async def test_a_large_snapshot_is_sent_as_the_client_takes_it_and_cleaned_up_in_its_time() -> None:
+    channel = Channel("c")
+    made: list[int] = []
+    cleaned: list[str] = []
+
+    async def snapshot() -> AsyncIterator[object]:
+        try:
+            for number in range(1_000):
+                made.append(number)
+                yield "x" * 20_000
+        finally:
+            await anyio.lowlevel.checkpoint()
+            cleaned.append("up")
+
+    response = EventSourceResponse(channel.subscribe(snapshot=snapshot))
+    async with drive(response, blocked=True) as client:
+        client.unblock()
+        await client.chunk(0)
+        client.block()
+        await settled()
+        assert len(made) < 100
+        client.leave()
+        await client.returns()
+
+    assert cleaned == ["up"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["streamed", "iterated"])
+async def test_a_new_client_of_a_closed_channel_gets_the_snapshot_and_then_the_end(
+    way: str,
+) -> None:
+    channel = Channel("c")
+    channel.close()
+    subscription = channel.subscribe(snapshot=lambda: "all")
+
+    if way == "iterated":
+        assert [event.data async for event in subscription] == ["all"]
+    else:
+        async with drive(EventSourceResponse(subscription)) as client:
+            await client.returns()
+        assert (client.status, reading(client).data) == (200, ["all"])
+
+
+@pytest.mark.anyio
+async def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none() -> None:
+    channel = Channel("c")
+    subscription = opened(
+        channel.subscribe(id_blocks=False, filter=lambda event: event.data != "2")
+    )
+    assert taken(subscription) == b""
+    fill(channel, 1, 2)
+
+    assert taken(subscription) == f"id: {channel.epoch}.1\r\ndata: 1\r\n\r\n".encode()
+    assert subscription.ping() == b""
+
+
+def test_events_may_be_named_after_their_channels(loop: HandLoop) -> None:
+    a, b = Channel("a"), Channel("b")
+    subscription = both(a, b, name_channels=True)
+    taken(subscription)
+    a.publish_nowait({"data": "1", "event": "tick"})
+    b.publish_nowait("event: none")
+    b.publish_nowait({"comment": "only"})
+
+    frames = taken(subscription)
+
+    got = Client().read(frames)
+    assert [(one.event, one.data) for one in got] == [("a:tick", "1"), ("b", "event: none")]
+
+
+@pytest.mark.anyio
+async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
+    channel = Channel("c", history=4)
+    fill(channel, 1, 6)
+
+    async def data(**options: Any) -> list[str]:
+        events = await channel.history(**options)
+        assert all(event.channel == "c" and event.id for event in events)
+        return [event.data for event in events]
+
+    assert await data() == ["3", "4", "5", "6"]
+    assert await data(limit=2) == ["5", "6"]
+    assert await data(after=3, limit=2) == ["4", "5"]
+    assert await data(after=f"{channel.epoch}.5") == ["6"]
+    for after, reason in (("start", "trimmed"), (7, "future"), ("e.1", "epoch"), ("x", "unknown")):
+        with pytest.raises(HistoryGap, match=reason) as caught:
+            await data(after=after)
+        assert (caught.value.channel, caught.value.reason) == ("c", reason)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["filtered", "one by one", "joined"])
+async def test_much_that_is_read_leaves_the_loop_its_turns(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(subscription_module, "_TURN_SECONDS", 0.0)
+    channel = Channel("c", history=3_000)
+    fill(channel, 1, 2_000, comment="x" * 100)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    options: Any = {"filter": lambda event: event.data == "2000"} if way == "filtered" else {}
+    subscription = channel.subscribe(f"{channel.epoch}.0", **options)
+    response = EventSourceResponse(subscription, join_events=way == "joined")
+    async with anyio.create_task_group() as tasks, drive(response) as client:
+        tasks.start_soon(other)
+        await client.contains("data: 2000\r\n")
+        tasks.cancel_scope.cancel()
+
+    assert turns > 2

@@ -380,32 +380,62 @@ def test_only_the_channel_that_was_lost_is_reset(loop: HandLoop, hands: Hands) -
     assert (a.stats().resets, hub.channel("b").stats().resets) == ({}, {"epoch": 1})
 
 
-def test_an_id_of_one_channel_is_good_for_that_one_among_others(loop: HandLoop) -> None:
+def test_a_channel_that_the_id_does_not_name_begins_anew_by_itself(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b, c = (hub.channel(name) for name in "abc")
+    for channel in (a, b, c):
+        fill(channel, 1, 3)
+    before = opened(hub.subscribe([a, b]))
+
+    added = read(opened(hub.subscribe([a, b, c], before.last_event_id, replay=2)))
+    exchanged = read(opened(hub.subscribe([a, c], before.last_event_id, replay=1)))
+
+    assert [(one.event, one.data) for one in added] == [("message", "2"), ("message", "3")]
+    assert [(one.event, one.data) for one in exchanged] == [("message", "3")]
+
+
+@pytest.mark.anyio
+async def test_a_channel_that_was_added_gets_a_snapshot_for_it_alone() -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     fill(a, 1, 3)
-    fill(b, 1, 3)
 
-    reset, *got = read(opened(hub.subscribe([a, b], f"{a.epoch}.1")))
+    async with hub.subscribe(
+        [a, b], f"{a.epoch}.2", snapshot=lambda names: [f"all of {names}"]
+    ) as subscription:
+        got = [(await anext(subscription)).data for _ in range(2)]
+
+    assert got == ["all of ['b']", "3"]
+
+
+def test_a_history_that_was_lost_is_told_beside_a_channel_that_was_added(loop: HandLoop) -> None:
+    hub = Hub()
+    a, b, c = (hub.channel(name) for name in "abc")
+    asked = f"{a.epoch}.0-{b.epoch}.0"
+    b.after_fork()
+
+    (reset,) = read(opened(hub.subscribe([a, b, c], asked)))
 
     assert (reset.reset["channel"], reset.reset["reason"]) == ("b", "epoch")
-    assert [one.data for one in got] == ["2", "3"]
 
 
-def test_an_id_that_is_none_resets_each_channel_once_and_moves_the_cursor_at_the_end(
-    loop: HandLoop,
-) -> None:
+def test_an_id_that_is_none_leads_to_one_reset_for_all_channels(loop: HandLoop) -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     client = Client()
     client.last_event_id = "nonsense"
 
-    resets = read(opened(hub.subscribe([a, b], "nonsense")), client)
+    (reset,) = read(opened(hub.subscribe([a, b], "nonsense")), client)
 
     cursor = f"{a.epoch}.0-{b.epoch}.0"
-    assert [one.reset["channel"] for one in resets] == ["a", "b"]
-    assert {one.reset["cursor"] for one in resets} == {cursor}
-    assert [one.id for one in resets] == ["nonsense", cursor]
+    told = json.loads(reset.data)
+    assert told == {
+        "reason": "unknown",
+        "channel": "a",
+        "cursor": cursor,
+        "gaps": {"unknown": ["a", "b"]},
+    }
+    assert reset.id == cursor
 
 
 @pytest.mark.anyio
@@ -418,11 +448,11 @@ async def test_on_gap_is_asked_for_each_channel_that_has_one() -> None:
         gaps.append(f"{gap.channel} {gap.reason}")
         return [f"gap in {gap.channel}"]
 
-    async with hub.subscribe([a, b, c], f"{b.epoch}.0", on_gap=on_gap) as subscription:
-        got = [(await anext(subscription)).data for _ in range(2)]
+    async with hub.subscribe([a, b, c], "nonsense", on_gap=on_gap) as subscription:
+        got = [(await anext(subscription)).data for _ in range(3)]
 
-    assert gaps == ["a epoch", "c epoch"]
-    assert got == ["gap in a", "gap in c"]
+    assert gaps == ["a unknown", "b unknown", "c unknown"]
+    assert got == ["gap in a", "gap in b", "gap in c"]
 
 
 @pytest.mark.anyio

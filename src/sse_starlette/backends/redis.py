@@ -227,7 +227,7 @@ class RedisLog(Backend):
         What waits for its turn at the same time, of other channels too, is sent together.
         """
         self._opened()
-        keys, arguments = append_asked(self._names, channel, entries, limits, new_epoch())
+        keys, arguments = append_asked(self._names, channel, entries, limits, new_epoch(channel))
         size = sum(len(entry.body) for entry in entries)
         request = _Request(channel, self._tag(), keys, arguments, size)
         self._waiting.append(request)
@@ -258,7 +258,7 @@ class RedisLog(Backend):
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
-        arguments = [new_epoch(), *limits_asked(limits)]
+        arguments = [new_epoch(channel), *limits_asked(limits)]
         arguments += [after + 1, "+" if upto is None else upto, most]
         page: Page = await self._run(
             READ, self._names.keys(channel), *arguments, parts=4, parse=page_in, channel=channel

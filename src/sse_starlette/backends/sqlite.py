@@ -646,7 +646,7 @@ def _find(connection: sqlite3.Connection, channel: str, now: float) -> _Channel 
 def _make(connection: sqlite3.Connection, channel: str, expires: float) -> _Channel:
     """Begin a history, in place of one that has expired."""
     _forget(connection, "name = ?", _bytes(channel))
-    made = _Channel(0, new_epoch(), 0, 0, expires)
+    made = _Channel(0, new_epoch(channel), 0, 0, expires)
     cursor = connection.execute(
         "INSERT INTO sse_channels (name, epoch, head, closed, expires) VALUES (?, ?, ?, ?, ?)",
         (_bytes(channel), *made[1:]),

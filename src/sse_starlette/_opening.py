@@ -1,0 +1,163 @@
+"""What a client gets before the channels' events: resets, and the events that the application makes.
+
+An opening is a source like any other: it's driven from its first step to its close in one task, one event
+at a time, and closes whatever it was at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._source import _iterate
+from .event import ServerSentEvent, check_field, encoder, own_event, parse_frame
+
+if TYPE_CHECKING:
+    from ._json import Serializer
+    from ._loop import Loop
+
+Event: TypeAlias = Any
+"""What may be published: whatever a source may yield, without an id of its own."""
+Events: TypeAlias = Iterable[Event] | AsyncIterable[Event]
+
+_logger = logging.getLogger("sse_starlette.channel")
+_ENCODE = encoder("\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    Something of the application's that makes events.
+
+    Attributes:
+        call: what makes them.
+        instead: makes the frame that goes out if that fails; None: the stream fails.
+    """
+
+    call: Callable[[], Events | Awaitable[Events]]
+    instead: Callable[[Exception], bytes] | None = None
+
+
+class Opening(AsyncIterator[bytes]):
+    """The frames of an opening, one at a time."""
+
+    def __init__(
+        self, steps: Iterable[bytes | Step], loop: Loop, serializer: Serializer | None
+    ) -> None:
+        """
+        Do nothing yet.
+
+        Args:
+            steps: frames that are ready, and what makes others.
+            loop: the loop that it's iterated on.
+            serializer: makes JSON of the data; see `Hub`.
+        """
+        self.busy: bool = False
+        """Whether somebody waits for the next frame."""
+        self.made: bool = False
+        """Whether something has been made, and not only what was ready."""
+        self._steps = iter(steps)
+        self._loop = loop
+        self._serializer = serializer
+        self._step: Step | None = None
+        # What the application has returned, and what iterates that.
+        self._made: object = None
+        self._iterator: AsyncIterator[object] | None = None
+
+    async def __anext__(self) -> bytes:
+        self.busy = True
+        try:
+            return await self._next_frame()
+        finally:
+            self.busy = False
+
+    async def _next_frame(self) -> bytes:
+        while True:
+            step = self._step
+            if step is None:
+                try:
+                    found = next(self._steps)
+                except StopIteration:
+                    raise StopAsyncIteration from None
+                if isinstance(found, bytes):
+                    return found
+                self._step = step = found
+            try:
+                if self._iterator is None:
+                    await self._begin(step)
+                if (frame := await self._next()) is not None:
+                    self.made = True
+                    return frame
+            except Exception as exc:
+                await self.aclose()
+                if step.instead is None:
+                    raise
+                return step.instead(exc)
+            await self.aclose()
+
+    async def _begin(self, step: Step) -> None:
+        self._made = made = step.call()
+        if isawaitable(made):
+            # Closed or not, an awaitable that was never begun would complain.
+            self._made = made = await made
+        if isinstance(made, (dict, str, bytes)) or own_event(made) is not None:
+            made = [made]
+        self._iterator = _iterate(made, self._loop)
+
+    async def _next(self) -> bytes | None:
+        assert self._iterator is not None  # noqa: S101  (it has been begun)
+        try:
+            return encode_body(await self._iterator.__anext__(), self._serializer)
+        except StopAsyncIteration:
+            return None
+
+    async def aclose(self) -> None:
+        """Close what it's at."""
+        owned = [self._iterator, *([self._made] if self._made is not self._iterator else [])]
+        self._step = self._made = self._iterator = None
+        for one in owned:
+            close = getattr(one, "aclose", None)
+            if close is None and isinstance(one, AsyncIterable):
+                close = getattr(one, "close", None)
+            if close is not None:
+                try:
+                    if isawaitable(closing := close()):
+                        await closing
+                except Exception:
+                    _logger.exception("error in the cleanup of %r", one)
+
+
+def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
+    """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
+    encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
+    if isinstance(event, (bytes, bytearray, memoryview)):
+        event = parse_frame(bytes(event))
+    elif isinstance(event, dict):
+        name = event.get("event")
+        plain = name is None or (type(name) is str and name.isprintable())
+        if plain and "id" not in event and "sep" not in event:
+            return encode(event)  # The usual event.
+        encode(dict.fromkeys(event))  # Says what is wrong with its keys.
+        event = ServerSentEvent(**event)
+    elif not isinstance(event, ServerSentEvent):
+        foreign = own_event(event, serializer)
+        if foreign is None:
+            return encode(event)
+        event = foreign
+    elif type(event).encode is not ServerSentEvent.encode:
+        event = parse_frame(event.encode())  # It has a way of its own.
+    if event.id is not None:
+        raise ValueError(
+            f"the event has the id {event.id!r}: a channel numbers its events itself. Leave it out, "
+            "and put an id of your own into the data."
+        )
+    if event.event is not None:
+        check_field("event", str(getattr(event.event, "value", event.event)))
+    return encode(
+        ServerSentEvent(
+            event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
+        )
+    )
