@@ -480,3 +480,21 @@ def test_history_in_sqlite_is_trimmed_under_slow_clients(tmp_path: Path) -> None
 
         run.assert_sound()
         assert_only_those_who_were_too_late_were_told(run)
+
+
+# --- An operator's mistakes -----------------------------------------------------------
+
+
+def test_commands_are_refused_and_allowed_again(server: RedisServer, tmp_path: Path) -> None:
+    def refuse(run: Run) -> None:
+        for command in ("xadd", "hmget", "xrange", "subscribe"):
+            server.say("ACL SETUSER", "default", f"-{command}")
+            server.cut("pubsub")
+            time.sleep(0.5)
+            server.say("ACL SETUSER", "default", f"+{command}")
+            run.seen_more(300)
+
+    with running(server.url, tmp_path) as run:
+        asyncio.run(run.go(refuse))
+
+        run.assert_nothing_was_lost()
