@@ -6,6 +6,7 @@ from ._version import __version__
 from .channel import Channel, last_event_id
 from .errors import (
     ChannelClosed,
+    HistoryGap,
     LogRefused,
     LogUnavailable,
     PublishQueueFull,
@@ -23,6 +24,7 @@ __all__ = [
     "ChannelClosed",
     "EventSourceResponse",
     "Gap",
+    "HistoryGap",
     "Hub",
     "JSONServerSentEvent",
     "LogRefused",

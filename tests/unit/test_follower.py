@@ -22,7 +22,7 @@ import sse_starlette._follower as follower_module
 from sse_starlette._follower import Follower
 from sse_starlette.backends.base import Entry, Limits, Position
 from sse_starlette.channel import Channel, Subscription
-from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
+from sse_starlette.errors import ChannelClosed, HistoryGap, LogRefused, LogUnavailable
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
@@ -2171,3 +2171,48 @@ async def test_two_that_enter_one_lifespan_at_once_are_told_apart(log: FakeLog) 
         await anyio.to_thread.run_sync(thread.join)
 
     assert sorted(outcomes) == ["entered", "the hub's lifespan is under way"]
+
+
+async def test_a_position_that_is_not_known_is_asked_of_the_log(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", 1, 2)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        position = await channel.position()
+        assert position == "e1.2"
+        store.say("c", 3)
+
+        await Ear(channel.subscribe(after=position)).has(3)
+
+        assert await channel.position() == "e1.3"
+        assert await channel.publish("4") == "e1.4"
+        assert await channel.position() == "e1.4"
+        with pytest.raises(ValueError, match="position"):
+            channel.subscribe("")
+        with pytest.raises(ValueError, match="in memory"):
+            channel.subscribe(since=0)
+        log.go_away()
+        with pytest.raises(LogUnavailable):
+            await hub.channel("other").position()
+
+
+async def test_a_history_can_be_read_from_the_log_without_listening(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", *range(1, 8))
+    store.trim("c", 2)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+
+        events = await channel.history(limit=2)
+        assert [(event.data, event.id, event.channel) for event in events] == [
+            ("6", "e1.6", "c"),
+            ("7", "e1.7", "c"),
+        ]
+        assert [event.data for event in await channel.history(after="e1.3", limit=2)] == ["4", "5"]
+        assert [event.data for event in await channel.history()] == ["3", "4", "5", "6", "7"]
+        assert await channel.history(after=7) == []
+        with pytest.raises(HistoryGap, match="trimmed"):
+            await channel.history(after="start")
+        assert log.watched == {}
