@@ -54,6 +54,11 @@ class Feed(ABC):
         """The name of the thread that does what can't be interrupted now; None: nothing is such."""
         return None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether what makes the frames has come to its first one, or makes none."""
+        return True
+
     def is_over(self) -> bool:
         """Whether there's nothing to send and never will be; asked before the feed is opened."""
         return False

@@ -6,13 +6,15 @@ from outside whether it will, so what a change here must keep:
 
 - A response begins to watch when its source has come to where it first waits, and stands behind it in
   the line of those who wait for a message.
-- Where the request may have a body that nobody has read yet, the source has a second for itself first.
+- Where the request may have a body that nobody has read yet, `receive` is left to the source until it
+  has made its first event, for some seconds at the most.
 - What was taken that may have been the source's is said in the log.
 - A `receive` that returns at once, again and again, is asked more and more rarely.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -20,12 +22,15 @@ import anyio.lowlevel
 from anyio import sleep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Receive, Scope
 
 logger = logging.getLogger("sse_starlette.sse")
 
-_BODY_SECONDS = 1.0
-"""How long `receive` is left to a source that may want to read the request's body."""
+_BODY_SECONDS = 3.0
+"""How long `receive` is left to a source that has made no event and may want to read the request's body."""
+_FIRST_LOOK_SECONDS = 0.05
 _PATIENCE = 3
 """Messages that may come at once before a pause is made."""
 _FIRST_PAUSE_SECONDS = 0.001
@@ -53,21 +58,33 @@ def may_have_body(scope: Scope) -> bool:
     return later and scope.get("method", "").upper() in _METHODS_WITH_BODY
 
 
-async def until_disconnect(receive: Receive, *, body_is_due: bool) -> Message:
+async def until_body_is_read(has_begun: Callable[[], bool]) -> None:
     """
-    Return the message that the client has left.
+    Leave `receive` to a source that may want to read the request's body.
 
     Args:
-        receive: ASGI's receive.
-        body_is_due: whether somebody else may still want to read the request's body.
+        has_begun: whether the source has made an event; most have read what they want by then.
     """
-    if body_is_due:
-        await sleep(_BODY_SECONDS)
+    pause, left = _FIRST_LOOK_SECONDS, _BODY_SECONDS
+    while left > 0:
+        await sleep(min(pause, left))
+        if has_begun():
+            return
+        left -= pause
+        pause *= 2
+
+
+async def until_disconnect(receive: Receive) -> Message:
+    """Return the message that the client has left."""
     at_once, pause, told = 0, _FIRST_PAUSE_SECONDS, False
+    message = await receive()
     while True:
-        message = await receive()
-        if message["type"] in _DISCONNECTS:
-            return message
+        while message["type"] in _DISCONNECTS:
+            if not _gives_false_disconnects(receive):
+                return message
+            message, waited = await _noting_a_wait(receive)
+            if not waited:
+                return message
         body = message.get("body")
         if body and not told:
             told = True
@@ -86,3 +103,24 @@ async def until_disconnect(receive: Receive, *, body_is_due: bool) -> Message:
         else:
             await sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        message = await receive()
+
+
+def _gives_false_disconnects(receive: Receive) -> bool:
+    """
+    Whether this server's word that the client has left has to be confirmed.
+
+    granian answers a `receive` that waits with `http.disconnect` when another one is cancelled, which is
+    what `Request.is_disconnected` does. If the client has really left, it says so again, at once.
+    """
+    return type(getattr(receive, "__self__", None)).__module__.partition(".")[0] == "granian"
+
+
+async def _noting_a_wait(receive: Receive) -> tuple[Message, bool]:
+    """Receive a message, and tell whether it had to be waited for; on asyncio, as granian is."""
+    turned: list[str] = []
+    turn = asyncio.get_running_loop().call_soon(turned.append, "a turn")
+    try:
+        return await receive(), bool(turned)
+    finally:
+        turn.cancel()

@@ -132,6 +132,10 @@ class SourceFeed(Feed):
     def thread(self) -> str | None:
         return None if self._in_threads is None else self._in_threads.stepping_in
 
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._pushed or self._quick)
+
     def let_go(self) -> None:
         if self._in_threads is not None and self.thread is not None:
             logger.warning(

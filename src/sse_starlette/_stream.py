@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from ._receive import until_disconnect
+from ._receive import until_body_is_read, until_disconnect
 from ._shutdown import stream_begins, stream_ended
 from .errors import SendTimeoutError
 
@@ -622,7 +622,9 @@ class Stream:
 
     async def _watch_for_disconnect(self) -> None:
         try:
-            message = await until_disconnect(self._receive, body_is_due=self._body_is_due)
+            if self._body_is_due:
+                await until_body_is_read(self._has_begun)
+            message = await until_disconnect(self._receive)
         except Exception as exc:
             self.end("error", exc)
         else:
@@ -632,6 +634,9 @@ class Stream:
             self.end("client")
             if self._sending:
                 self._writing.cancel()
+
+    def _has_begun(self) -> bool:
+        return self.feed.has_begun
 
     # What feeds the stream: the feed, and what runs beside it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -190,10 +191,18 @@ async def test_stalled_client_blocks_the_writer_until_it_reads_again() -> None:
 
 @both
 async def test_stalled_client_that_leaves_releases_the_writer() -> None:
-    app = EventSourceResponse(numbers(1))
+    stalled = anyio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        await stalled.wait()
+        yield 0
+        await anyio.sleep_forever()
+
+    app = EventSourceResponse(source())
 
     async with connect(app) as stream:
         stream.stall()
+        stalled.set()
         await stream.until_blocked()
         stream.leave()
         await stream.until_ended()
@@ -203,10 +212,18 @@ async def test_stalled_client_that_leaves_releases_the_writer() -> None:
 
 @both
 async def test_writer_that_gives_up_a_stalled_client_raises_its_error() -> None:
-    app = EventSourceResponse(numbers(1), send_timeout=HASTE)
+    stalled = anyio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        await stalled.wait()
+        yield 0
+        await anyio.sleep_forever()
+
+    app = EventSourceResponse(source(), send_timeout=HASTE)
 
     async with connect(app) as stream:
         stream.stall()
+        stalled.set()
         with pytest.raises(SendTimeoutError):
             await stream.until_ended()
 

@@ -11,10 +11,10 @@ import anyio.lowlevel
 import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
-from tests.unit.driving import DISCONNECT, Exchange, drive, http_scope, settled, turns
+from tests.unit.driving import DISCONNECT, Exchange, drive, http_scope, on_asyncio, settled, turns
 
 from sse_starlette import EventSourceResponse, _receive
-from sse_starlette._receive import may_have_body, until_disconnect
+from sse_starlette._receive import may_have_body, until_body_is_read, until_disconnect
 
 BODY = b'{"q": "why?"}'
 
@@ -164,7 +164,7 @@ async def test_bytes_that_nobody_has_read_are_told_once(
         return next(messages)
 
     with caplog.at_level(logging.WARNING):
-        assert await until_disconnect(receive, body_is_due=False) == DISCONNECT
+        assert await until_disconnect(receive) == DISCONNECT
 
     assert [record.getMessage()[:8] for record in caplog.records] == ["5 bytes "]
     assert "before its first `yield`" in caplog.text
@@ -179,7 +179,7 @@ async def test_request_without_a_body_is_nothing_to_tell(
     async def receive() -> Message:
         return next(messages)
 
-    message = await until_disconnect(receive, body_is_due=False)
+    message = await until_disconnect(receive)
 
     assert message["type"] == "websocket.disconnect"
     assert caplog.records == []
@@ -203,7 +203,7 @@ async def test_receive_that_returns_at_once_is_asked_more_and_more_rarely(
         received += 1
         return DISCONNECT if received > 20 else request_message()
 
-    await until_disconnect(receive, body_is_due=False)
+    await until_disconnect(receive)
 
     assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
     assert pauses == sorted(pauses)
@@ -225,27 +225,64 @@ async def test_large_upload_that_nobody_reads_is_taken_without_a_pause(
         received += 1
         return DISCONNECT if received > 100 else request_message(b"x" * 1000, more_body=True)
 
-    await until_disconnect(receive, body_is_due=False)
+    await until_disconnect(receive)
 
     assert received == 101
 
 
 @pytest.mark.anyio
-async def test_body_that_is_due_is_left_to_the_source_for_a_while(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("begins_after", "pauses"),
+    [(0, [0.05]), (2, [0.05, 0.1, 0.2]), (None, [0.05, 0.1, 0.2, 0.4, 0.8, pytest.approx(1.45)])],
+)
+async def test_body_is_left_to_a_source_that_has_made_no_event_for_three_seconds(
+    begins_after: int | None, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[object] = []
+    slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        order.append(seconds)
+        slept.append(seconds)
         await anyio.lowlevel.checkpoint()
 
     monkeypatch.setattr(_receive, "sleep", sleep)
 
-    async def receive() -> Message:
-        order.append("receive")
-        return DISCONNECT
+    await until_body_is_read(lambda: begins_after is not None and len(slept) > begins_after)
 
-    await until_disconnect(receive, body_is_due=True)
+    assert slept == pauses
 
-    assert order == [1.0, "receive"]
+
+class GranianProtocol:
+    """Answers as granian does: falsely when another `receive` is cancelled, and for good at once."""
+
+    __module__ = "granian._granian"
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = iter(answers)
+
+    async def receive(self) -> Message:
+        answer = next(self._answers)
+        if answer.startswith("waits, "):
+            await anyio.lowlevel.checkpoint()
+        return request_message() if answer.endswith("request") else DISCONNECT
+
+
+@pytest.mark.anyio
+@on_asyncio
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["disconnect", "disconnect"],
+        ["request", "waits, disconnect", "disconnect"],
+        ["waits, disconnect", "waits, disconnect", "disconnect"],
+        ["waits, disconnect", "waits, request", "waits, disconnect", "disconnect"],
+    ],
+)
+async def test_granian_is_believed_when_it_says_at_once_that_the_client_has_left(
+    answers: list[str],
+) -> None:
+    protocol = GranianProtocol(*answers)
+
+    assert await until_disconnect(protocol.receive) == DISCONNECT
+
+    with pytest.raises(StopIteration):
+        next(protocol._answers)
