@@ -1915,6 +1915,7 @@ async def test_a_client_that_falls_behind_later_is_no_new_client() -> None:
     )
     async with drive(EventSourceResponse(subscription)) as client:
         await client.contains("id: ")
+        await settled()  # The snapshot has come to its end, and its generator has been closed.
         fill(channel, 1, 5)
         await client.contains("lagging")
         fill(channel, 6, 6)
