@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
-from tests.servers.going_down import STREAMS, WAYS, Ending, Way, bring_down
+from tests.servers import serving
+from tests.servers.going_down import STREAMS, WAYS, Clients, Ending, Way, bring_down, started
 from tests.servers.shutdown_table import MEASURED
 
 HANDLED = [(way, each) for way in WAYS for each in way.endings if each not in way.not_handled]
 TRIES = 6
+# One way for each server, and each of its workers: the streams end alike in the others.
+ONE_OF_EACH = [
+    next(way for way in WAYS if way.server == server and said in str(way))
+    for server, said in [
+        ("uvicorn", "h11-loop-asyncio"),
+        ("hypercorn", "asyncio-workers-0"),
+        ("granian", "workers-1"),
+        ("gunicorn", "Uvicorn"),
+        ("daphne", ""),
+    ]
+]
 NOT_HANDLED = [(way, each) for way in WAYS for each in way.not_handled]
 
 
@@ -56,3 +69,18 @@ def test_signal_that_the_server_does_not_handle_ends_everything_at_once(
     assert outcome.exit_codes == [18] * STREAMS
     assert outcome.count("finally") == 0
     write_down(way, ending, None)
+
+
+@pytest.mark.parametrize("way", ONE_OF_EACH, ids=str)
+def test_server_goes_down_although_a_sync_source_waits_for_ever(way: Way, tmp_path: Path) -> None:
+    with started(way, tmp_path) as server, Clients(f"{server.url}/blocked", tmp_path, 3) as clients:
+        os.kill(server.pid, signal.SIGTERM)
+
+        assert clients.exit_codes() == [0] * 3
+        server.wait(serving.READY_SECONDS)
+        assert all(b"event: farewell" in body for body in clients.bodies)
+        told = [line for line in server.lines if "still at a step in thread" in line]
+        # granian ends its worker as soon as the bodies are complete, and nobody is left to say it.
+        if way.server != "granian":
+            assert len(told) == 3, server.lines
+            assert "sse-starlette sync source" in told[0]

@@ -39,6 +39,7 @@ from tests.unit.driving import (
 )
 
 import sse_starlette
+import sse_starlette._stream
 import sse_starlette.event
 import sse_starlette.sse
 from sse_starlette import EventSourceResponse, Hub, JSONServerSentEvent, ServerSentEvent
@@ -1465,3 +1466,99 @@ async def test_stream_that_is_over_goes_without_the_garbage_collector(kind: str)
         assert gone() is None
     finally:
         gc.enable()
+
+
+# What is ours and what is theirs
+
+
+@pytest.mark.anyio
+async def test_no_ping_falls_into_an_event_that_is_relayed_in_pieces(
+    loops: list[StillLoop],
+) -> None:
+    go_on = anyio.Event()
+
+    async def relay() -> AsyncIterator[object]:
+        yield b"data: first half"
+        await go_on.wait()
+        yield b" second half\n\n"
+        await anyio.sleep_forever()
+
+    async with drive(EventSourceResponse(relay(), ping=1)) as exchange:
+        await exchange.contains("first half")
+        await loops[0].advance(5)
+        assert exchange.body == b"data: first half"
+        go_on.set()
+        await exchange.contains("second half")
+        await loops[0].advance(1)
+        await exchange.contains("ping")
+
+    assert exchange.body.startswith(b"data: first half second half\n\n: ping")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ending", ["an event", "an error", "a shutdown"])
+async def test_what_follows_an_event_that_is_not_finished_is_an_event_of_its_own(
+    ending: str,
+) -> None:
+    go_on = anyio.Event()
+
+    async def relay() -> AsyncIterator[object]:
+        yield b"data: half"
+        await go_on.wait()
+        if ending == "an error":
+            raise KeyError("upstream")
+        yield {"event": "bye", "data": "ours"}
+
+    response = EventSourceResponse(
+        relay(),
+        sep="\n",
+        on_error=lambda exc: {"event": "bye", "data": "ours"},
+        farewell={"event": "bye", "data": "ours"},
+    )
+    async with drive(response) as exchange:
+        await exchange.contains("half")
+        if ending == "a shutdown":
+            sse_starlette.drain()
+        else:
+            go_on.set()
+        await exchange.returns()
+
+    assert exchange.body == b"data: half\n\nevent: bye\ndata: ours\n\n"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ping", [b": ping\r\n", b": ping", b"event: ping\ndata: x"])
+async def test_ping_of_ones_own_ends_before_the_next_event(
+    ping: bytes, loops: list[StillLoop]
+) -> None:
+    go_on = anyio.Event()
+
+    async def source() -> AsyncIterator[object]:
+        await go_on.wait()
+        yield {"data": "next"}
+
+    response = EventSourceResponse(source(), ping=1, ping_message_factory=lambda: ping)
+    async with drive(response) as exchange:
+        await exchange.until(lambda: exchange.messages)
+        await loops[0].advance(1)
+        go_on.set()
+        await exchange.returns()
+
+    between = {b": ping\r\n": b"", b": ping": b"\r\n"}.get(ping, b"\r\n\r\n")
+    assert exchange.body == ping + between + b"data: next\r\n\r\n"
+
+
+@each_way_to_cancel
+@pytest.mark.anyio
+async def test_cancelled_response_does_not_wait_for_a_client_that_takes_nothing(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sse_starlette._stream._CANCELLED_SECONDS < 0.5, "that's how long a server waits"
+    monkeypatch.setattr(sse_starlette._stream, "_CANCELLED_SECONDS", 0)
+    monkeypatch.setattr(sse_starlette._stream, "_LAST_CHUNK_SECONDS", math.inf)
+
+    async with drive(EventSourceResponse(endless())) as exchange:
+        exchange.block()
+        await exchange.until(lambda: exchange.blocked)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -130,6 +131,16 @@ async def flood(request: Request) -> EventSourceResponse:
     return EventSourceResponse(events(), on_close=note_the_end, farewell=FAREWELL)
 
 
+async def blocked(request: Request) -> EventSourceResponse:
+    """A sync source that waits in a thread for what never comes."""
+
+    def events() -> Iterator[Event]:
+        yield {"data": "hello"}
+        queue.Queue[Event]().get()
+
+    return EventSourceResponse(events(), farewell=FAREWELL, cleanup_timeout=None)
+
+
 async def drain_now(request: Request) -> PlainTextResponse:
     note("drain")
     drain(spread=float(request.query_params.get("spread", 0)))
@@ -162,6 +173,7 @@ app = Starlette(
         Route("/finishing", finishing),
         Route("/stubborn", stubborn),
         Route("/flood", flood),
+        Route("/blocked", blocked),
         Route("/drain", drain_now),
         Route("/who", who),
         Route("/blank", blank),
