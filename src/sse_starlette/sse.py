@@ -59,7 +59,7 @@ __all__ = [
 # Until then GZipMiddleware withheld the headers of an event stream until something followed them.
 _START_LEAVES_ALONE = tuple(map(int, starlette.__version__.split(".")[:2])) >= (1, 8)
 
-_logger = logging.getLogger("sse_starlette.sse")
+logger = logging.getLogger("sse_starlette.sse")
 
 Content: TypeAlias = Any
 """What a source may yield: an event, a dict of an event's fields, bytes as they are, or data."""
@@ -269,7 +269,7 @@ class EventSourceResponse(StreamingResponse):
         self.init_headers(ours)
         content_type = ours.get("content-type", self.media_type)
         if not is_event_stream(content_type):
-            _logger.warning(
+            logger.warning(
                 "the content type of an EventSourceResponse is %r: clients take no other than "
                 "text/event-stream for an event stream, so leave media_type out",
                 content_type,
@@ -299,7 +299,7 @@ class EventSourceResponse(StreamingResponse):
         if not value >= 0:
             raise ValueError("ping interval must be >= 0 (0 disables ping)")
         if _HOUR < value < _MOST_PING_MISTAKEN:
-            _logger.warning(
+            logger.warning(
                 "ping=%g is a ping after %.1f hours: it counts seconds. Proxies close a connection that "
                 "is silent for a minute or so; give ping=%g if you meant milliseconds, 0 for no pings",
                 value,
@@ -355,7 +355,7 @@ class EventSourceResponse(StreamingResponse):
             await stream.run(head=over or scope.get("method", "").upper() == "HEAD")
         except HTTPException as exc:
             if stream.started:
-                _logger.error(  # noqa: TRY400  (the exception itself goes on to the server)
+                logger.error(  # noqa: TRY400  (the exception itself goes on to the server)
                     "the source has raised %r after the response had started with status %s, so the client "
                     "can't get it as a response. Raise it before the response is made, or give "
                     "EventSourceResponse a first_event_timeout=…, which waits for the first event; "
@@ -464,9 +464,9 @@ class EventSourceResponse(StreamingResponse):
                 if isawaitable(result):
                     await result
             except Exception:
-                _logger.exception("%r raised after the stream had ended", call)
+                logger.exception("%r raised after the stream had ended", call)
         if within.cancelled_caught:
-            _logger.warning(
+            logger.warning(
                 "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
             )
 
