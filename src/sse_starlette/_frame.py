@@ -158,10 +158,13 @@ def check_fields(event: object, id_: object, retry: object, sep: object) -> None
 
 def _check_retry(retry: object) -> int:
     if not isinstance(retry, int) or isinstance(retry, bool):
-        raise TypeError(
-            f"retry argument must be int: it is {retry!r}, {type(retry).__name__}. Give the "
-            "milliseconds that the client is to wait, retry=5000, or None."
+        # The message is one that programs compare; the traceback shows the note below it.
+        error = TypeError("retry argument must be int")
+        error.add_note(
+            f"It is {retry!r}, {type(retry).__name__}. Give the milliseconds that the client is to wait, "
+            "retry=5000, or None."
         )
+        raise error
     if retry < 0:
         raise ValueError(f"retry argument must be >= 0 (milliseconds), got: {retry}")
     return int(retry)
