@@ -2,7 +2,7 @@
 """
 The task runner of this project: sets up what a task needs, then runs the task.
 
-Owns the environments `.venv`, `.venv-lowest`, `.venv-dependents` and one for each
+Owns the environments `.venv`, `.venv-lowest`, `.venv-dependents`, `.venv-incumbent` and one for each
 further Python (`.venv-3.12`), the Node packages under `tests/node`, and the Debian
 packages that the tests drive. Runs before anything is installed, so it uses the
 standard library only.
@@ -44,6 +44,7 @@ PACKAGE = "sse_starlette"
 CONSTRAINTS = ROOT / "constraints.txt"
 LOWEST_CONSTRAINTS = ROOT / "constraints-lowest.txt"
 DEPENDENTS_CONSTRAINTS = ROOT / "constraints-dependents.txt"
+INCUMBENT_CONSTRAINTS = ROOT / "constraints-incumbent.txt"
 NODE_FOLDER = ROOT / "tests" / "node"
 NUMBER_STREAM = ROOT / "examples" / "number_stream.py"
 
@@ -62,6 +63,7 @@ class Environment:
     extras: str = ""
     covers: tuple[str, ...] = ()  # environments in the same folder that need no more than this one
     made_by: str = sys.executable  # the interpreter that it is made with
+    has_checkout: bool = True  # whether this package is installed from here
 
     @property
     def python(self) -> Path:
@@ -75,7 +77,7 @@ class Environment:
 
 
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/backends")
-SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers")
+SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
 # Parts of the package that are covered by another suite than tests/unit.
@@ -84,6 +86,8 @@ DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
 DEPENDENTS = Environment("dependents", ROOT / ".venv-dependents", ("build", "dependents"))
+# The last release of the package whose name this one bears.
+INCUMBENT = Environment("incumbent", ROOT / ".venv-incumbent", ("incumbent",), has_checkout=False)
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,8 @@ def constraints_for(environment: Environment) -> str:
     """Return the text of the constraints that an environment is installed under."""
     if environment is DEPENDENTS:
         return DEPENDENTS_CONSTRAINTS.read_text("utf-8")
+    if environment is INCUMBENT:
+        return INCUMBENT_CONSTRAINTS.read_text("utf-8")
     chosen = pins(CONSTRAINTS.read_text("utf-8"))
     if environment is LOWEST:
         chosen.update(pins(LOWEST_CONSTRAINTS.read_text("utf-8")))
@@ -325,11 +331,13 @@ def set_up(environment: Environment) -> None:
         constraints = environment.folder / "constraints.txt"
         constraints.write_text(constraints_for(environment), "utf-8")
         pip_install = ("install", "-q", "--disable-pip-version-check", "-c", constraints)
-        build = requirements_of(["build"], table)
-        run_module(environment, "pip", *pip_install, *build)
-        # Together with what depends on this package, which would else bring the released one with
-        # it. Not isolated: the build tools then come from the constraints too.
-        checkout = ("--no-build-isolation", "-e", f"{ROOT}{environment.extras}")
+        checkout: tuple[str, ...] = ()
+        if environment.has_checkout:
+            build = requirements_of(["build"], table)
+            run_module(environment, "pip", *pip_install, *build)
+            # Together with what depends on this package, which would else bring the released one with
+            # it. Not isolated: the build tools then come from the constraints too.
+            checkout = ("--no-build-isolation", "-e", f"{ROOT}{environment.extras}")
         run_module(environment, "pip", *pip_install, *checkout, *requirements)
         done = sorted({*done, environment.name, *environment.covers})
         environment.stamp.write_text(json.dumps({"fingerprint": wanted, "done": done}), "utf-8")
@@ -436,7 +444,7 @@ def test(options: argparse.Namespace) -> None:
                 pytest, DEV, "tests/backends", f"--cov={PACKAGE}.backends", *ON_ALL_LOOPS
             ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
-            "tests/thorough, tests/docs and tests/servers": partial(
+            "tests/thorough, tests/docs, tests/servers and tests/compat": partial(
                 pytest, DEV, *SLOW_SUITES, "-n", "4", "--dist", "worksteal"
             ),
         }
@@ -524,6 +532,19 @@ def dependents(options: argparse.Namespace) -> None:
     pytest(DEPENDENTS, *(options.pytest_arguments or usual))
 
 
+def incumbent(options: argparse.Namespace) -> None:
+    """Run programs of sse-starlette 3.7.0's users on that release, then on this package."""
+    set_up(INCUMBENT)
+    set_up(DEV)
+    usual = options.pytest_arguments or ("tests/compat",)
+    run_all(
+        {
+            "sse-starlette 3.7.0": partial(pytest, INCUMBENT, *usual),
+            "this package": partial(pytest, DEV, *usual),
+        }
+    )
+
+
 def lint(_: argparse.Namespace) -> None:
     """Run the linter."""
     set_up(DEV)
@@ -605,7 +626,7 @@ def bench(options: argparse.Namespace) -> None:
 
 def clean(_: argparse.Namespace) -> None:
     """Remove everything that the tasks have made."""
-    made = [each.folder for each in (DEV, LOWEST, DEPENDENTS)]
+    made = [each.folder for each in (DEV, LOWEST, DEPENDENTS, INCUMBENT)]
     made += [NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
     made += [*ROOT.glob(".venv-bench-*"), *(ROOT / f".venv-{version}" for version in PYTHONS)]
     made += [ROOT / name for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist")]
@@ -695,6 +716,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "pythons": pythons,
     "lowest": lowest,
     "dependents": dependents,
+    "incumbent": incumbent,
     "check": check,
     "lint": lint,
     "format": format_code,
@@ -705,7 +727,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "clean": clean,
 }
 CHECKS = ("lint", "format", "types", "docs", "wheel")
-TAKE_PYTEST_ARGUMENTS = ("test", "pythons", "lowest", "dependents")
+TAKE_PYTEST_ARGUMENTS = ("test", "pythons", "lowest", "dependents", "incumbent")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
