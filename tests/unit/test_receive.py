@@ -15,6 +15,7 @@ from tests.unit.driving import DISCONNECT, Exchange, drive, http_scope, on_async
 
 from sse_starlette import EventSourceResponse, _receive
 from sse_starlette._receive import may_have_body, until_body_is_read, until_disconnect
+from sse_starlette.channel import Channel
 
 BODY = b'{"q": "why?"}'
 
@@ -149,6 +150,27 @@ async def test_source_may_ask_whether_the_client_has_left() -> None:
         await exchange.returns()
 
     assert ended == ["closed"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["a source", "a subscription"])
+async def test_client_that_leaves_after_the_first_event_is_noticed_although_there_was_a_body(
+    kind: str,
+) -> None:
+    async def source() -> AsyncIterator[object]:
+        yield {"id": "1"}
+        await anyio.sleep_forever()
+
+    content = source() if kind == "a source" else Channel("c").subscribe()
+    reasons: list[str] = []
+    response = EventSourceResponse(content, on_close=reasons.append)
+    scope = http_scope("POST", headers=[(b"content-length", b"2")])
+    async with drive(response, scope=scope) as exchange:
+        await exchange.contains("id: ")
+        exchange.leave()
+        await exchange.returns()
+
+    assert reasons == ["client"]
 
 
 # Watching by itself
