@@ -36,3 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     _, options = LOOPS["asyncio"]
     options["loop_factory"] = eager_loop
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what can't be arranged where a task takes its first step as it is started."""
+    if config.getoption("--eager-tasks"):
+        lazy = [item for item in items if item.get_closest_marker("lazy_tasks") is not None]
+        config.hook.pytest_deselected(items=lazy)
+        items[:] = [item for item in items if item not in lazy]

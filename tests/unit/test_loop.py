@@ -266,6 +266,7 @@ async def test_tasks_are_over_when_their_block_is() -> None:
         seen.append("slow")
 
     async def quick() -> None:
+        await anyio.lowlevel.checkpoint()
         seen.append("quick")
         wake_up.set()
 

@@ -387,15 +387,15 @@ async def test_who_has_the_context_of_the_task_wakes_it_instead(create_task: Cre
     one = Standing(create_task, context=context)
     await settle()
 
-    async def calls() -> None:
+    async def calls() -> asyncio.Task[Any] | None:
         assert not one.act()
-        assert asyncio.current_task() is caller
+        return asyncio.current_task()
 
     caller = create_task(calls(), context=context)
     await over(caller)
     await settle()
 
-    assert caller.exception() is None
+    assert caller.result() is caller
     assert one.seen == ["woken"]
     await one.end()
 
@@ -413,11 +413,20 @@ async def test_an_error_of_the_work_is_not_taken_for_a_shared_context() -> None:
     assert str(one.task.exception()) == "its own"
 
 
+@pytest.mark.lazy_tasks
+async def test_nothing_is_done_for_a_task_that_has_not_begun() -> None:
+    one = Standing()
+    assert not one.act()
+
+    await settle()
+    assert one.seen == []
+    await one.end()
+
+
 async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
     standby = current_loop().standby()
     one = Standing()
     assert not standby.act(one.work)
-    assert not one.standby.act(one.work)
 
     await settle()
     one.standby.set()
@@ -1089,6 +1098,7 @@ async def test_who_cancels_the_tasks_and_is_one_of_them_is_left_out() -> None:
     assert seen == ["one: CancelledError", "not cancelled"]
 
 
+@pytest.mark.lazy_tasks
 async def test_a_task_that_is_cancelled_before_it_began_is_over() -> None:
     seen: list[str] = []
 

@@ -215,6 +215,7 @@ async def test_a_source_is_driven_from_its_first_step_to_its_close_in_one_task()
 # Held back or joined
 
 
+@pytest.mark.lazy_tasks
 async def test_each_event_is_sent_before_a_source_that_never_waits_computes_the_next() -> None:
     loop = Clockwork()
     unsent: list[int] = []
@@ -300,6 +301,7 @@ async def test_a_source_that_computes_time_and_again_has_less_and_less_held() ->
     assert held_at_slow_steps[-4:] == [0] * 4
 
 
+@pytest.mark.lazy_tasks
 async def test_no_frame_is_held_while_a_millisecond_passes() -> None:
     """Steps that are neither quick nor slow: what they make together is sent each millisecond."""
     loop = Clockwork()
@@ -355,7 +357,7 @@ async def test_an_event_is_sent_within_the_call_in_which_the_source_yields_it() 
     seen: list[tuple[int, int]] = []
 
     async def source() -> AsyncIterator[int]:
-        await anyio.lowlevel.checkpoint()
+        await settle()  # Until the writer stands by.
         asyncio.get_running_loop().call_soon(others.append, 0)
         for number in range(3):
             yield number
@@ -478,6 +480,7 @@ async def test_events_that_are_ready_after_a_wait_leave_together() -> None:
     assert takes[-1] - takes[-2] < 10
 
 
+@pytest.mark.lazy_tasks
 async def test_a_source_runs_ahead_of_a_blocked_writer_by_a_bounded_number_of_bytes() -> None:
     produced = 0
 
@@ -653,6 +656,7 @@ async def test_a_source_that_is_stopped_before_it_ran_is_never_started() -> None
         await events.__anext__()
 
 
+@pytest.mark.lazy_tasks
 async def test_a_source_that_is_stopped_as_its_task_starts_is_never_started() -> None:
     source = Sleeping()
     feed = feed_of(source.events())
@@ -1374,12 +1378,12 @@ async def test_a_context_variable_set_before_a_yield_can_be_reset_after_it(
 @pytest.mark.parametrize("ending", ["end", "error", "waiting", "yielding", "not started"])
 async def test_a_memory_stream_is_closed_in_every_ending(ending: str) -> None:
     sender, receiver = anyio.create_memory_object_stream[object](10)
+    sender.send_nowait(0)
     feed = feed_of(receiver)
     if ending == "not started":
         feed.stop()
 
     async with running(feed, blocked=ending == "yielding") as writer:
-        sender.send_nowait(0)
         await settle()
         if ending == "end":
             sender.close()
