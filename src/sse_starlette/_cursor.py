@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import string
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -39,9 +40,14 @@ _RANDOM_LETTERS = 6
 
 def new_epoch(channel: str = "") -> str:
     """A name for a history of `channel` that no earlier one had."""
-    return mark_of(channel) + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM_LETTERS))
+    number = secrets.randbits(64)
+    letters = [
+        _LETTERS[number // len(_LETTERS) ** n % len(_LETTERS)] for n in range(_RANDOM_LETTERS)
+    ]
+    return mark_of(channel) + "".join(letters)
 
 
+@lru_cache(maxsize=1024)
 def mark_of(channel: str) -> str:
     """What the epochs of `channel` begin with; other channels may have the same."""
     digest = hashlib.blake2b(channel.encode("utf-8", "surrogatepass"), digest_size=4).digest()

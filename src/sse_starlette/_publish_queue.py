@@ -140,7 +140,8 @@ class _Queue:
         """When it began to."""
         self.resumes = 0.0
         """When the next attempt is due."""
-        self.wake = anyio.Event()
+        self.wake: anyio.Event | None = None
+        """Ends the pause before the next attempt; None: there is none."""
 
     def over(self, job: Job) -> float:
         """When the time of `job` is over: to wait for one's turn while nothing fails is no attempt."""
@@ -312,14 +313,15 @@ class PublishQueues:
                 job.fail(queue.error or _ended())
 
     async def _pause(self, queue: _Queue, seconds: float) -> None:
+        wake = anyio.Event()
         with self._lock:
-            queue.wake = anyio.Event()
+            queue.wake = wake
             soonest = min((queue.over(job) for job in queue.jobs), default=0.0)
             queue.resumes = min(time.monotonic() + seconds, soonest)
         while (left := queue.resumes - time.monotonic()) > 0:
             with anyio.move_on_after(left):
-                await queue.wake.wait()
-                queue.wake = anyio.Event()
+                await wake.wait()
+                wake = queue.wake = anyio.Event()
 
     def _take(self, queue: _Queue) -> list[Job]:
         """Take as much from the queue as goes together; called with the lock."""
@@ -406,7 +408,8 @@ class PublishQueues:
 
 
 async def _wake(queue: _Queue) -> None:
-    queue.wake.set()
+    if queue.wake is not None:
+        queue.wake.set()
 
 
 def _ended() -> RuntimeError:

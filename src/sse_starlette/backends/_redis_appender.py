@@ -16,7 +16,7 @@ from sse_starlette._cursor import new_epoch
 from sse_starlette.errors import LogUnavailable
 
 from ._redis_faults import cluster_urls, is_cluster
-from ._redis_scripts import APPEND, Names, answer_to, append_asked, positions_in
+from ._redis_scripts import APPEND, Names, append_asked, appended_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,13 +69,12 @@ class RedisAppender:
                 answer = self._client.execute_command("EVALSHA", APPEND.sha, *asked, **raw)
             except NoScriptError:
                 answer = self._client.execute_command("EVAL", APPEND.text, *asked, **raw)
-            results, warning = answer_to(tag, answer, 2)
-            (found,) = positions_in(channel, results, 1)
+            (found,), warning = appended_in(tag, answer, channel, 1)
         except Exception as error:
             told = self._explain(error, channel)
             raise told from told.__cause__
         if warning:
-            self._warn(channel, ResponseError(warning.decode("utf-8", "replace")))
+            self._warn(channel, ResponseError(warning))
         if isinstance(found, str):
             raise self._explain(ResponseError(found), channel)
         if isinstance(found, Exception):

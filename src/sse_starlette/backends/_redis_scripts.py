@@ -13,6 +13,7 @@ Pure. What a change here must keep:
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import InvalidResponse
@@ -72,14 +73,14 @@ local n = tonumber(found[2] or 0)
 -- What nobody has given here is as somebody has given it elsewhere.
 local news = {'e', epoch}
 local limits = {}
-for i, name in ipairs({'h', 'b', 's', 'x'}) do
-    local given, kept = ARGV[i + 2], found[i + 5]
+for name, given, default in string.gmatch(ARGV[3], '(%a)(%d*)/(%d+)') do
+    local kept = found[#limits + 6]
     if given ~= '' and given ~= kept then
         news[#news + 1] = name
         news[#news + 1] = given
         kept = given
     end
-    limits[i] = tonumber(kept or ARGV[i + 6])
+    limits[#limits + 1] = tonumber(kept or default)
 end
 local events, bytes, seconds, expire = limits[1], limits[2], limits[3], string.format('%.0f', limits[4])
 
@@ -150,7 +151,7 @@ class Script:
 APPEND = Script(
     _BEGIN
     + """
-local writers, topic, largest, writer = KEYS[3], ARGV[11], tonumber(ARGV[12]), ARGV[13]
+local writers, topic, largest, writer = KEYS[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local last, places, mine = 0, {}, {}
 if writer ~= '' then
     local noted = redis.call('HGET', writers, writer)
@@ -167,8 +168,10 @@ redis.call('PEXPIRE', meta, expire)
 local last_before = last
 local closed = known and found[3]
 local results, added, marker = {}, 0, 3
-for i = 14, #ARGV, 4 do
-    local body, key, turn, remembered = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 7, #ARGV, 3 do
+    -- It's remembered by its writer's turn, or for so many ms by a key of its own.
+    local body, key = ARGV[i], ARGV[i + 1]
+    local turn, remembered = string.match(ARGV[i + 2], '(%d*)/(%d*)')
     local result
     if turn == '' then
         marker = marker + 1
@@ -249,14 +252,17 @@ if added > 0 then
         try('PEXPIRE', writers, expire)
     end
 end
-return {tag, results, warning}
+-- One string, which is read at once: a line for each thing.
+local lines = {tag, warning, unpack(results)}
+for i = 2, #lines do lines[i] = string.gsub(lines[i], '[\\r\\n]', ' ') end
+return table.concat(lines, '\\n')
 """
 )
 
 READ = Script(
     _BEGIN
     + """
-local first, last, most = ARGV[11], ARGV[12], tonumber(ARGV[13])
+local first, last, most = ARGV[4], ARGV[5], tonumber(ARGV[6])
 redis.call('HSET', meta, unpack(news))
 if seconds > 0 then
     count()
@@ -322,6 +328,11 @@ class Names:
         self._prefix = prefix
         # Who publishes in one database is heard in all of them.
         self._topic = f":p{db}"
+        self.of = lru_cache(maxsize=1024)(self._of)
+        """The stream, the hash, the writers and the topic of a channel."""
+
+    def _of(self, channel: str) -> tuple[bytes, bytes, bytes, bytes]:
+        return *self.keys(channel), self.writers(channel), self.topic(channel)
 
     def base(self, channel: str) -> str:
         # Only the brace of ours may close the hash tag.
@@ -358,8 +369,9 @@ def milliseconds(seconds: float) -> int:
 # --- What is asked --------------------------------------------------------------------
 
 
-def limits_asked(limits: Limits) -> tuple[str | int, ...]:
-    """The limits as the scripts want them: first those that somebody has given, then the defaults."""
+@lru_cache(maxsize=256)
+def limits_asked(limits: Limits) -> bytes:
+    """The limits as the scripts want them: the field, what somebody has given, and the default."""
     given = (
         limits.events,
         limits.bytes,
@@ -367,22 +379,27 @@ def limits_asked(limits: Limits) -> tuple[str | int, ...]:
         None if limits.expire is None else milliseconds(limits.expire),
     )
     defaults = (DEFAULT_EVENTS, DEFAULT_BYTES, 0, milliseconds(DEFAULT_EXPIRE))
-    return (*("" if each is None else each for each in given), *defaults)
+    asked = zip("hbsx", given, defaults, strict=True)
+    return "".join(
+        f"{name}{'' if n is None else n}/{default}" for name, n, default in asked
+    ).encode()
 
 
 def append_asked(
     names: Names, channel: str, entries: Sequence[NewEntry], limits: Limits, new_epoch: str
 ) -> tuple[list[bytes], list[Any]]:
     """The keys and the arguments of `APPEND`, without the tag. The entries are of one writer."""
-    keys = [*names.keys(channel), names.writers(channel)]
+    stream, meta, writers, topic = names.of(channel)
+    keys = [stream, meta, writers]
     writer = next((entry.writer for entry in entries if entry.writer), "")
-    arguments: list[Any] = [new_epoch, *limits_asked(limits)]
-    arguments += [names.topic(channel), LARGEST_PUBLISHED, writer]
+    arguments: list[Any] = [new_epoch, limits_asked(limits), topic, LARGEST_PUBLISHED, writer]
     for entry in entries:
-        if not entry.writer:
+        if entry.writer:
+            remembered = b"%d/" % entry.turn
+        else:
             keys.append(names.marker(channel, entry.key))
-        turn = entry.turn if entry.writer else ""
-        arguments += [entry.body, to_bytes(entry.key), turn, milliseconds(entry.key_seconds)]
+            remembered = b"/%d" % milliseconds(entry.key_seconds)
+        arguments += [entry.body, to_bytes(entry.key), remembered]
     return keys, arguments
 
 
@@ -401,10 +418,22 @@ def answer_to(tag: bytes, answer: Any, parts: int) -> list[Any]:
     return answer[1:]
 
 
-def positions_in(channel: str, results: Any, count: int) -> list[Position | ChannelClosed | str]:
-    """What became of each entry: its position, that the channel was closed, or what was refused."""
-    if not isinstance(results, list) or len(results) != count:
-        raise strange(results)
+def appended_in(
+    tag: bytes, answer: Any, channel: str, count: int
+) -> tuple[list[Position | ChannelClosed | str], str]:
+    """
+    What `APPEND` has answered.
+
+    Returns:
+        What became of each entry: its position, that the channel was closed, or what was refused. And
+        what was refused beside that, if anything.
+    """
+    if not isinstance(answer, bytes):
+        raise strange(answer)
+    told, *results = answer.split(b"\n")
+    if told != tag or len(results) != count + 1:
+        raise strange(answer)
+    warning = results.pop(0).decode("utf-8", "replace")
     found: list[Position | ChannelClosed | str] = []
     for result in results:
         if result == b"":
@@ -414,7 +443,7 @@ def positions_in(channel: str, results: Any, count: int) -> list[Position | Chan
         else:
             epoch, offset = result.split()
             found.append(Position(epoch.decode(), int(offset)))
-    return found
+    return found, warning
 
 
 def page_in(parts: list[Any]) -> Page:

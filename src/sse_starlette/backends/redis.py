@@ -61,10 +61,10 @@ from ._redis_scripts import (
     Script,
     answer_to,
     append_asked,
+    appended_in,
     limits_asked,
     milliseconds,
     page_in,
-    positions_in,
     strange,
     to_text,
 )
@@ -72,6 +72,7 @@ from .base import DEFAULT_EXPIRE, Backend, Entry, NewEntry, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from types import TracebackType
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -242,14 +243,13 @@ class RedisLog(Backend):
         try:
             if isinstance(request.outcome, Exception):
                 raise request.outcome
-            results, warning = answer_to(request.tag, request.outcome, 2)
-            found = positions_in(channel, results, len(entries))
+            found, warning = appended_in(request.tag, request.outcome, channel, len(entries))
         except LogUnavailable:
             raise
         except Exception as error:
             raise await self._explained(error, channel) from error
         if warning:
-            self._warn(channel, ResponseError(warning.decode("utf-8", "replace")))
+            self._warn(channel, ResponseError(warning))
         return [
             self._explain(ResponseError(each), channel) if isinstance(each, str) else each
             for each in found
@@ -258,7 +258,7 @@ class RedisLog(Backend):
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
-        arguments = [new_epoch(channel), *limits_asked(limits)]
+        arguments: list[Any] = [new_epoch(channel), limits_asked(limits)]
         arguments += [after + 1, "+" if upto is None else upto, most]
         page: Page = await self._run(
             READ, self._names.keys(channel), *arguments, parts=4, parse=page_in, channel=channel
@@ -594,32 +594,46 @@ class RedisLog(Backend):
         return made
 
 
-@asynccontextmanager
-async def _answer_within(seconds: float) -> AsyncIterator[None]:
+class _answer_within:  # noqa: N801  (reads like asyncio.timeout)
     """
     Raise TimeoutError if the block takes longer.
 
     A part of the time counts anew if the loop was late to look: while a burst of other tasks keeps it busy,
     nobody can tell whether the server has answered.
     """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as deadline:
-        timers: list[asyncio.TimerHandle] = []
 
-        def look(due: float, left: int) -> None:
-            late = loop.time() - due > seconds / _LOOKS
-            if late or left:
-                again = loop.time() + seconds / _LOOKS
-                timers[0] = loop.call_at(again, look, again, left if late else left - 1)
-            else:
-                deadline.reschedule(loop.time())
+    __slots__ = ("_deadline", "_due", "_left", "_loop", "_part", "_timer")
 
-        first = loop.time() + seconds / _LOOKS
-        timers.append(loop.call_at(first, look, first, _LOOKS - 2))
-        try:
-            yield
-        finally:
-            timers[0].cancel()
+    def __init__(self, seconds: float) -> None:
+        self._part = seconds / _LOOKS
+        self._left = _LOOKS - 1
+        self._deadline = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._deadline.__aenter__()
+        self._wait()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._deadline.__aexit__(exc_type, exc, traceback)
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + self._part
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() - self._due <= self._part:
+            self._left -= 1
+        if self._left >= 0:
+            self._wait()
+        else:
+            self._deadline.reschedule(self._loop.time())
 
 
 class NotOpenError(RuntimeError):
