@@ -33,7 +33,7 @@ from ipaddress import (
     IPv6Network,
 )
 from pathlib import PurePath
-from types import GeneratorType, SimpleNamespace
+from types import FunctionType, GeneratorType, SimpleNamespace
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -100,10 +100,17 @@ def data_text(value: object, serializer: Serializer | None = None) -> str:
             if text is not None:
                 return text
             if serializer is None and not isinstance(value, _ARRAYS) and not _is_mapping(value):
-                if type(value).__str__ is object.__str__:
+                if not _has_a_text(value):
                     raise _refusal(value)
                 return str(value)
     return to_json(value) if serializer is None else serialized(serializer, value)
+
+
+def _has_a_text(value: object) -> bool:
+    """Whether somebody wrote what its `str()` is: Python's own says where it is in memory."""
+    return type(value).__str__ is not object.__str__ or isinstance(
+        type(value).__repr__, FunctionType
+    )
 
 
 def serialized(serializer: Serializer, value: object) -> str:

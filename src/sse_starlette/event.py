@@ -55,7 +55,7 @@ class ServerSentEvent:
             JSON; bytes as the UTF-8 text they are (wrong bytes become U+FFFD); an `Enum` as its
             value; `UUID`, `Decimal`, dates (ISO 8601), durations (ISO 8601), paths and addresses as
             the text that JSON has for them. Any other object is sent as its `str()` if its type
-            defines one, and refused if not. A line break of any kind (CR, LF, CRLF) reaches the
+            defines one or a `__repr__`, and refused if not. A line break of any kind (CR, LF, CRLF) reaches the
             client as LF. Without data the client fires no event, and only takes note of `id` and
             `retry`.
         event: the type of the event, "message" for the client when it's left out.

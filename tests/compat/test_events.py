@@ -137,12 +137,20 @@ def test_a_dict_that_was_yielded_is_not_changed() -> None:
     assert event == {"data": "x"}
 
 
-def test_an_object_is_sent_as_its_text() -> None:
-    class Money:
-        def __str__(self) -> str:
-            return "5 EUR"
+class Money:
+    def __str__(self) -> str:
+        return "5 EUR"
 
-    assert ensure_bytes(Money(), "\n") == b"data: 5 EUR\n\n"
+
+class Price:
+    def __repr__(self) -> str:
+        return "5 EUR"
+
+
+@pytest.mark.parametrize("value", [Money(), Price(), ValueError("5 EUR")])
+def test_an_object_is_sent_as_its_text(value: Any) -> None:
+    assert ensure_bytes(value, "\n") == b"data: 5 EUR\n\n"
+    assert ServerSentEvent(value).encode() == b"data: 5 EUR\r\n\r\n"
 
 
 @dataclass

@@ -329,8 +329,18 @@ def test_what_has_no_form_at_all_is_refused_at_the_top_as_within(value: object, 
             encode({"data": data}, "\n")
 
 
+class Shown:
+    def __repr__(self) -> str:
+        return "shown"
+
+
+class ShownToo(Shown):
+    pass
+
+
 def test_an_object_with_a_text_of_its_own_is_that_at_the_top_only() -> None:
     assert data_text(Told()) == "told"
+    assert data_text(Shown()) == data_text(ShownToo()) == "shown"
     assert data_text(Fraction(1, 2)) == "1/2"
     assert data_text(KeyError("a")) == "'a'"
     with pytest.raises(TypeError, match="Told is not JSON serializable"):
