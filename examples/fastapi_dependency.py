@@ -8,9 +8,12 @@ Start it with `python fastapi_dependency.py`, then look at it:
 
 The session comes from a dependency with `yield`. It stays open as long as the stream uses it, and
 is given back when the stream has ended, also if the client leaves in the middle.
+
+This machine alone can reach it; with `EXAMPLE_HOST=0.0.0.0` in the environment, a phone can too.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -76,4 +79,4 @@ async def count_sessions() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="0.0.0.0", port=8000)
+    uvicorn.run(app, host=os.environ.get("EXAMPLE_HOST", "127.0.0.1"), port=8000)

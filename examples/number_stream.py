@@ -3,6 +3,8 @@
 Start it with `python number_stream.py`. The stream at `/` is for `curl -N http://localhost:8000/`;
 http://localhost:8000/page shows what a terminal can't: how a browser comes back when the stream has
 ended, and the pings that keep a silent stream open.
+
+This machine alone can reach it; with `EXAMPLE_HOST=0.0.0.0` in the environment, a phone can too.
 """
 
 # The first part is to be read without any knowledge of types.
@@ -10,6 +12,7 @@ ended, and the pings that keep a silent stream open.
 # ruff: noqa: ANN001, ANN201, ANN202, ARG001, C408
 
 import asyncio
+import os
 from pathlib import Path
 
 import uvicorn
@@ -69,4 +72,4 @@ routes = [
 app = Starlette(debug=True, routes=routes)
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="0.0.0.0", port=8000, log_level="info")
+    uvicorn.run(app, host=os.environ.get("EXAMPLE_HOST", "127.0.0.1"), port=8000, log_level="info")

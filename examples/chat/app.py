@@ -3,10 +3,13 @@
 Start it with `python examples/chat/app.py` and open http://localhost:8000/ in several windows. Who
 comes gets the last fifty messages and then each new one; who was cut off gets what was said
 meanwhile, and nothing twice. There's no database and no session: that's all in the channel.
+
+This machine alone can reach it; with `EXAMPLE_HOST=0.0.0.0` in the environment, a phone can too.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -73,4 +76,4 @@ app = Starlette(
 )
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="0.0.0.0", port=8000, log_level="info")
+    uvicorn.run(app, host=os.environ.get("EXAMPLE_HOST", "127.0.0.1"), port=8000, log_level="info")

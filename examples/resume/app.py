@@ -4,10 +4,13 @@ Start it with `python examples/resume/app.py` and open http://localhost:8000/. T
 numbers a second, whoever listens. The page can have its connection cut in the middle of an event, for
 some seconds: `EventSource` comes back by itself, and the channel sends what it has missed. It keeps
 the newest forty numbers; who is away for longer than that is told so.
+
+This machine alone can reach it; with `EXAMPLE_HOST=0.0.0.0` in the environment, a phone can too.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,4 +134,4 @@ app = Starlette(
 )
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="0.0.0.0", port=8000, log_level="info")
+    uvicorn.run(app, host=os.environ.get("EXAMPLE_HOST", "127.0.0.1"), port=8000, log_level="info")
