@@ -64,7 +64,10 @@ async def say(request: Request) -> Response:
 
 
 async def page(_: Request) -> FileResponse:
-    return FileResponse(Path(__file__).with_name("page.html"))
+    # Kept by the browser, so that it can show a tab for whose stream it has no connection left.
+    return FileResponse(
+        Path(__file__).with_name("page.html"), headers={"Cache-Control": "max-age=3600"}
+    )
 
 
 app = Starlette(

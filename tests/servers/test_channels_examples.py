@@ -81,6 +81,36 @@ def test_two_browsers_chat(
     assert problems == []
 
 
+def test_seventh_tab_says_what_it_waits_for_and_goes_on_when_another_is_closed(
+    example: Example, page: Page
+) -> None:
+    """Chromium has six connections for an origin on HTTP/1.1."""
+    server = example("chat/app.py")
+    tabs = [page, *(page.context.new_page() for _ in range(6))]
+    for tab in tabs[:6]:
+        tab.goto(server.url)
+        expect(tab.locator("#state")).to_have_text("connected")
+        expect(tab.locator("#messages .nothing")).to_contain_text("Nothing has been said yet")
+        expect(tab.locator("#crowded")).to_be_hidden()
+    seventh = tabs[6]
+
+    seventh.goto(server.url)
+    expect(seventh.locator("#state")).to_have_text("connecting…")
+    expect(seventh.locator("#messages .nothing")).to_have_text("Waiting for the server…")
+    expect(seventh.locator("#crowded")).to_contain_text("six of them per origin")
+    # A message needs a connection, too.
+    page.locator("#text").fill("Is there room?")
+    page.locator("#text").press("Enter")
+    expect(page.locator("#crowded")).to_be_visible()
+
+    for tab in tabs[4:6]:
+        tab.close()
+    for tab in (page, seventh):
+        expect(tab.locator("#state")).to_have_text("connected")
+        expect(tab.locator("#messages .text")).to_have_text("Is there room?")
+        expect(tab.locator("#crowded")).to_be_hidden()
+
+
 @pytest.mark.slow
 def test_page_whose_cable_is_pulled_shows_every_number(
     example: Example, page: Page, tmp_path: Path
