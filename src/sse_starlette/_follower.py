@@ -53,6 +53,10 @@ _CHECKED_AT_A_TIME = 1_000
 _SWEEP_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+_PARTS = 8
+"""In how many the time is counted within which the log has to answer."""
+_LATE_SECONDS = 0.02
+"""How late the loop may be at the least, for a part to count."""
 _LAST_JOBS_SECONDS = 2.0
 """How long the end of the lifespan waits for what is still to be appended."""
 
@@ -285,13 +289,17 @@ class Follower:
         loop = self._loop
         if loop is None:
             return False
-        with anyio.move_on_after(timeout):
+        ready = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_give_up, tasks.cancel_scope, timeout)
             if current_loop().key is loop.key:
-                return await self._answers()
-            future: Future[bool] = Future()
-            self._call(partial(self._send_on, partial(_settle, future, self._answers)))
-            return await _outcome(future)
-        return False
+                ready = await self._answers()
+            else:
+                future: Future[bool] = Future()
+                self._call(partial(self._send_on, partial(_settle, future, self._answers)))
+                ready = await _outcome(future)
+            tasks.cancel_scope.cancel()
+        return ready
 
     # What follows happens on the loop of the lifespan.
 
@@ -696,3 +704,14 @@ async def _outcome(future: Future[T]) -> T:
         future.cancel()
         raise
     return future.result()
+
+
+async def _give_up(scope: anyio.CancelScope, seconds: float) -> None:
+    """Cancel `scope` after this time, of which only those parts count that the loop was free to look at."""
+    left = _PARTS
+    while left > 0:
+        due = anyio.current_time() + seconds / _PARTS
+        await anyio.sleep_until(due)
+        if anyio.current_time() - due <= max(seconds / _PARTS, _LATE_SECONDS):
+            left -= 1
+    scope.cancel()

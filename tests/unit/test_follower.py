@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -1319,6 +1320,32 @@ async def test_a_log_that_does_not_answer_in_time_is_not_ready(
     monkeypatch.setattr(log, "check", anyio.sleep_forever)
     async with one(log) as hub:
         assert not await hub.ready(timeout=0)
+
+
+async def test_a_stall_of_the_own_loop_is_no_silence_of_the_log(
+    log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+    ready: list[bool] = []
+
+    async def check() -> None:
+        asked.set()
+        await answered.wait()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(log, "check", check)
+    async with one(log) as hub, anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            ready.append(await hub.ready(timeout=0.2))
+
+        tasks.start_soon(ask)
+        await asked.wait()
+        time.sleep(0.5)  # noqa: ASYNC251  (the loop is to stall)
+        answered.set()
+
+    assert ready == [True]
 
 
 async def test_a_loss_during_the_question_counts(
