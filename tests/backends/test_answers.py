@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import SEAT_BELT_SECONDS
+from tests.unit.driving import SEAT_BELT_SECONDS, on
 
 from sse_starlette import Hub, LogUnavailable
 from sse_starlette.backends.redis import RedisLog
 
 SPOILS = ["late", "twice", "cut", "nonsense", "another type", "an error"]
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
 
 
 @pytest.fixture(scope="module")

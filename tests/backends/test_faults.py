@@ -15,13 +15,24 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import SEAT_BELT_SECONDS
+from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
 from tests.unit.log_contract import ALL, append, look, offsets, opened
 
 from sse_starlette import Hub, LogRefused, LogUnavailable
 from sse_starlette.backends.base import Limits, NewEntry
 from sse_starlette.backends.redis import RedisLog
 from sse_starlette.backends.sqlite import SQLiteLog
+
+# redis-py runs on asyncio alone.
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
+ON_EITHER_LOG = pytest.mark.parametrize(
+    ("anyio_backend", "url"),
+    [
+        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
+        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
+    ],
+    indirect=True,
+)
 
 
 @pytest.fixture
@@ -39,6 +50,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_a_command_that_is_refused_for_a_while_ends_nothing_and_doubles_nothing(
     server: RedisServer, command: str
@@ -83,6 +95,7 @@ async def test_a_command_that_is_refused_for_a_while_ends_nothing_and_doubles_no
     assert got == ["first", "0", "1", "2", "last"]
 
 
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_who_may_not_tell_others_has_added_its_event_once_and_is_warned(
     server: RedisServer, caplog: pytest.LogCaptureFixture
@@ -106,6 +119,7 @@ PASSWORD = "Xq7vTz9k"
 @pytest.mark.parametrize(
     "where", ["redis://:{}@127.0.0.1:1", "redis://u:{}@127.0.0.1:1/0", "redis://:{}"]
 )
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_no_part_of_a_password_is_ever_shown(
     caplog: pytest.LogCaptureFixture, mark: str, where: str
@@ -157,6 +171,7 @@ def log_at(url: str) -> RedisLog | SQLiteLog:
     return RedisLog(url) if url.startswith("redis") else SQLiteLog(url, synchronous="normal")
 
 
+@ON_EITHER_LOG
 @pytest.mark.anyio
 async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
     url: str, server: RedisServer
@@ -172,6 +187,7 @@ async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
     assert len(page.entries) == 1_400
 
 
+@ON_EITHER_LOG
 @pytest.mark.anyio
 async def test_bytes_bound_the_event_log_and_the_newest_entry_is_kept(
     url: str, server: RedisServer
@@ -224,6 +240,7 @@ async def test_a_clock_that_was_ahead_for_one_event_keeps_no_others(
     assert offsets(page)[-1] == 266
 
 
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_events_without_a_key_leave_few_keys_in_redis(server: RedisServer) -> None:
     hub = Hub(server.url)
@@ -235,6 +252,7 @@ async def test_events_without_a_key_leave_few_keys_in_redis(server: RedisServer)
     assert kept(server.url, server) <= 100 + 64
 
 
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_a_small_pool_is_never_exceeded(server: RedisServer) -> None:
     client = Redis(port=server.port, max_connections=2)
@@ -273,6 +291,7 @@ async def test_a_file_that_is_mended_is_used_again(tmp_path: Path, damage: str) 
         assert await hub.ready()
 
 
+@ON_ASYNCIO
 @pytest.mark.anyio
 async def test_one_bad_channel_stops_no_other(url: str, server: RedisServer) -> None:
     log = log_at(url)

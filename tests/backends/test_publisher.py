@@ -14,6 +14,7 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import LOOPS, on
 
 from sse_starlette import Hub, LogRefused, LogUnavailable
 from sse_starlette.backends.redis import RedisLog
@@ -34,6 +35,14 @@ def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> 
     return server.url
 
 
+@pytest.mark.parametrize(
+    ("anyio_backend", "url"),
+    [
+        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
+        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
+    ],
+    indirect=True,
+)
 @pytest.mark.anyio
 async def test_what_is_published_without_a_loop_reaches_who_listens(url: str) -> None:
     hub, other = Hub(url), Hub(url)
