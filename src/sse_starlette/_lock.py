@@ -23,32 +23,43 @@ class Lock:
     So it's refused, and may leave a call behind that is made when the stretch has ended.
     """
 
-    __slots__ = ("_later", "_lock", "entered")
+    __slots__ = ("entered", "held", "later")
 
     def __init__(self) -> None:
         # Reentrant, so that the same thread comes as far as to look.
-        self._lock = threading.RLock()
+        self.held = threading.RLock()
+        """Keeps other threads out. For who writes out what `with` does, on the way of every event."""
         self.entered: bool = False
         """Whether a thread is in the stretch."""
-        self._later: deque[Callable[[], object]] = deque()
+        self.later: deque[Callable[[], object]] = deque()
+        """What is called when the stretch has ended."""
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.held.acquire()
         if self.entered:
-            self._lock.release()
-            raise InterruptedHolderError(
-                "this has interrupted a change of the same channel or hub in its own thread, as a "
-                "signal handler may: use channel.publish_threadsafe(…) there, which doesn't wait, "
-                "or loop.add_signal_handler(…)."
-            )
+            self.held.release()
+            raise interrupted_holder()
         self.entered = True
 
     def __exit__(self, *_: object) -> None:
         self.entered = False
-        self._lock.release()
-        while self._later:
-            self._later.popleft()()
+        self.held.release()
+        if self.later:
+            self.call_later_ones()
 
     def after(self, call: Callable[[], object]) -> None:
         """Have `call` called when the stretch has ended; for who was refused."""
-        self._later.append(call)
+        self.later.append(call)
+
+    def call_later_ones(self) -> None:
+        """Call what was left behind; the stretch has ended."""
+        while self.later:
+            self.later.popleft()()
+
+
+def interrupted_holder() -> InterruptedHolderError:
+    """Return what is raised in the thread that is in the stretch already."""
+    return InterruptedHolderError(
+        "this has interrupted a change of the same channel or hub in its own thread, as a signal handler "
+        "may: use channel.publish_threadsafe(…) there, which doesn't wait, or loop.add_signal_handler(…)."
+    )

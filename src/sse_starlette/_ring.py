@@ -84,11 +84,12 @@ class Ring:
 
     def append(self, frame: bytes, now: float) -> int:
         """Remember `frame` as the newest and return its offset."""
+        frames = self._frames
         kept = self.head + 1 - self._first
-        if kept != len(self._frames) or kept != len(self._times):
+        if kept != len(frames):
             # An exception, as a signal handler may raise, has interrupted the last time.
-            del self._frames[kept:], self._times[kept:]
-        self._frames.append(frame)
+            del frames[kept:], self._times[kept:]
+        frames.append(frame)
         self._times.append(now)
         self.head += 1
         self.size += len(frame)

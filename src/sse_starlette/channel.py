@@ -30,7 +30,7 @@ from ._audience import Audience
 from ._checks import check_count, check_function, check_key, check_name, check_seconds
 from ._cursor import last_event_id, new_epoch, parse_cursor
 from ._fork import tell_child
-from ._lock import InterruptedHolderError, Lock
+from ._lock import InterruptedHolderError, Lock, interrupted_holder
 from ._opening import encode_body
 from ._ring import Ring, renamed, with_id
 from ._start import place
@@ -316,27 +316,40 @@ class Channel:
         return self._publish(event, key)
 
     def _publish(self, event: Event, key: str | None, *, knock: bool = False) -> str:
-        _check_publish(key, None)
-        body = _body_of(event, self.serializer)
+        if key is not None:
+            check_key(key)
+        body = encode_body(event, self.serializer)
+        if b"event: reset" in body:
+            _refuse_reset(body)
         latest_key = None if self._latest_by is None else self._key_in(body)
         now = time.monotonic()
-        with self._lock:
-            if key is not None:
-                self._forget_keys(now)
-                if key in self._ids_by_key:
-                    return self._ids_by_key[key][0]
-            if self.closed:
-                raise ChannelClosed(self.name)
-            ring = self._ring
-            event_id = f"{ring.epoch}.{ring.head + 1}"
-            frame = with_id(ring.epoch, ring.head + 1, body)
-            offset = ring.append(frame, now)
-            if self._latest_by is not None:
-                self._remember_latest(latest_key, offset, frame)
-            if key is not None:
-                self._ids_by_key[key] = (event_id, now)
-            self._used = now
-            audiences = list(self._audiences.values())
+        lock = self._lock
+        with lock.held:
+            # What `with lock` does, without its calls.
+            if lock.entered:
+                raise interrupted_holder()
+            lock.entered = True
+            try:
+                if key is not None:
+                    self._forget_keys(now)
+                    if key in self._ids_by_key:
+                        return self._ids_by_key[key][0]
+                if self.closed:
+                    raise ChannelClosed(self.name)
+                ring = self._ring
+                event_id = f"{ring.epoch}.{ring.head + 1}"
+                frame = b"id: %b\r\n%b" % (event_id.encode(), body)
+                offset = ring.append(frame, now)
+                if self._latest_by is not None:
+                    self._remember_latest(latest_key, offset, frame)
+                if key is not None:
+                    self._ids_by_key[key] = (event_id, now)
+                self._used = now
+                audiences = list(self._audiences.values())
+            finally:
+                lock.entered = False
+        if lock.later:
+            lock.call_later_ones()
         for audience in audiences:
             audience.call(knock=knock)
         return event_id
@@ -569,7 +582,13 @@ class Channel:
 
     def idle_since(self, now: float) -> bool:
         """Whether nobody has used the channel for its linger time."""
-        return not self._subscriptions and now - self._used > self._linger
+        return now - self._used > self._linger and not self._subscriptions
+
+    def idle_at(self, now: float) -> float:
+        """When it may be idle, as far as is known at the time `now`."""
+        if self._subscriptions:
+            return now + max(self._linger, 1.0)
+        return self._used + self._linger
 
     def begin(
         self, subscription: Subscription, asked: Asked, others: set[str] | None
@@ -986,9 +1005,14 @@ def _check_publish(key: str | None, wait: float | None) -> None:
 
 def _body_of(event: Event, serializer: Serializer | None) -> bytes:
     body = encode_body(event, serializer)
-    if b"event: reset" in body and parse_frame(body).event == "reset":
+    if b"event: reset" in body:
+        _refuse_reset(body)
+    return body
+
+
+def _refuse_reset(body: bytes) -> None:
+    if parse_frame(body).event == "reset":
         raise ValueError(
             "`reset` is the event that tells clients of a gap, so none of your own can have that name: "
             "choose another one."
         )
-    return body

@@ -22,6 +22,7 @@ from ._cursor import MOST_CHANNELS
 from ._follower import Follower
 from ._fork import tell_child
 from ._json import check_serializer
+from ._linger import FEW, MANY, Lingering
 from ._lock import Lock
 from ._wishes import Wishes
 from .backends.base import DEFAULT_EXPIRE, Backend, Limits
@@ -164,8 +165,7 @@ class Hub:
         self._lock = Lock()
         # A channel that the application holds on to is never replaced by a namesake.
         self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
-        self._lingering: dict[str, Channel] = {}
-        self._swept = time.monotonic()
+        self._lingering = Lingering()
         tell_child(self)
 
     def after_fork(self) -> None:
@@ -217,14 +217,16 @@ class Hub:
         }
         options = {option: value for option, value in given.items() if value is not None}
         with self._lock:
-            self._sweep()
+            now = time.monotonic()
+            self._lingering.let_go_if_idle(name, now)
+            self._lingering.sweep(now, FEW)
             channel = self._channels.get(name)
             if channel is None:
                 options = {"linger": self._linger, **options}
                 channel = Channel(
                     name, **options, follower=self._follower, serializer=self._serializer
                 )
-                self._channels[name] = self._lingering[name] = channel
+                self._channels[name] = channel
             else:
                 for option, value in options.items():
                     if channel.options[option] != value:
@@ -233,8 +235,8 @@ class Hub:
                             f"so it can't get {option}={value!r}: give its options in one place, and "
                             "only the name elsewhere."
                         )
-                self._lingering[name] = channel
                 channel.touch()
+            self._lingering.hold(name, channel, now)
             return channel
 
     def subscribe(
@@ -336,7 +338,7 @@ class Hub:
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""
         with self._lock:
-            self._sweep()
+            self._lingering.sweep_all(time.monotonic())
             channels = dict(self._channels.items())
         figures = {name: channel.stats() for name, channel in sorted(channels.items())}
         follower = self._follower
@@ -377,21 +379,12 @@ class Hub:
         if self._follower is None:
             yield
         else:
-            async with self._follower.run(self._sweep_now):
+            async with self._follower.run(self._sweep):
                 yield
 
-    def _sweep_now(self) -> None:
-        with self._lock:
-            self._sweep()
-
     def _sweep(self) -> None:
-        now = time.monotonic()
-        if now - self._swept < min(1.0, self._linger / 2):
-            return
-        self._swept = now
-        for name, channel in list(self._lingering.items()):
-            if channel.idle_since(now):
-                del self._lingering[name]
+        with self._lock:
+            self._lingering.sweep(time.monotonic(), MANY)
 
 
 def _backend(log: object) -> Backend:

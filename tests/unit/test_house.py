@@ -17,7 +17,17 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
-    {"_arguments", "_boundary", "_doubts", "_fork", "_headers", "_json", "_led", "_lock"},
+    {
+        "_arguments",
+        "_boundary",
+        "_doubts",
+        "_fork",
+        "_headers",
+        "_json",
+        "_led",
+        "_linger",
+        "_lock",
+    },
     {"_frame", "_on_asyncio", "_on_trio"},
     {"_checks", "_cursor", "_feed", "_loop", "_receive", "_version", "backends", "errors", "event"},
     {"_audience", "_faults", "_ring", "_shutdown", "_threads", "backends.base"},

@@ -277,18 +277,90 @@ def test_a_channel_that_was_held_lingers_when_it_is_let_go(hands: Hands) -> None
     assert epoch_of(hub) == epoch
 
 
-def test_not_every_call_looks_through_all_channels(
+def test_however_many_channels_there_are_a_call_looks_at_a_few(
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = Hub()
-    looks: list[float] = []
-    monkeypatch.setattr(Channel, "idle_since", lambda self, now: looks.append(now))
+    hub = Hub(linger=30)
+    looks: list[Channel] = []
+    look = Channel.idle_since
 
-    for _ in range(500):
-        hands.now += 0.01
+    def counted(channel: Channel, now: float) -> bool:
+        looks.append(channel)
+        return look(channel, now)
+
+    monkeypatch.setattr(Channel, "idle_since", counted)
+
+    def looks_of_a_call(name: str) -> int:
+        looks.clear()
+        hub.channel(name)
+        return len(looks)
+
+    most = max(looks_of_a_call(f"user-{number}") for number in range(1_000))
+    assert most == 0  # They are all new.
+    hands.now += 31
+    at_once = [looks_of_a_call("another") for _ in range(400)]
+
+    assert max(at_once) <= 20
+    assert list(hub.stats().channels) == ["another"]
+    assert at_once[-1] == 1  # All others had their look.
+
+
+def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(linger=30)
+    used = [hub.channel(f"user-{number}") for number in range(50)]
+    looks: list[float] = []
+    look = Channel.idle_since
+
+    def counted(channel: Channel, now: float) -> bool:
+        looks.append(now)
+        return look(channel, now)
+
+    monkeypatch.setattr(Channel, "idle_since", counted)
+    for _ in range(300):
+        hands.now += 1
+        for channel in used:
+            channel.publish_nowait("x")
+        hub._sweep()
+
+    assert len(looks) <= 50 * 300 / 29
+    assert len(hub._lingering) == 50
+
+
+def test_a_channel_that_a_subscription_held_is_let_go_after_it(
+    loop: HandLoop, hands: Hands
+) -> None:
+    hub = Hub(linger=0)
+    subscription = opened(hub.channel("a").subscribe())
+    for _ in range(5):
+        hands.now += 1.1
+        hub._sweep()
+    assert len(hub._lingering) == 1
+
+    subscription.stop()
+    del subscription
+    for _ in range(2):
+        hands.now += 1.1
+        hub._sweep()
+
+    assert len(hub._lingering) == 0
+
+
+def test_a_name_that_stands_for_a_new_channel_lingers_anew(hands: Hands) -> None:
+    hub = Hub(linger=30)
+    for _ in range(100):
+        hands.now += 31
         hub.channel("a")
 
-    assert len(looks) <= 5
+    hands.now += 29
+    hub._sweep()
+    assert len(hub._lingering) == 1
+    hands.now += 2
+    hub._sweep()
+    hub._sweep()
+    assert len(hub._lingering) == 0
+    hub._sweep()
 
 
 @pytest.mark.parametrize("linger", [-1, float("nan")])
