@@ -23,7 +23,7 @@ _UNEXPECTED = {
 
 
 class Faults:
-    """The faults of one event log, by what was tried: `"listen"`, `"read"`, `"append"`, `"check"`."""
+    """The faults of one event log, by what was tried: `"listen"`, `"read"`, `"append"`, `"check"`, `"positions"`."""
 
     def __init__(self) -> None:
         self._faults: dict[tuple[str, str | None], Exception] = {}

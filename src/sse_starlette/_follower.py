@@ -403,9 +403,10 @@ class Follower:
                     [track.channel.name for track in stretch], expire=self.expire
                 )
             except LogUnavailable as exc:
-                self._faults.note("check", exc)
+                self._faults.note("positions", exc)
                 return  # There is a next time.
-            self._faults.mended("check")
+            # Not a word on what else `ready` has tried.
+            self._faults.mended("positions")
             for track, head in zip(stretch, heads, strict=True):
                 found = positions.get(track.channel.name)
                 if (
@@ -500,7 +501,7 @@ class Follower:
         except Exception as exc:
             self._faults.note("check", exc)
             return False
-        for tried in ("check", "append", "read"):
+        for tried in ("check", "positions", "append", "read"):
             self._faults.mended(tried)
         if not self._tracks:
             self.away_since = None  # Nothing is watched, so nothing is joined that would say so.

@@ -1322,6 +1322,23 @@ async def test_a_log_that_does_not_answer_in_time_is_not_ready(
         assert not await hub.ready(timeout=0)
 
 
+async def test_what_is_refused_stays_the_reason_while_positions_can_be_asked_for(
+    log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        raise LogRefused("fake", "no XTRIM", "Give the user its rights.")
+
+    async with one(log) as hub:
+        await Ear(hub.channel("c").subscribe()).begun()
+        with monkeypatch.context() as patched:
+            patched.setattr(log, "check", check)
+            assert not await hub.ready()
+        await follower_of(hub).check_positions()
+        assert "Give the user its rights" in hub.stats().reason
+        assert await hub.ready()
+        assert hub.stats().reason == ""
+
+
 async def test_a_stall_of_the_own_loop_is_no_silence_of_the_log(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
