@@ -440,7 +440,7 @@ async def test_a_send_that_takes_too_long_ends_the_stream() -> None:
     source = Endless()
     done: list[str] = []
     response = EventSourceResponse(
-        source.events(), send_timeout=0.05, background=BackgroundTask(done.append, "ran")
+        source.events(), send_timeout=1, background=BackgroundTask(done.append, "ran")
     )
 
     async with Client(response, blocks_at=b"first") as client:
@@ -453,7 +453,7 @@ async def test_a_send_that_takes_too_long_ends_the_stream() -> None:
 
 async def test_a_ping_that_takes_too_long_ends_the_stream() -> None:
     source = Endless()
-    response = EventSourceResponse(source.events(), send_timeout=0.05, ping=0.01)
+    response = EventSourceResponse(source.events(), send_timeout=1, ping=0.01)
 
     async with Client(response, blocks_at=b": ping") as client:
         with pytest.raises(TimeoutError):
@@ -471,7 +471,7 @@ async def test_a_cleanup_that_takes_too_long_is_cut_with_a_warning(
         finally:
             await asyncio.Event().wait()
 
-    response = EventSourceResponse(events(), send_timeout=0.05, cleanup_timeout=0.05)
+    response = EventSourceResponse(events(), send_timeout=1, cleanup_timeout=0.05)
 
     async with Client(response, blocks_at=b"first") as client:
         with pytest.raises(SendTimeoutError):
