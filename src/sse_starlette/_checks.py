@@ -54,8 +54,6 @@ def check_name(name: object) -> None:
 
 def check_key(key: object) -> None:
     """Make sure that `key` may stand for an event that is published again."""
-    if key is None:
-        return
     if not isinstance(key, str):
         raise TypeError(f"key must be a str, got: {key!r} ({type(key).__name__})")
     if not key:

@@ -1321,6 +1321,51 @@ async def test_a_snapshot_may_be_one_event(one: Any) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_snapshot_whose_cleanup_fails_has_been_sent_and_the_channel_follows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Rows(AsyncIterator[str]):
+        left = 1
+
+        async def __anext__(self) -> str:
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            return "row"
+
+        def close(self) -> None:
+            raise ZeroDivisionError("made up")
+
+    channel = Channel("c")
+    subscription = channel.subscribe(snapshot=Rows)
+    channel.publish_nowait("after it")
+
+    assert [(await anext(subscription)).data for _ in range(2)] == ["row", "after it"]
+    await subscription.aclose()
+    assert "error in the cleanup of" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_may_be_closed_without_waiting() -> None:
+    closed: list[str] = []
+
+    class Rows(AsyncIterator[str]):
+        async def __anext__(self) -> str:
+            raise StopAsyncIteration
+
+        def close(self) -> None:
+            closed.append("rows")
+
+    channel = Channel("c")
+    subscription = channel.subscribe(snapshot=Rows)
+    channel.publish_nowait("x")
+
+    assert (await anext(subscription)).data == "x"
+    await subscription.aclose()
+    assert closed
+
+
+@pytest.mark.anyio
 async def test_who_comes_back_without_a_gap_needs_no_snapshot() -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
