@@ -116,6 +116,32 @@ def test_a_closed_channel_takes_nothing(url: str) -> None:
         publisher.publish("c", "too late")
 
 
+def test_who_may_not_tell_others_has_published_and_is_warned(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.say("FLUSHALL")
+    server.say("ACL SETUSER", "default", "-publish")
+    try:
+        with Hub(server.url).publisher() as publisher:
+            event_id = publisher.publish("c", "x")
+    finally:
+        server.say("ACL SETUSER", "default", "+publish")
+
+    assert event_id.endswith(".1")
+    assert "is added to the log" in caplog.text
+    assert "ACL SETUSER" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://127.0.0.1:1", "redis+cluster://127.0.0.1:1,[::1]:1"]
+)
+def test_a_cluster_that_is_out_of_reach_is_told_without_a_loop_too(url: str) -> None:
+    with Hub(url).publisher() as publisher, pytest.raises(LogUnavailable) as caught:
+        publisher.publish("c", "x", wait=0)
+
+    assert not isinstance(caught.value, LogRefused)
+
+
 def test_what_is_out_of_reach_or_refused_is_told_apart(tmp_path: Path) -> None:
     away = Hub("redis://127.0.0.1:1").publisher()
     with pytest.raises(LogUnavailable) as caught:

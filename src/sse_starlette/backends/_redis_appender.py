@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -42,22 +43,34 @@ class RedisAppender:
         self._explain = explain
         self._tag = tag
         self._warn = warn
-        options: dict[str, Any] = {
+        self._url = url
+        self._options: dict[str, Any] = {
             "protocol": 2,
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "retry": Retry(NoBackoff(), 1),
         }
-        self._client: Any
-        if is_cluster(url):
-            first, *others = cluster_urls(url)
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                # A client of a cluster asks for its nodes at once, which may fail.
+                self._client = self._make_client()
+            return self._client
+
+    def _make_client(self) -> Any:
+        options = self._options
+        if is_cluster(self._url):
+            first, *others = cluster_urls(self._url)
             places = [urlsplit(each) for each in others]
             cluster_node: Any = ClusterNode
             nodes = [cluster_node(str(each.hostname), each.port or 6379) for each in places]
-            options |= {"startup_nodes": nodes} if nodes else {}
-            self._client = RedisCluster.from_url(first, **options)
-        else:
-            self._client = Redis.from_url(url, **options)
+            if nodes:
+                options = {**options, "startup_nodes": nodes}
+            return RedisCluster.from_url(first, **options)
+        return Redis.from_url(self._url, **options)
 
     def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
         keys, arguments = append_asked(self._names, channel, [entry], limits, new_epoch())
@@ -65,10 +78,11 @@ class RedisAppender:
         asked = (len(keys), *keys, tag, *arguments)
         raw: dict[str, Any] = {NEVER_DECODE: True}
         try:
+            client = self._connected()
             try:
-                answer = self._client.execute_command("EVALSHA", APPEND.sha, *asked, **raw)
+                answer = client.execute_command("EVALSHA", APPEND.sha, *asked, **raw)
             except NoScriptError:
-                answer = self._client.execute_command("EVAL", APPEND.text, *asked, **raw)
+                answer = client.execute_command("EVAL", APPEND.text, *asked, **raw)
             (found,), warning = appended_in(tag, answer, channel, 1)
         except Exception as error:
             told = self._explain(error, channel)
@@ -82,4 +96,5 @@ class RedisAppender:
         return found
 
     def close(self) -> None:
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
