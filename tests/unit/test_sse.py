@@ -37,6 +37,7 @@ from tests.unit.driving import (
     settled,
     websocket_scope,
 )
+from tests.unit.parsers import Fired, read_by_httpx_sse, read_by_the_standard
 
 import sse_starlette
 import sse_starlette._stream
@@ -1546,6 +1547,38 @@ async def test_ping_of_ones_own_ends_before_the_next_event(
 
     between = {b": ping\r\n": b"", b": ping": b"\r\n"}.get(ping, b"\r\n\r\n")
     assert exchange.body == ping + between + b"data: next\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_clients_that_take_a_blank_line_for_an_event_read_those_around_a_ping_without_one(
+    loops: list[StillLoop],
+) -> None:
+    """httpx-sse fires an empty event for a ping that comes after an event with an id."""
+    bodies = []
+    ways: list[dict[str, Any]] = [{}, {"ping_message_factory": lambda: b": ping\r\n"}]
+    for options in ways:
+        go_on = anyio.Event()
+
+        async def source(go_on: anyio.Event = go_on) -> AsyncIterator[object]:
+            yield {"data": "one", "id": "1"}
+            await go_on.wait()
+            yield {"data": "two"}
+
+        async with drive(EventSourceResponse(source(), ping=1, **options)) as exchange:
+            await exchange.until(lambda: exchange.body)
+            for _ in range(2):
+                await loops[-1].advance(1)
+            go_on.set()
+            await exchange.returns()
+        bodies.append(exchange.body)
+
+    usual, without = bodies
+    events = [Fired("message", "one", "1"), Fired("message", "two", "1")]
+    assert usual.count(b": ping") == without.count(b": ping") == 2
+    assert read_by_the_standard([usual]).fired == events
+    assert len(read_by_httpx_sse([usual])) == 4
+    assert read_by_the_standard([without]).fired == events
+    assert read_by_httpx_sse([without]) == events
 
 
 @each_way_to_cancel
