@@ -78,6 +78,7 @@ def test_server_goes_down_although_a_sync_source_waits_for_ever(way: Way, tmp_pa
 
         assert clients.exit_codes() == [0] * 3
         server.wait(serving.READY_SECONDS)
+        server.stop()  # Waits until all that it has said has been read.
         assert all(b"event: farewell" in body for body in clients.bodies)
         told = [line for line in server.lines if "still at a step in thread" in line]
         # granian ends its worker as soon as the bodies are complete, and nobody is left to say it.

@@ -41,7 +41,9 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
-CURSOR = re.compile(r"[0-9a-f]{8}\.\d+(-[0-9a-f]{8}\.\d+)*", re.ASCII)
+CURSOR = re.compile(r"[0-9a-zA-Z]{8}\.\d+(-[0-9a-zA-Z]{8}\.\d+)*", re.ASCII)
+MARKED = re.compile(r"[g-zA-Z].{7}", re.ASCII)
+"""An epoch that begins with the two letters of its channel."""
 KEYS = 3
 
 
@@ -74,13 +76,20 @@ class Shelf:
     def oldest(self) -> int:
         return self.head + 1 - self.channel.stats().kept_events
 
-    def gap(self, asked: str) -> str | None:
-        """Why a client with this id can't be given all that it missed."""
+    def gap(self, asked: str, others: set[str]) -> str | None:
+        """Why a client with this id can't be given all that it missed, of this beside others."""
         if not CURSOR.fullmatch(asked):
             return "unknown"
-        offset = positions_of(asked).get(self.epoch)
+        positions = positions_of(asked)
+        offset = positions.get(self.epoch)
         if offset is None:
-            return "epoch"
+            # If all that it names is something else's, the client has come to this channel anew.
+            of_this = {
+                epoch
+                for epoch in positions.keys() - others
+                if epoch[:2] == self.epoch[:2] or not MARKED.fullmatch(epoch)
+            }
+            return "epoch" if of_this or not positions.keys() & others else None
         if offset > self.head:
             return "future"
         return "trimmed" if offset < self.oldest - 1 else None
@@ -106,6 +115,7 @@ class Follower:
         self.for_good = False
         """It was told to stay away."""
         self.resets = 0
+        self.came_with = ""
         self.seen: set[str] = set()
         self.at: dict[str, int | None] = {}
         """How far the client has come in each channel; None: it has to be told first."""
@@ -121,24 +131,21 @@ class Follower:
         """Come back, with the id the client has or with another."""
         if asked is None:
             asked = self.client.last_event_id
-        self.client.last_event_id = asked
+        self.client.last_event_id = self.came_with = asked
         self.newest = {}
         self.gaps = {
             shelf.epoch: gap
             for shelf in self.shelves.values()
-            if asked and (gap := shelf.gap(asked)) is not None
+            if asked and (gap := shelf.gap(asked, self.shelves.keys() - {shelf.epoch})) is not None
         }
+        positions = positions_of(asked) if CURSOR.fullmatch(asked) else {}
         self.at = {
-            shelf.epoch: shelf.head
-            if not asked
-            else None
-            if shelf.epoch in self.gaps
-            else positions_of(asked)[shelf.epoch]
-            for shelf in self.shelves.values()
+            epoch: None if epoch in self.gaps else positions.get(epoch, shelf.head)
+            for epoch, shelf in self.shelves.items()
         }
         filter_ = (lambda event: self.wants(offset_of(event))) if self.picky else None
         self.subscription = Hub().subscribe(
-            [shelf.channel for shelf in self.shelves.values()], asked, filter=filter_
+            [shelf.channel for shelf in self.shelves.values()], asked or None, filter=filter_
         )
         self.subscription.joins = self.joins
         return self.subscription
@@ -157,7 +164,10 @@ class Follower:
 
     def check(self, event: Got) -> None:
         if event.event == "reset":
-            self.check_reset(event.reset)
+            self.resets += 1
+            cursors = positions_of(event.reset["cursor"])
+            for name, reason in event.gaps.items():
+                self.check_gap(name, reason, cursors)
             return
         epoch, offset = event.data.split()[0], int(event.data.split()[1])
         shelf = self.shelves[epoch]  # Fails for an event of a channel that wasn't asked for.
@@ -176,12 +186,11 @@ class Follower:
         assert positions_of(event.id)[epoch] == offset
         self.check_id(event.id)
 
-    def check_reset(self, told: dict[str, str]) -> None:
-        self.resets += 1
-        (shelf,) = (one for one in self.shelves.values() if one.channel.name == told["channel"])
-        cursor = positions_of(told["cursor"])[shelf.epoch]
+    def check_gap(self, name: str, reason: str, cursors: dict[str, int]) -> None:
+        (shelf,) = (one for one in self.shelves.values() if one.channel.name == name)
+        cursor = cursors[shelf.epoch]
         assert cursor <= shelf.head
-        if told["reason"] == "lagging":
+        if reason == "lagging":
             at = self.at[shelf.epoch]
             assert shelf.slow != "disconnect"
             assert at is not None
@@ -191,12 +200,12 @@ class Follower:
                 expected = sorted(filter(self.wants, newest.values()))
                 self.newest[shelf.epoch] = (cursor, expected)
         else:
-            assert told["reason"] == self.gaps.pop(shelf.epoch)
+            assert reason == self.gaps.pop(shelf.epoch)
         self.at[shelf.epoch] = cursor
 
     def check_id(self, event_id: str) -> None:
-        if self.gaps or not event_id:
-            return  # Still the one it came with.
+        if self.gaps or event_id == self.came_with:
+            return
         positions = positions_of(event_id)
         assert positions.keys() == self.shelves.keys() or self.client.blocks == 0
         for epoch, offset in positions.items():

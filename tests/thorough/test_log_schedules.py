@@ -88,13 +88,17 @@ class Follower:
         self.at: tuple[str, int] | None = None
         """Epoch and offset of what it got last, or was told."""
         self.told: list[str] = []
+        self.began = ("", 0)
+        """Where the channel was when it subscribed."""
         self.hub: Hub | None = None
         self._woken = False
 
     def connect(self, hub: Hub) -> None:
         self.hub = hub
+        shelf = self.store.shelf(self.channel)
+        self.began = (shelf.epoch, shelf.head)
         self.subscription = hub.channel(self.channel, history=HISTORY).subscribe(
-            self.client.last_event_id
+            self.client.last_event_id or None
         )
         self.subscription.open(self._wake)
         self._woken = True
@@ -145,8 +149,10 @@ class Follower:
         self.at = (epoch, offset)
 
     def check_reset(self, reason: str) -> None:
-        assert self.at is not None
-        epoch, offset = self.at
+        if self.at is None:
+            # It was new, and what was added since it has subscribed is no longer there.
+            assert reason == "trimmed"
+        epoch, offset = self.at or self.began
         self.told.append(reason)
         match reason:
             case "epoch" | "future":

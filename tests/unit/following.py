@@ -154,8 +154,20 @@ class Got:
     def reset(self) -> dict[str, str]:
         assert self.event == "reset"
         told: dict[str, str] = json.loads(self.data)
-        assert set(told) == {"reason", "channel", "cursor"}
+        assert set(told) - {"gaps"} == {"reason", "channel", "cursor"}
         return told
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        """Why the client is told that it misses something, by channel."""
+        told: dict[str, Any] = json.loads(self.data)
+        first = {told["channel"]: told["reason"]}
+        if "gaps" not in told:
+            return first
+        gaps = {name: reason for reason, names in told["gaps"].items() for name in names}
+        assert len(gaps) == sum(map(len, told["gaps"].values())) > 1
+        assert first.items() <= gaps.items()
+        return gaps
 
 
 FIELDS = {b"data", b"event", b"id", b"retry", b""}
