@@ -139,7 +139,7 @@ class LogRefused(LogUnavailable):
     def __init__(self, log: str, reason: str, remedy: str, channel: str | None = None) -> None:
         super().__init__(log, reason)
         # All of them, so that it can be pickled.
-        self.args = (log, reason, remedy, channel)
+        self.args: tuple[object, ...] = (log, reason, remedy, channel)
         self.remedy = remedy
         self.channel = channel
 

@@ -59,7 +59,7 @@ __all__ = [
 # Until then GZipMiddleware withheld the headers of an event stream until something followed them.
 _START_LEAVES_ALONE = tuple(map(int, starlette.__version__.split(".")[:2])) >= (1, 8)
 
-logger = logging.getLogger("sse_starlette.sse")
+logger: logging.Logger = logging.getLogger("sse_starlette.sse")
 
 Content: TypeAlias = Any
 """What a source may yield: an event, a dict of an event's fields, bytes as they are, or data."""
