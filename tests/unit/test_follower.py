@@ -2260,3 +2260,44 @@ async def test_a_history_can_be_read_from_the_log_without_listening(
         with pytest.raises(HistoryGap, match="trimmed"):
             await channel.history(after="start")
         assert log.watched == {}
+
+
+async def test_a_history_can_be_read_from_another_loop(store: FakeStore, log: FakeLog) -> None:
+    store.say("c", 1, 2)
+    async with one(log) as hub:
+
+        async def elsewhere() -> list[str]:
+            return [event.data for event in await hub.channel("c").history()]
+
+        found = await anyio.to_thread.run_sync(in_a_loop_of_its_own, elsewhere)
+
+    assert found == ["1", "2"]
+
+
+async def test_a_history_that_is_lost_between_two_questions_is_not_read_on(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", 1)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        async with anyio.create_task_group() as tasks:
+
+            async def read_it() -> None:
+                with pytest.raises(HistoryGap) as caught:
+                    await channel.history()
+                assert caught.value.reason == "epoch"
+
+            log.reading.shut()
+            tasks.start_soon(read_it)
+            await until(lambda: log.reading.waiting)
+            store.flush()
+            log.reading.open()
+
+
+async def test_the_newest_events_of_a_log_that_has_trimmed_them_are_none(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", 1, 2)
+    store.trim("c", 2)
+    async with one(log) as hub:
+        assert await hub.channel("c").history() == []
