@@ -256,8 +256,6 @@ class Follower:
     def _job(self, channel: Followed, body: bytes, key: str | None, wait: float | None) -> Job:
         if wait is None:
             wait = self._publish_wait
-        elif not wait >= 0:
-            raise ValueError(f"wait must be >= 0 seconds, got: {wait}")
         return Job(channel, body, key, wait, time.monotonic() + wait)
 
     async def close(self, channel: Followed, wait: float | None) -> None:

@@ -548,6 +548,7 @@ class Channel:
             LogUnavailable: the log was out of reach all the time. Try it again.
             RuntimeError: as for `close`.
         """
+        _check_publish(None, wait)
         if self.follower is not None:
             await self.follower.close(self, wait)
         else:

@@ -293,7 +293,10 @@ def test_what_can_not_be_encoded_raises_and_takes_no_offset(
     assert channel.publish_nowait("fine", key="k") == f"{channel.epoch}.1"
 
 
-@pytest.mark.parametrize("latest_by", [lambda event: [event.data], lambda event: 1 / 0])
+@pytest.mark.parametrize(
+    "latest_by",
+    [lambda event: [event.data], lambda event: 1 / 0, lambda event: allow(ServerSentEvent(event))],
+)
 def test_what_has_no_key_is_not_published(latest_by: Callable[[ServerSentEvent], object]) -> None:
     channel = Channel("c", slow="latest", latest_by=latest_by)
 
@@ -302,6 +305,13 @@ def test_what_has_no_key_is_not_published(latest_by: Callable[[ServerSentEvent],
 
     assert channel.stats().published == 0
     assert channel.last_event_id == f"{channel.epoch}.0"
+
+
+def test_a_key_of_the_newest_that_has_to_be_awaited_is_refused() -> None:
+    channel = Channel("c", slow="latest", latest_by=lambda event: Promise())
+
+    with pytest.raises(TypeError, match="latest_by returned Promise, which has to be awaited"):
+        channel.publish_nowait("x")
 
 
 def test_the_same_key_is_not_published_twice(loop: HandLoop) -> None:
@@ -2489,3 +2499,40 @@ async def test_much_that_is_read_leaves_the_loop_its_turns(
         tasks.cancel_scope.cancel()
 
     assert turns > 2
+
+
+def test_what_takes_no_time_is_read_in_one_turn(loop: HandLoop) -> None:
+    channel = Channel("c", history=3_000)
+    fill(channel, 1, 2_000, comment="x" * 100)
+    subscription = opened(channel.subscribe(f"{channel.epoch}.0"))
+    subscription.joins = True
+
+    assert [one.data for one in read(subscription)] == numbers(1, 2_000)
+    assert not loop.calls
+
+
+@pytest.mark.anyio
+async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the_snapshot() -> None:
+    channel = Channel("c")
+    asked, answered = anyio.Event(), anyio.Event()
+    closed: list[bool] = []
+
+    async def snapshot() -> AsyncIterator[str]:
+        try:
+            asked.set()
+            await answered.wait()
+            yield "all"
+            yield "more"
+        finally:
+            closed.append(True)
+
+    subscription = channel.subscribe(snapshot=snapshot)
+    got: list[str] = []
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(note, subscription, got)
+            await asked.wait()
+            subscription.stop()
+            answered.set()
+
+    assert closed == [True]

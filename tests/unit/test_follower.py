@@ -1432,6 +1432,8 @@ async def test_a_wait_of_less_than_nothing_is_refused(log: FakeLog, wait: float)
     async with one(log) as hub:
         with pytest.raises(ValueError, match="wait must be >= 0 seconds"):
             await hub.channel("c").publish("1", wait=wait)
+        with pytest.raises(ValueError, match="wait must be >= 0 seconds"):
+            await hub.channel("c").aclose(wait=wait)
 
 
 async def test_a_key_counts_for_all_processes(store: FakeStore) -> None:
@@ -2301,3 +2303,51 @@ async def test_the_newest_events_of_a_log_that_has_trimmed_them_are_none(
     store.trim("c", 2)
     async with one(log) as hub:
         assert await hub.channel("c").history() == []
+
+
+async def test_who_takes_no_ids_stays_away_from_a_closed_channel_whose_events_it_has(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", 1, 2)
+    store.add("c", b"")
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        await Ear(channel.subscribe("e1.0")).ends()
+
+        response = EventSourceResponse(channel.subscribe("e1.2", id_blocks=False))
+        async with drive(response) as client:
+            await client.returns()
+
+    assert client.status == 204
+
+
+async def test_an_id_of_the_other_channels_waits_until_those_are_known(
+    store: FakeStore, log: FakeLog
+) -> None:
+    for name in "abc":
+        store.say(name, 1)
+    async with running(log, FakeLog(store)) as (hub, other):
+        asked = (await Ear(other.subscribe(["b", "c"])).begun()).leave()
+        known = await Ear(hub.channel("a").subscribe()).begun()
+        log.joining.shut()
+        ear = Ear(hub.subscribe(["a", "b", "c"], asked))
+        await settled()
+        assert ear.data == []
+        log.joining.open()
+        await settled()
+
+        store.say("b", 2)
+        await ear.has(2)
+        store.say("a", 3)
+
+        await ear.has(2, 3)
+        assert known.data == ["3"]
+
+
+async def test_reset_names_no_event_on_a_log_and_may_be_said_in_one(log: FakeLog) -> None:
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        with pytest.raises(ValueError, match="`reset`"):
+            await channel.publish({"event": "reset", "data": "x"})
+
+        assert await channel.publish("event: reset") == "e1.1"
