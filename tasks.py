@@ -81,7 +81,9 @@ SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
 # Parts of the package that are covered by another suite than tests/unit.
-WITH_A_SUITE = (f"src/{PACKAGE}/testing/*", f"src/{PACKAGE}/backends/*")
+WITH_A_SUITE = tuple(
+    f"src/{PACKAGE}/{part}" for part in ("testing/*", "backends/*", "publisher.py")
+)
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
@@ -441,7 +443,11 @@ def test(options: argparse.Namespace) -> None:
                 pytest, DEV, "tests/kit", f"--cov={PACKAGE}.testing", *ON_ALL_LOOPS
             ),
             "tests/backends": partial(
-                pytest, DEV, "tests/backends", f"--cov={PACKAGE}.backends", *ON_ALL_LOOPS
+                pytest,
+                DEV,
+                "tests/backends",
+                *(f"--cov={PACKAGE}.{part}" for part in ("backends", "publisher")),
+                *ON_ALL_LOOPS,
             ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough, tests/docs, tests/servers and tests/compat": partial(

@@ -6,16 +6,20 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, on
 
+import sse_starlette.backends.sqlite as sqlite_module
 from sse_starlette import Hub, LogRefused, LogUnavailable
 from sse_starlette.backends.redis import RedisLog
 from sse_starlette.errors import ChannelClosed
@@ -151,7 +155,9 @@ def test_what_is_out_of_reach_or_refused_is_told_apart(tmp_path: Path) -> None:
         Hub(f"sqlite:///{tmp_path}/missing/events.db").publisher().publish("c", "x")
 
 
-def test_a_file_that_another_process_writes_to_is_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_another_process_writes_to_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "events.db"
     log = f"sqlite:///{path}"
     publisher = Hub(log).publisher()
@@ -159,10 +165,16 @@ def test_a_file_that_another_process_writes_to_is_waited_for(tmp_path: Path) -> 
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(publisher.publish, "c", "2")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
         other.execute("ROLLBACK")
-        assert future.result().endswith(".2")
+
+    slow = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=pause)
+    monkeypatch.setattr(sqlite_module, "time", slow)
+    assert publisher.publish("c", "2").endswith(".2")
+    assert len(pauses) == 1
     other.close()
     publisher.close()
 
@@ -172,3 +184,36 @@ def test_a_hub_without_a_url_says_why_it_has_no_publisher(server: RedisServer) -
         Hub().publisher()
     with pytest.raises(TypeError, match="the URL of the server"):
         Hub(RedisLog(Redis(port=server.port))).publisher().publish("c", "x")
+
+
+def test_a_publisher_that_has_not_connected_begins_anew_in_a_child(url: str) -> None:
+    with Hub(url).publisher() as publisher:
+        publisher.after_fork()
+
+        assert publisher.publish("c", "x").endswith(".1")
+
+
+def test_a_channel_that_is_something_else_is_refused_alone(server: RedisServer) -> None:
+    server.say("FLUSHALL")
+    server.say("SET", "{sse:c}:m", "of another program")
+    with Hub(server.url).publisher() as publisher:
+        with pytest.raises(LogRefused) as caught:
+            publisher.publish("c", "x")
+
+        assert caught.value.channel == "c"
+        assert publisher.publish("d", "x").endswith(".1")
+
+
+def test_an_entry_that_the_script_refuses_is_told_for_its_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(
+        client: object, command: str, script: str, count: int, *asked: bytes, **_: object
+    ) -> bytes:
+        return asked[count] + b"\n\n!WRONGTYPE made up"
+
+    monkeypatch.setattr(SyncRedis, "execute_command", refuse)
+    with Hub("redis://127.0.0.1:1").publisher() as publisher, pytest.raises(LogRefused) as caught:
+        publisher.publish("c", "x")
+
+    assert caught.value.channel == "c"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,7 +34,7 @@ from tests.unit.log_contract import (
 )
 from tests.unit.test_fork import run_program
 
-from sse_starlette.backends.redis import RedisLog
+from sse_starlette.backends.redis import RedisLog, _answer_within
 from sse_starlette.errors import LogRefused, LogUnavailable
 
 
@@ -588,7 +589,7 @@ async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
 FORKED_WITH_REDIS = """
 import multiprocessing
 from sse_starlette import Hub
-from sse_starlette.backends.redis import RedisLog
+from sse_starlette.backends.redis import RedisLog, _answer_within
 from redis.asyncio import Redis
 
 hub = Hub({log})
@@ -658,3 +659,62 @@ async def test_a_cluster_client_that_was_in_use_at_the_fork_is_refused_in_the_ch
     with pytest.raises(RuntimeError, match="when this process was forked"):
         async with log.open():
             pass
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_open_at_a_fork_is_used_again_with_other_connections(
+    empty_server: RedisServer,
+) -> None:
+    client = Redis.from_url(empty_server.url)
+    log = RedisLog(client)
+    log.after_fork()
+    async with closed_at_the_end(client):
+        async with log.open():
+            log.after_fork()
+            with pytest.raises(RuntimeError, match="isn't open"):
+                await append(log, "a")
+        async with opened(log):
+            assert (await append(log, "a")).offset == 1
+
+
+# --- Waiting and answers --------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_who_gives_up_before_its_turn_appends_nothing(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    async with opened(log):
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                await log._turns.acquire()
+            given_up = tasks.create_task(append(log, "a"))
+            while not log._waiting:  # noqa: ASYNC110  (nothing says so)
+                await asyncio.sleep(0)
+            given_up.cancel()
+        assert not log._waiting
+        for _ in range(4):
+            log._turns.release()
+
+        assert (await append(log, "a")).offset == 1
+
+
+@pytest.mark.anyio
+async def test_an_epoch_that_cannot_be_read_is_refused_for_its_channel(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
+    async with opened(log):
+        await append(log, "a")
+        empty_server.say("HSET", "{sse:a}:m", "e", b"\xff")  # type: ignore[arg-type]
+        with pytest.raises(LogRefused, match="can't be read") as caught:
+            await look(log, "a")
+
+    assert caught.value.channel == "a"
+
+
+@pytest.mark.anyio
+async def test_time_in_which_the_loop_was_busy_is_not_counted_against_the_server() -> None:
+    async with _answer_within(0.08):
+        for _ in range(10):
+            time.sleep(0.03)  # noqa: ASYNC251  (the loop is to be late)
+            await asyncio.sleep(0)

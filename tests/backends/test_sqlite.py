@@ -598,3 +598,72 @@ async def test_follower_that_was_stopped_waits_for_nobody(path: Path) -> None:
     with anyio.fail_after(SEAT_BELT_SECONDS):
         await anyio.to_thread.run_sync(follower._tell, [lambda listener: None])
         await anyio.to_thread.run_sync(follower.run)
+
+
+# --- What another program did to the file ---------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_trigger_that_ends_the_transaction_is_told_and_leaves_nothing(path: Path) -> None:
+    log = SQLiteLog(path)
+    async with opened(log):
+        await append(log, "a")
+        with another_process(path) as connection:
+            connection.execute(
+                "CREATE TRIGGER no_more BEFORE INSERT ON sse_channels"
+                " BEGIN SELECT RAISE(ROLLBACK, 'no more'); END"
+            )
+            with pytest.raises(LogRefused):
+                await append(log, "b")
+            with pytest.raises(LogRefused):
+                await log.check()
+            connection.execute("DROP TRIGGER no_more")
+
+        await log.check()
+        assert (await append(log, "b")).offset == 1
+
+
+@pytest.mark.anyio
+async def test_text_that_cannot_be_decoded_is_refused(path: Path) -> None:
+    log = SQLiteLog(path)
+    async with opened(log):
+        await append(log, "a")
+        with another_process(path) as connection:
+            connection.execute("UPDATE sse_channels SET epoch = CAST(x'ff' AS TEXT)")
+        with pytest.raises(LogRefused, match="decode"):
+            await look(log, "a")
+
+
+@pytest.mark.anyio
+async def test_the_newest_entry_may_be_larger_than_all_that_is_kept(path: Path) -> None:
+    log = SQLiteLog(path)
+    limits = ALL._replace(bytes=1)
+    async with opened(log):
+        for _ in range(sqlite_module._TRIM_EVERY):
+            newest = await append(log, "a", b"large", limits=limits)
+
+        assert offsets(await look(log, "a", newest.offset - 1)) == [newest.offset]
+
+
+@pytest.mark.anyio
+async def test_a_channel_that_was_just_used_is_not_written_for_a_look_at_its_head(
+    path: Path,
+) -> None:
+    log = SQLiteLog(path)
+    async with opened(log):
+        position = await append(log, "a")
+        with another_process(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            assert await log.heads(["a"], expire=ALL.expire) == {"a": position}
+            connection.execute("ROLLBACK")
+
+
+@pytest.mark.anyio
+async def test_a_log_that_was_open_at_a_fork_can_be_opened_again(path: Path) -> None:
+    log = SQLiteLog(path)
+    async with log.open():
+        log.after_fork()
+        with pytest.raises(RuntimeError, match="isn't open"):
+            await append(log, "a")
+    async with opened(log):
+        assert (await append(log, "a")).offset == 1

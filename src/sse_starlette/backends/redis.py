@@ -244,8 +244,6 @@ class RedisLog(Backend):
             if isinstance(request.outcome, Exception):
                 raise request.outcome
             found, warning = appended_in(request.tag, request.outcome, channel, len(entries))
-        except LogUnavailable:
-            raise
         except Exception as error:
             raise await self._explained(error, channel) from error
         if warning:
@@ -408,8 +406,6 @@ class RedisLog(Backend):
             # The clock of an answer begins when it's our turn to ask.
             async with self._turns, _answer_within(self._timeout):
                 yield self._opened()
-        except LogUnavailable:
-            raise
         except Exception as error:
             raise await self._explained(error, channel) from error
 

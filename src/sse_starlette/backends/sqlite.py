@@ -430,14 +430,14 @@ def _append_one(
 ) -> list[Position | Exception] | Exception:
     """Add what is of one channel, or none of it: others must not suffer from what is wrong there."""
     connection.execute("SAVEPOINT sse_one")
+    outcome: list[Position | Exception] | Exception
     try:
         outcome = _append(connection, request, now)
     except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError) as error:
         connection.execute("ROLLBACK TO sse_one")
-        return file.explained(error, request.channel)
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE sse_one")
+        outcome = file.explained(error, request.channel)
+    # Any other error takes back the whole transaction.
+    connection.execute("RELEASE sse_one")
     return outcome
 
 
@@ -776,8 +776,8 @@ def _trim(
     ).fetchone()
     stays = first_kept or max(1, head - limits.events + 1)
     stays = min(head, _first_within(connection, channel, stays, head, limits.bytes))
-    if first_recent is not None:
-        stays = min(stays, first_recent)
+    # What was just added is recent.
+    stays = min(stays, first_recent)
     connection.execute(
         'DELETE FROM sse_entries WHERE channel = ? AND "offset" < ?', (channel, stays)
     )
