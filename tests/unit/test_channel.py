@@ -45,6 +45,7 @@ from tests.unit.following import (
 )
 from tests.unit.parsers import read_by_the_standard
 
+import sse_starlette._source as source_module
 import sse_starlette.channel as channel_module
 import sse_starlette.subscription as subscription_module
 from sse_starlette._feed import JOINED_BYTES
@@ -2536,3 +2537,53 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
             answered.set()
 
     assert closed == [True]
+
+
+def test_a_channel_that_has_news_is_not_behind_because_another_one_is(loop: HandLoop) -> None:
+    behind, other = Channel("behind", history=2, slow="reset"), Channel("other")
+    subscription = both(behind, other)
+    subscription.take()
+
+    fill(behind, 1, 5)
+    other.publish_nowait("news")
+    loop.settle()
+    client = Client()
+    while frames := subscription.take():
+        client.read(frames)
+
+    assert [one.event for one in client.got] == ["reset", "message"]
+    assert client.got[0].gaps == {"behind": "lagging"}
+    assert client.got[1].data == "news"
+    assert other.stats().resets == {}
+
+
+@pytest.mark.anyio
+async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was quick, so its last events were held for further ones, and the writer is at a send."""
+    monkeypatch.setattr(source_module, "_HELD_SECONDS", 1e9)
+    monkeypatch.setattr(source_module, "_SLOW_SECONDS", 1e9)
+    channel = Channel("c")
+    subscription = channel.subscribe(snapshot=lambda: list(map(str, range(300))))
+    taken: list[bytes] = []
+
+    def take() -> None:
+        first = subscription._sending_first
+        if first is not None and not first.ended:
+            taken.append(subscription.take())
+            subscription.sent()
+
+    async with anyio.create_task_group() as tasks:
+        subscription.open(take)
+        tasks.start_soon(subscription.run)
+        await until(lambda: not subscription._to_prepare)
+        left = subscription.take()
+        subscription.stop()
+
+    client = Client()
+    client.read(b"".join(taken))
+    before = len(client.data)
+    client.read(left)
+    assert before < 300
+    assert client.data == numbers(0, 299)
