@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,10 @@ Serve = Callable[..., Server]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it has in the background with SIGINT ignored, and what we start inherits that:
+    # servers that don't handle it themselves wouldn't see Ctrl+C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: waits long and does little; starts first")
 
 
