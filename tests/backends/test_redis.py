@@ -603,6 +603,7 @@ async def keep():
             assert (await anext(subscription)).data == "first"
             running.set()
             while not over.is_set():
+                await asyncio.sleep(0.02)
                 await channel.publish("tick")
                 assert (await anext(subscription)).data in ("tick", "from the child")
 

@@ -46,7 +46,7 @@ def run_program(program: str, folder: Path) -> None:
         [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", IN_CHILD + program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         cwd=folder,
         # In asyncio's debug mode it would be told of steps that take long, on a busy machine.
