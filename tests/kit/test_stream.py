@@ -341,16 +341,25 @@ async def test_reconnecting_takes_the_cursor_and_the_time_that_the_server_gave()
     clock = Clock()
     came: list[tuple[float, str | None]] = []
 
+    seen = anyio.Event()
+
+    async def one(number: int) -> AsyncIterator[dict[str, object]]:
+        if number > 1:
+            await seen.wait()
+        yield {"id": f"ü{number}", "data": "", "retry": 7000}
+
     def answer(request: Request) -> Response:
         came.append((clock.time(), request.headers.get("last-event-id")))
-        return EventSourceResponse([{"id": f"ü{len(came)}", "data": "", "retry": 7000}])
+        return EventSourceResponse(one(len(came)))
 
     async with connect(answering(answer), clock=clock) as stream:
         await stream.next()
         assert (stream.last_event_id, stream.retry_ms) == ("ü1", 7000)
         await stream.reconnect()
         assert stream.last_event_id == "ü1"
+        seen.set()
         await stream.next()
+        assert stream.last_event_id == "ü2"
 
     assert [(at, None if id is None else id.encode("latin-1").decode()) for at, id in came] == [
         (0.0, None),
