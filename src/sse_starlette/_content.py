@@ -1,6 +1,7 @@
-"""What a response may stream: one function decides. And its content as an async iterator.
+"""What a response may stream: one function decides. And how it's iterated.
 
-A mistake is told from a source by its type: nothing here iterates, calls or waits for what was given.
+A mistake is told from a source by its type: to decide, nothing of what was given is iterated, called or
+waited for.
 """
 
 from __future__ import annotations
@@ -9,19 +10,35 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from numbers import Number
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from ._feed import Feed
 from ._loop import current_loop
-from ._source import _iterate
+from ._threads import ThreadedIterator
 from .event import own_event
 
-__all__ = ["BodyIterator", "ReplacedBody", "as_body_iterator", "check_source"]
+if TYPE_CHECKING:
+    from ._loop import Loop
+
+__all__ = [
+    "BodyIterator",
+    "ReplacedBody",
+    "as_body_iterator",
+    "check_source",
+    "claim",
+    "is_iterable",
+    "is_one_event",
+    "iterate",
+]
 
 _TEXT = (str, bytes, bytearray, memoryview)
+
+_claimed: WeakSet[Any] = WeakSet()
+"""The generators that a response has begun to stream."""
 
 
 def check_source(content: object) -> None:
@@ -46,11 +63,86 @@ def check_source(content: object) -> None:
     if instead is not None:
         if iscoroutine(content):
             content.close()
-        found = content.__name__ if isinstance(content, type) else type(content).__name__
-        raise TypeError(
-            "EventSourceResponse needs an async or sync iterable of events, got "
-            f"{'the class ' if isinstance(content, type) else ''}{found}: {instead}"
-        )
+        raise _refusal(content, f": {instead}")
+
+
+def _refusal(content: Any, instead: str) -> TypeError:
+    found = f"the class {content.__name__}" if isinstance(content, type) else type(content).__name__
+    return TypeError(
+        f"EventSourceResponse needs an async or sync iterable of events, got {found}{instead}"
+    )
+
+
+def claim(body: object) -> None:
+    """
+    Have a generator streamed by one response alone.
+
+    Two would share its events out between their clients, or the second would have none.
+
+    Raises:
+        ValueError: another response has it, or it has been used up.
+    """
+    source: Any = body.content if isinstance(body, BodyIterator) else body
+    if isinstance(source, (AsyncGeneratorType, GeneratorType)):
+        check_source(source)
+        _check_unused(source, closed=False, running=source in _claimed)
+        _claimed.add(source)
+
+
+def iterate(content: object, loop: Loop) -> AsyncIterator[object]:
+    """
+    Return the iterator of a source; a sync one is iterated in worker threads.
+
+    Raises:
+        TypeError, ValueError: it's no source; see `check_source`.
+    """
+    if isinstance(content, AsyncIterable):
+        iterator = content.__aiter__()
+        if not hasattr(iterator, "__anext__"):
+            found = type(iterator).__name__
+            if iscoroutine(iterator):
+                iterator.close()
+            raise TypeError(
+                f"{type(content).__name__}.__aiter__ has returned {found}, which is no async iterator: "
+                "write it as a plain `def` that returns one, or let it `yield` its events."
+            )
+        return cast("AsyncIterator[object]", iterator)
+    if isinstance(content, (list, tuple)):
+        return _each(content)
+    check_source(content)
+    if not is_iterable(content):
+        raise _refusal(content, "")
+    return ThreadedIterator(cast("Iterable[object]", content), loop)
+
+
+async def _each(items: Iterable[object]) -> AsyncIterator[object]:
+    # What is in memory already can't block, so it needs no worker thread.
+    for item in items:
+        yield item
+
+
+def is_iterable(content: object) -> bool:
+    """Whether `content` can be iterated in a thread, by `__iter__` or by `__getitem__` alone."""
+    if isinstance(content, Iterable):
+        return True
+    if isinstance(content, type) or hasattr(type(content), "keys"):
+        return False
+    try:
+        iter(content)  # type: ignore[call-overload]  # Without `__iter__` this runs nothing of the object's.
+    except TypeError:
+        return False
+    return True
+
+
+def is_one_event(content: object) -> bool:
+    """Whether `content` is an event, or the data of one, although it may be iterable."""
+    kind = type(content)
+    return (
+        isinstance(content, (*_TEXT, Mapping))
+        or own_event(content) is not None
+        or hasattr(kind, "__pydantic_serializer__")
+        or hasattr(kind, "model_dump")
+    )
 
 
 def _check_unused(content: Any, *, closed: bool, running: bool) -> None:
@@ -88,7 +180,7 @@ def _instead_of(content: Any) -> str | None:
         return 'to send it as one event, put it into a list: EventSourceResponse([{"data": ...}]).'
     if hasattr(kind, "__pydantic_serializer__") or hasattr(kind, "model_dump"):
         return "to send it as one event, put it into a list, EventSourceResponse([model])."
-    if isinstance(content, Iterable):
+    if is_iterable(content):
         return None
     if isinstance(content, Number):
         return None
@@ -100,6 +192,9 @@ def _instead_of(content: Any) -> str | None:
 
 
 def _instead_of_object(content: Any) -> str:
+    for next_, iter_ in (("__anext__", "__aiter__"), ("__next__", "__iter__")):
+        if hasattr(type(content), next_):
+            return f"it has {next_} alone; give it `def {iter_}(self): return self`."
     if hasattr(content, "get") and hasattr(content, "put"):
         if iscoroutinefunction(content.get):
             return "yield what you get: `async def events(): while True: yield await queue.get()`."
@@ -144,15 +239,15 @@ class BodyIterator(AsyncIterator[object]):
 
     async def __anext__(self) -> object:
         if self._iterator is None:
-            self._iterator = _iterate(self.content, current_loop())
+            self._iterator = iterate(self.content, current_loop())
         return await self._iterator.__anext__()
 
     async def aclose(self) -> None:
         """Close the content, whether it has been begun or not."""
         if self._iterator is None and not isinstance(self.content, AsyncIterable):
-            if not isinstance(self.content, Iterable):
+            if not is_iterable(self.content):
                 return
-            self._iterator = _iterate(self.content, current_loop())
+            self._iterator = iterate(self.content, current_loop())
         try:
             if self._iterator is not None:
                 await _close(self._iterator)
@@ -174,7 +269,7 @@ class ReplacedBody(AsyncIterable[object]):
         return repr(self._body)
 
     def __aiter__(self) -> AsyncIterator[object]:
-        return _iterate(self._body, current_loop())
+        return iterate(self._body, current_loop())
 
     async def aclose(self) -> None:
         """Close what was put in, then what was there before."""

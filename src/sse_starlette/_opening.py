@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._source import _iterate
+from ._content import is_iterable, is_one_event, iterate
 from .event import ServerSentEvent, check_field, encoder, own_event, parse_frame
 
 if TYPE_CHECKING:
@@ -103,9 +103,14 @@ class Opening(AsyncIterator[bytes]):
         if isawaitable(made):
             # Closed or not, an awaitable that was never begun would complain.
             self._made = made = await made
-        if isinstance(made, (dict, str, bytes)) or own_event(made) is not None:
+        if is_one_event(made):
             made = [made]
-        self._iterator = _iterate(made, self._loop)
+        elif not isinstance(made, AsyncIterable) and not is_iterable(made):
+            raise TypeError(
+                f"{step.call!r} has returned {type(made).__name__}: a snapshot and on_gap return an event, "
+                "or an async or sync iterable of events, [] for none."
+            )
+        self._iterator = iterate(made, self._loop)
 
     async def _next(self) -> bytes | None:
         assert self._iterator is not None  # noqa: S101  (it has been begun)

@@ -9,13 +9,14 @@ first, and loses it by being slow (`SourceFeed._judge`).
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from ._boundary import EventBoundary
+from ._content import iterate
 from ._feed import JOINED_BYTES, Feed
 from ._threads import ThreadedIterator
 
@@ -175,7 +176,7 @@ class SourceFeed(Feed):
         thrown_away = False
         try:
             if not self._stopping:
-                iterator = _iterate(self._content, self._loop)
+                iterator = iterate(self._content, self._loop)
                 if isinstance(iterator, ThreadedIterator):
                     self._in_threads = iterator
                 await self._pump(iterator, cancelled)
@@ -354,34 +355,3 @@ def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception |
     if left is None or isinstance(left, Exception):
         return left
     raise left
-
-
-def _iterate(content: object, loop: Loop) -> AsyncIterator[object]:
-    if isinstance(content, AsyncIterable):
-        return cast("AsyncIterator[object]", content.__aiter__())
-    if isinstance(content, (list, tuple)):
-        return _each(content)
-    if isinstance(content, Iterable) and not isinstance(
-        content, (str, bytes, bytearray, memoryview, Mapping)
-    ):
-        return ThreadedIterator(content, loop)
-    raise TypeError(
-        f"EventSourceResponse needs an async or sync iterable of events, got {type(content).__name__}"
-        + _advice(content)
-    )
-
-
-def _advice(content: object) -> str:
-    if callable(content):
-        return ": call the generator function and pass what it returns"
-    if hasattr(content, "__await__"):
-        return ": an `async def` without `yield` is no generator; await it, or let it yield"
-    if isinstance(content, Iterable):
-        return ": to send it as one event, put it into a list"
-    return ""
-
-
-async def _each(items: Iterable[object]) -> AsyncIterator[object]:
-    # What is in memory already can't block, so it needs no worker thread.
-    for item in items:
-        yield item

@@ -23,7 +23,7 @@ from starlette.responses import StreamingResponse
 
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._boundary import completed
-from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source
+from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
 from ._doubts import warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
@@ -370,6 +370,7 @@ class EventSourceResponse(StreamingResponse):
 
     def _feed(self, loop: Loop) -> Feed:
         body: object = self.body_iterator
+        claim(body)
         if body is not self._given:
             body = ReplacedBody(body, self._given)
         elif isinstance(body, BodyIterator) and not body.begun:

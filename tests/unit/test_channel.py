@@ -19,6 +19,7 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 import fastapi.sse
+import pydantic
 import pytest
 from starlette.requests import HTTPConnection
 from tests.unit.driving import (
@@ -1335,6 +1336,28 @@ async def test_a_snapshot_may_be_one_event(one: Any) -> None:
     subscription = Channel("c").subscribe(snapshot=lambda: one)
 
     assert (await anext(subscription)).data == "x"
+    await subscription.aclose()
+
+
+class Model(pydantic.BaseModel):
+    x: int = 1
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_may_be_a_model_which_python_can_iterate() -> None:
+    subscription = Channel("c").subscribe(snapshot=Model)
+
+    assert (await anext(subscription)).data == '{"x":1}'
+    await subscription.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("made", [None, 3, len])
+async def test_a_snapshot_of_no_events_says_what_a_snapshot_is(made: Any) -> None:
+    subscription = Channel("c").subscribe(snapshot=lambda: made)
+
+    with pytest.raises(TypeError, match=rf"has returned {type(made).__name__}: a snapshot and on_"):
+        await anext(subscription)
     await subscription.aclose()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import queue
+import re
 from collections import UserDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -24,12 +25,17 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from tests.unit.driving import drive, http_scope
 
 from sse_starlette import Channel, EventSourceResponse, Hub, ServerSentEvent
-from sse_starlette._content import check_source
+from sse_starlette._content import as_body_iterator, check_source
 
 
 async def events(*items: object) -> AsyncIterator[object]:
     for item in items or ("a", "b"):
         yield item
+
+
+async def endless() -> AsyncIterator[object]:
+    yield 1
+    await anyio.sleep_forever()
 
 
 def sync_events(*items: object) -> Iterator[object]:
@@ -75,6 +81,33 @@ class Struct(msgspec.Struct):
     a: int = 1
 
 
+class Indexed:
+    """Iterable as Python has it for whatever has no `__iter__`: by 0, 1, 2, ..."""
+
+    def __getitem__(self, index: int) -> str:
+        return ["a", "b"][index]
+
+
+class Keyed:
+    """A mapping that isn't registered as one."""
+
+    def keys(self) -> list[str]:
+        raise AssertionError
+
+    def __getitem__(self, key: str) -> str:
+        raise AssertionError
+
+
+class NextAlone:
+    def __next__(self) -> object:
+        raise AssertionError
+
+
+class AsyncNextAlone:
+    async def __anext__(self) -> object:
+        raise AssertionError
+
+
 class Context:
     async def __aenter__(self) -> None:
         raise AssertionError
@@ -116,6 +149,7 @@ def closed_async() -> AsyncIterator[object]:
         lambda: {"a"},
         lambda: deque(["a"]),
         lambda: range(2),
+        Indexed,
         lambda: map(str, [1]),
         lambda: iter(queue.Queue[str]().get, None),
         lambda: io.StringIO("a\nb\n"),
@@ -167,6 +201,9 @@ def test_the_receiving_end_of_a_memory_stream_is_a_source() -> None:
         (Request(http_scope()), "Request", "a request is no source of events"),
         (asyncio.Queue(), "Queue", "yield await queue.get()"),
         (queue.SimpleQueue(), "SimpleQueue", "EventSourceResponse(iter(queue.get, None))"),
+        (NextAlone(), "NextAlone", "give it `def __iter__(self): return self`"),
+        (AsyncNextAlone(), "AsyncNextAlone", "give it `def __aiter__(self): return self`"),
+        (Keyed(), "Keyed", "EventSourceResponse([it])"),
         (Context(), "Context", "async with it as source"),
         (asynccontextmanager(events)(), "GeneratorContextManager", "async with it as source"),
         (httpx2.Response(200), "Response", "EventSourceResponse(response.aiter_bytes())"),
@@ -259,6 +296,97 @@ async def test_a_generator_whose_first_event_was_taken_beforehand_is_a_source() 
         await exchange.returns()
 
     assert exchange.body == b"data: b\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_a_source_that_has_getitem_alone_is_streamed() -> None:
+    async with drive(EventSourceResponse(Indexed(), sep="\n")) as exchange:  # type: ignore[arg-type]
+        await exchange.returns()
+
+    assert exchange.body == b"data: a\n\ndata: b\n\n"
+
+
+class AsyncDef:
+    async def __aiter__(self) -> AsyncIterator[object]:
+        return self  # type: ignore[return-value]
+
+    async def __anext__(self) -> object:
+        raise AssertionError
+
+
+class NoAsyncIterator:
+    def __aiter__(self) -> Iterator[object]:
+        return iter("a")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("source", "found"), [(AsyncDef(), "coroutine"), (NoAsyncIterator(), "str_.*iterator")]
+)
+async def test_an_aiter_that_returns_no_async_iterator_is_named(source: Any, found: str) -> None:
+    async with drive(EventSourceResponse(source)) as exchange:
+        error = await exchange.raises(TypeError)
+
+    assert re.match(rf"{type(source).__name__}\.__aiter__ has returned {found}, which", str(error))
+    assert "write it as a plain `def`" in str(error)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", [events, sync_events])
+async def test_a_response_that_is_returned_twice_does_not_stream_nothing(
+    make: Callable[..., Any],
+) -> None:
+    response = EventSourceResponse(make())
+    async with drive(response) as exchange:
+        await exchange.returns()
+    assert exchange.body == b"data: a\r\n\r\ndata: b\r\n\r\n"
+
+    async with drive(response) as again:
+        error = await again.raises(ValueError)
+
+    assert "has been used up" in str(error)
+    assert again.messages == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_two_responses_do_not_share_a_generator(*, replaced: bool) -> None:
+    source = endless()
+    first, second = EventSourceResponse(source), EventSourceResponse(source)
+    if replaced:
+        first, second = EventSourceResponse([]), EventSourceResponse([])
+        first.body_iterator = second.body_iterator = source
+
+    async with drive(first) as exchange:
+        await exchange.contains("data: 1")
+        async with drive(second) as other:
+            error = await other.raises(ValueError)
+        assert other.messages == []
+        exchange.leave()
+        await exchange.returns()
+
+    assert "'endless' is in use: each response needs one of its own" in str(error)
+
+
+@pytest.mark.anyio
+async def test_a_list_may_be_streamed_again() -> None:
+    response = EventSourceResponse(["a"])
+    for _ in range(2):
+        async with drive(response) as exchange:
+            await exchange.returns()
+
+        assert exchange.body == b"data: a\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_a_generator_that_a_middleware_has_read_and_replaced_is_no_mistake() -> None:
+    response = EventSourceResponse(events())
+    response.body_iterator = as_body_iterator([one async for one in response.body_iterator])
+
+    async with drive(response) as exchange:
+        await exchange.returns()
+
+    assert exchange.body == b"data: a\r\n\r\ndata: b\r\n\r\n"
 
 
 # body_iterator

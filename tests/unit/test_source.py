@@ -30,9 +30,9 @@ from tests.unit.sources import (
     settle,
 )
 
+from sse_starlette._content import iterate
 from sse_starlette._feed import JOINED_BYTES
 from sse_starlette._loop import current_loop
-from sse_starlette._source import _iterate
 
 pytestmark = pytest.mark.anyio
 
@@ -1679,7 +1679,7 @@ async def test_the_iterator_of_a_sync_iterable_that_cannot_be_closed_is_closed()
 async def test_a_step_that_comes_too_late_does_not_touch_a_closed_iterator() -> None:
     """Its worker had been chosen, but had not begun, when the source was closed."""
     source = Blocking()
-    steps = _iterate(source.events(), current_loop())
+    steps = iterate(source.events(), current_loop())
 
     await steps.aclose()  # type: ignore[attr-defined]
 
@@ -1791,7 +1791,11 @@ def wrong_contents() -> list[Any]:
         pytest.param(b"bytes", "put it into a list", id="bytes"),
         pytest.param(bytearray(b"bytes"), "put it into a list", id="bytearray"),
         pytest.param({"data": "x"}, "put it into a list", id="dict"),
-        pytest.param(a_coroutine, "got coroutine: an `async def` without `yield`", id="coroutine"),
+        pytest.param(
+            a_coroutine,
+            "got coroutine: await it, EventSourceResponse(await a_coroutine(...))",
+            id="coroutine",
+        ),
         pytest.param(_async_events, "got function: call the generator function", id="function"),
         pytest.param(0, "got int", id="int"),
     ]
