@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ._loop import Loop
     from ._publish_queue import Errand
-    from .backends.base import Backend, Entry, Limits, Page, Position
+    from .backends.base import Backend, Beginning, Entry, Limits, Page, Position
 
 logger = logging.getLogger("sse_starlette.hub")
 
@@ -103,6 +103,12 @@ class Followed(Protocol):
 
     def wanted(self) -> tuple[int, int] | None:
         """Return the stretch before what the channel has that somebody waits for: after, up to."""
+
+    def sought(self) -> float | None:
+        """Return a time, on the monotonic clock, at which somebody wants to begin."""
+
+    def sought_is(self, when: float, found: Beginning) -> None:
+        """Take where that is."""
 
     def fill(self, entries: list[Entry], after: int, upto: int) -> None:
         """Take what the log has between these two."""
@@ -579,6 +585,8 @@ class Follower:
             await self._attach(track)
         elif track.behind or channel.asked > channel.answered:
             await self._catch_up(track)
+        elif (when := channel.sought()) is not None:
+            await self._seek(track, when)
         elif (stretch := channel.wanted()) is not None:
             await self._fill(track, *stretch)
         else:
@@ -649,6 +657,16 @@ class Follower:
         for epoch, entry in heard:
             if not track.behind:
                 self._take_heard(track, epoch, entry)
+
+    async def _seek(self, track: _Track, when: float) -> None:
+        channel = track.channel
+        found = await self._backend.seek(
+            channel.name, age=time.monotonic() - when, limits=channel.limits
+        )
+        if found.epoch == channel.epoch:
+            channel.sought_is(when, found)
+        elif self._tracks.get(channel.name) is track:
+            self._look_into_log(track)
 
     async def _fill(self, track: _Track, after: int, upto: int) -> None:
         channel = track.channel

@@ -7,6 +7,7 @@ channel whose history has been lost takes a new ring.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 from ._feed import JOINED_BYTES
@@ -49,6 +50,8 @@ class Ring:
         self.hole: int = 0
         """Up to here something is missing that was never here."""
         self.size: int = 0
+        self.forgotten: float = -math.inf
+        """When the newest was remembered that isn't kept any more."""
         self._events = events
         self._bytes = bytes_
         self._seconds = seconds
@@ -70,6 +73,7 @@ class Ring:
             head=self.oldest - 1,
         )
         other.floor = self.floor
+        other.forgotten = self.forgotten
         for place in range(self.oldest - self._first, self.head + 1 - self._first):
             other.append(renamed(self._frames[place], epoch, other.head + 1), self._times[place])
         return other
@@ -107,6 +111,7 @@ class Ring:
             or (self._seconds is not None and self._times[oldest - first] < now - self._seconds)
         ):
             self.size -= len(frames[oldest - first])
+            self.forgotten = self._times[oldest - first]
             frames[oldest - first] = b""
             oldest += 1
         if oldest > self.oldest:

@@ -81,9 +81,8 @@ def place(ring: Ring, channel: str, asked: Asked, others: Collection[str], now: 
         # Whoever wants all from the beginning gets all that there is, once it has been told.
         return found._replace(offset=ring.reach) if found.reason == "trimmed" else found
     elif asked.seconds_ago is not None:
-        since = ring.before(now - asked.seconds_ago)
-        # What is no longer kept may have been younger than that, if all that is kept is.
-        return Place(since, "trimmed" if since == ring.oldest - 1 and ring.floor else None)
+        when = now - asked.seconds_ago
+        return Place(ring.before(when), "trimmed" if ring.forgotten >= when else None)
     return Place(max(ring.head - asked.replay, ring.reach), anew=True)
 
 

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ._opening import Event, Events
     from ._start import Asked, GapReason, Place
     from ._wishes import Since, Snapshot
-    from .backends.base import Entry
+    from .backends.base import Beginning, Entry
     from .event import ServerSentEvent
     from .subscription import Seat, Start
 
@@ -112,6 +112,16 @@ class ChannelStats:
     kept_events: int
     kept_bytes: int
     failures: int = 0
+
+
+@dataclass(slots=True)
+class _Seek:
+    """A time at which a subscription begins, and where the channel was when it was made."""
+
+    when: float
+    epoch: str
+    head: int
+    found: Beginning | None = None
 
 
 class Channel:
@@ -208,6 +218,9 @@ class Channel:
             # to get everything.
             self._newcomers: weakref.WeakKeyDictionary[Subscription, dict[str, int]]
             self._newcomers = weakref.WeakKeyDictionary()
+            # Who begins at a time, and where that is.
+            self._seeks: weakref.WeakKeyDictionary[Subscription, _Seek]
+            self._seeks = weakref.WeakKeyDictionary()
             # The appends that are under way, and those of them that may come before the ring's begin.
             self._appending: set[object] = set()
             self._unplaced: set[object] = set()
@@ -390,8 +403,8 @@ class Channel:
             after: where a client begins that has no id: after the event of this id (see `position`) or
                 this offset, or at the `"start"`, with all that is kept. If some of that is no longer
                 kept, it's told as any gap is. A client that has an id goes on from there.
-            since: the same by time, in memory only: a `datetime` with a time zone, a `timedelta` (so
-                long ago) or a Unix timestamp.
+            since: the same by time: a `datetime` with a time zone, a `timedelta` (so long ago) or a Unix
+                timestamp. How old an event is, is told by the clock of Redis, or of the host of the file.
             id_blocks: whether the stream begins with a block that has nothing but an id, and pings carry
                 one along. False for clients that take such a block for an event; they are told of a gap,
                 or begin anew, where they have nothing yet to come back with.
@@ -612,8 +625,11 @@ class Channel:
             ring = self._ring
             ring.expire(now)
             start = self._start(subscription, ring, asked, others, now)
-            if start is not None and start.reason is not None:
-                self._resets[start.reason] += 1
+            if start is not None:
+                if start.reason is not None:
+                    self._resets[start.reason] += 1
+                if self.follower is not None:
+                    self._seeks.pop(subscription, None)
         if self.follower is not None:
             if start is None:
                 self.follower.tend(self)
@@ -629,6 +645,12 @@ class Channel:
         others: set[str] | None,
         now: float,
     ) -> Place | None:
+        found: Beginning | None = None
+        if self.follower is not None and asked.seconds_ago is not None:
+            found = self._found_for(subscription, ring, now - asked.seconds_ago)
+            asked = replace(asked, offset=found and found.offset, seconds_ago=None)
+            if found is None and ring.epoch:
+                return None
         if not ring.epoch:
             self._newcomers.setdefault(subscription, {})
             return None
@@ -636,7 +658,7 @@ class Channel:
             return None  # The id may be of the others alone.
         start = place(ring, self.name, asked, others or (), now)
         if self.follower is not None:
-            if start.anew and subscription in self._newcomers:
+            if (start.anew or found is not None) and subscription in self._newcomers:
                 if self._unplaced:
                     return None  # One of them may have the smallest offset that it has to get.
                 # It may look only when more has been heard.
@@ -654,11 +676,26 @@ class Channel:
                     return None
                 if look > self.answered:
                     return None
+        if found is not None and not found.complete:
+            start = start._replace(reason=start.reason or "trimmed")
         if ring.holds(start.offset):
             return start
         # On a log, what comes before the ring is read when somebody wants it.
         self._wanted_from = min(start.offset, self._wanted_from or start.offset)
         return None
+
+    def _found_for(self, subscription: Subscription, ring: Ring, when: float) -> Beginning | None:
+        """Where the log says that this time is; None: it has to be asked."""
+        seek = self._seeks.get(subscription)
+        if seek is None:
+            seek = self._seeks[subscription] = _Seek(when, ring.epoch, ring.head)
+        found = seek.found
+        if found is None or found.epoch != ring.epoch:
+            seek.found = None
+            return None
+        # What has been published since the subscription belongs to it, whatever the clocks say.
+        newest = seek.head if seek.epoch == ring.epoch else ring.head
+        return found._replace(offset=min(found.offset, newest, ring.head))
 
     def join(self, member: Subscription | Seat, loop: Loop) -> None:
         """Call `member` on `loop` from now on when there's something new."""
@@ -854,6 +891,19 @@ class Channel:
                 self._wanted_from = None
             return None
 
+    def sought(self) -> float | None:
+        """Return a time that the log has to be asked for, on the monotonic clock."""
+        with self._lock:
+            return next((seek.when for seek in self._seeks.values() if seek.found is None), None)
+
+    def sought_is(self, when: float, found: Beginning) -> None:
+        """Take note where that time is."""
+        with self._lock:
+            for seek in self._seeks.values():
+                if seek.when == when:
+                    seek.found = found
+        self.look()
+
     def fill(self, entries: list[Entry], after: int, upto: int) -> None:
         """Put what the log has of (`after`, `upto`] before the oldest event."""
         keys = self._keys_of(entries)
@@ -902,6 +952,7 @@ class Channel:
             self.asked = self.answered = 0
             self._askers = weakref.WeakKeyDictionary()
             self._newcomers = weakref.WeakKeyDictionary()
+            self._seeks = weakref.WeakKeyDictionary()
             self._appending, self._unplaced, self._added = set(), set(), None
             self._wanted_from = None
             self._ring = self._new_ring("", 0)

@@ -94,3 +94,9 @@ async def test_entries_are_added_one_after_the_other_until_the_log_is_out_of_rea
 def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog can't be published to without an event loop"):
         Backend.blocking(FakeLog())
+
+
+@pytest.mark.anyio
+async def test_a_log_without_times_says_so() -> None:
+    with pytest.raises(TypeError, match="FakeLog keeps no times"):
+        await Backend.seek(FakeLog(), "c", age=0, limits=ALL)

@@ -336,6 +336,35 @@ class LogContract:
 
     # --- Listening --------------------------------------------------------------------
 
+    async def test_a_time_is_found_without_reading_everything(self, make_log: MakeLog) -> None:
+        log = make_log()
+        async with opened(log):
+            nothing = await log.seek("a", age=60, limits=ALL)
+            # None that is asked for is nearer to an entry than half of this.
+            pause = 0.02
+            times: list[float] = []
+            for _ in range(5):
+                await append(log, "a")
+                await anyio.sleep(pause)
+                times.append(anyio.current_time() - pause / 2)
+                await anyio.sleep(pause)
+            found: list[int] = []
+            for time in times:
+                took = pause
+                while took >= pause / 2:  # The question must not take as long as that.
+                    asked = anyio.current_time()
+                    beginning = await log.seek("a", age=asked - time, limits=ALL)
+                    took = anyio.current_time() - asked
+                found.append(beginning.offset)
+            oldest = await log.seek("a", age=3_600, limits=ALL)
+            none = await log.seek("a", age=-3_600, limits=ALL)
+            page = await look(log, "a")
+
+        assert nothing == (page.epoch, 0, True)
+        assert found == [1, 2, 3, 4, 5]
+        assert oldest == (page.epoch, 0, True)
+        assert none == (page.epoch, 5, True)
+
     async def test_what_any_process_appends_is_heard_in_order(self, make_log: MakeLog) -> None:
         log, other = make_log(), make_log()
         async with opened(log, other), listening(log, "a", "b") as ears:
@@ -504,6 +533,34 @@ class LogContractOverTime(LogContract):
                 assert kept[-10:] == list(range(head - 9, head + 1))
                 assert kept == list(range(kept[0], head + 1))
                 await anyio.sleep(0.25)
+
+    async def test_a_time_before_all_that_is_kept_is_not_known(self, make_log: MakeLog) -> None:
+        log = make_log()
+        few = ALL._replace(events=10)
+        async with opened(log):
+            first = 1
+            while first == 1:
+                for _ in range(32):
+                    await append(log, "a", limits=few)
+                first = offsets(await look(log, "a", limits=few))[0]
+                await anyio.sleep(0.25)
+            found = await log.seek("a", age=3_600, limits=few)
+
+        assert found[1:] == (first - 1, False)
+
+    async def test_of_what_is_too_old_a_time_is_known_that_is_not(self, make_log: MakeLog) -> None:
+        log = make_log()
+        short = ALL._replace(seconds=0.2)
+        async with opened(log):
+            for _ in range(3):
+                await append(log, "a", limits=short)
+            page = await look(log, "a", limits=short)
+            while page.entries:
+                await anyio.sleep(0.02)
+                page = await look(log, "a", limits=short)
+            found = await log.seek("a", age=0.1, limits=short)
+
+        assert found == (page.epoch, 3, True)
 
     async def test_what_is_too_old_is_not_read(self, make_log: MakeLog) -> None:
         log = make_log()

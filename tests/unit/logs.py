@@ -8,6 +8,8 @@ It keeps the contract of a `Backend`. What one hub has of it is a `FakeLog`; wha
 from __future__ import annotations
 
 import math
+import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +19,15 @@ from itertools import count
 import anyio
 import anyio.lowlevel
 
-from sse_starlette.backends.base import Backend, Entry, Limits, Listener, Page, Position
+from sse_starlette.backends.base import (
+    Backend,
+    Beginning,
+    Entry,
+    Limits,
+    Listener,
+    Page,
+    Position,
+)
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 
 
@@ -54,6 +64,8 @@ class Shelf:
     epoch: str
     head: int = 0
     entries: list[Entry] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    """When each entry was added, those that are no longer kept too."""
     keys: dict[str, tuple[Position, float]] = field(default_factory=dict)
     """Where each key was used, and until when that's remembered."""
     closed: bool = False
@@ -90,6 +102,7 @@ class FakeStore:
         shelf.head += 1
         entry = Entry(shelf.head, f"k{next(self._epochs)}" if key is None else key, body)
         shelf.entries.append(entry)
+        shelf.times.append(time.monotonic())
         shelf.keys[entry.key] = Position(shelf.epoch, entry.offset), until
         shelf.closed = not body
         for log in self.logs:
@@ -117,6 +130,7 @@ class FakeStore:
         shelf.entries = [entry for entry in shelf.entries if entry.offset <= to]
         shelf.keys = {key: one for key, one in shelf.keys.items() if one[0].offset <= to}
         shelf.head = to
+        del shelf.times[to:]
 
     def renew(self, channel: str) -> None:
         """Begin a new history; what is known of keys stays."""
@@ -133,6 +147,8 @@ class FakeStore:
 class FakeLog(Backend):
     """One process's way to the store."""
 
+    keeps_times = True
+
     def __init__(self, store: FakeStore | None = None) -> None:
         self.store = store or FakeStore()
         self.watched: dict[str, bool] = {}
@@ -142,6 +158,7 @@ class FakeLog(Backend):
         self.deaf = False
         """Nothing is heard, though the connection looks fine."""
         self.reading = Gate()
+        self.seeking = Gate()
         self.appending = Gate()
         self.joining = Gate()
         self.hearing = Gate()
@@ -197,6 +214,14 @@ class FakeLog(Backend):
         await self.reading.passed()
         self._reach("answer")
         return page
+
+    async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:
+        await self.seeking.passed()
+        self._reach("seek")
+        shelf = self.store.shelf(channel)
+        first = shelf.entries[0].offset if shelf.entries else shelf.head + 1
+        offset = max(first - 1, bisect_left(shelf.times, time.monotonic() - age))
+        return Beginning(shelf.epoch, offset, offset >= first or first == 1)
 
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         await anyio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -21,7 +22,7 @@ from tests.unit.logs import FakeLog, FakeStore, Gate
 
 import sse_starlette._follower as follower_module
 from sse_starlette._follower import Follower
-from sse_starlette.backends.base import Entry, Limits, Position
+from sse_starlette.backends.base import Backend, Entry, Limits, Position
 from sse_starlette.channel import Channel, Subscription
 from sse_starlette.errors import ChannelClosed, HistoryGap, LogRefused, LogUnavailable
 from sse_starlette.event import ServerSentEvent
@@ -2237,11 +2238,120 @@ async def test_a_position_that_is_not_known_is_asked_of_the_log(
         assert await channel.position() == "e1.4"
         with pytest.raises(ValueError, match="position"):
             channel.subscribe("")
-        with pytest.raises(ValueError, match="in memory"):
-            channel.subscribe(since=0)
         log.go_away()
         with pytest.raises(LogUnavailable):
             await hub.channel("other").position()
+
+
+def aged(store: FakeStore, channel: str, *ages: float) -> None:
+    """Add an event of each age: its data is its age."""
+    store.say(channel, *(f"{age:g}" for age in ages))
+    store.shelf(channel).times = [time.monotonic() - age for age in ages]
+
+
+async def test_a_client_begins_in_the_log_at_a_time(store: FakeStore, log: FakeLog) -> None:
+    aged(store, "c", 300, 200, 100)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+
+        async def told(age: float | timedelta, *data: object) -> None:
+            ear = Ear(channel.subscribe(since=time.time() - age if type(age) is int else age))
+            await ear.has(*data)
+            ear.leave()
+
+        await told(timedelta(seconds=150), 100)
+        await told(150, 100)
+        await told(timedelta(seconds=250), 200, 100)
+        await told(timedelta(days=1), 300, 200, 100)
+        await told(timedelta(seconds=50))
+        store.say("c", "new")
+        await told(timedelta(seconds=50), "new")
+        store.trim("c", 2)
+        await told(timedelta(seconds=150), "reset trimmed", 100, "new")
+
+
+async def test_who_has_an_id_goes_on_from_there_whatever_time_is_asked_for(
+    store: FakeStore, log: FakeLog
+) -> None:
+    aged(store, "c", 300, 200, 100)
+    async with one(log) as hub:
+        await Ear(hub.channel("c").subscribe("e1.2", since=timedelta(days=1))).has(100)
+    assert not store.calls["seek"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "later"])
+async def test_what_is_published_while_the_log_is_asked_for_a_time_belongs_to_the_subscription(
+    store: FakeStore, log: FakeLog, *, known: bool
+) -> None:
+    aged(store, "c", 300, 200)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        if known:
+            await Ear(channel.subscribe()).begun()
+        log.reading.shut()
+        # Both begin at a time that is still to come for the log, whose clock is another one.
+        ears = [Ear(channel.subscribe(since=timedelta(seconds=-60))) for _ in range(2)]
+        await channel.publish("new")
+        log.reading.open()
+
+        for ear in ears:
+            await ear.has("new")
+
+
+async def test_a_time_is_asked_for_anew_if_the_history_is_another_one(
+    store: FakeStore, log: FakeLog
+) -> None:
+    aged(store, "c", 300, 200)
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        await Ear(channel.subscribe()).begun()
+        log.deaf = True
+        store.flush()
+        aged(store, "c", 150, 50)
+        first = Ear(channel.subscribe(since=timedelta(seconds=100)))
+        await first.has(50)
+
+        log.deaf = False
+        log.seeking.shut()
+        second = Ear(channel.subscribe(since=timedelta(seconds=100)))
+        await until(lambda: log.seeking.waiting)
+        store.flush()
+        aged(store, "c", 90, 40)
+        log.lose()
+        await settled()
+        log.seeking.open()
+
+        await second.has(90, 40)
+
+
+async def test_a_time_that_was_asked_for_in_vain_is_of_no_concern(
+    store: FakeStore, log: FakeLog
+) -> None:
+    aged(store, "c", 300, 200)
+    async with one(log) as hub:
+        channel = hub.channel("c", linger=0)
+        log.seeking.shut()
+        ear = Ear(channel.subscribe(since=timedelta(seconds=250)))
+        await until(lambda: log.seeking.waiting)
+        ear.leave()
+        follower_of(hub).sweep()
+        store.flush()
+        log.seeking.open()
+        await settled()
+
+        await Ear(channel.subscribe()).begun()
+        assert channel.last_event_id == f"{store.shelf('c').epoch}.0"
+
+
+async def test_a_log_without_times_refuses_to_begin_at_one(
+    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeLog, "keeps_times", False)
+    async with one(log) as hub:
+        with pytest.raises(ValueError, match=r"'c', a FakeLog, keeps no times .* use after"):
+            hub.channel("c").subscribe(since=0)
+        with pytest.raises(TypeError, match="FakeLog keeps no times"):
+            await Backend.seek(log, "c", age=0, limits=Limits())
 
 
 async def test_a_history_can_be_read_from_the_log_without_listening(

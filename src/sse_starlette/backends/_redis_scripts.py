@@ -24,6 +24,7 @@ from .base import (
     DEFAULT_BYTES,
     DEFAULT_EVENTS,
     DEFAULT_EXPIRE,
+    Beginning,
     Entry,
     Limits,
     NewEntry,
@@ -278,6 +279,37 @@ return {tag, epoch, string.format('%.0f', n), found[3] and 1 or 0, entries}
 """
 )
 
+SEEK = Script(
+    _BEGIN
+    + """
+redis.call('HSET', meta, unpack(news))
+redis.call('PEXPIRE', stream, expire)
+redis.call('PEXPIRE', meta, expire)
+local age = tonumber(ARGV[4])
+local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+-- What isn't kept any more at all has gone for its age, or somebody else has taken it.
+local complete = n == 0 or (seconds > 0 and age <= seconds)
+-- From `high` on they are young enough, and before `low` they are not.
+local low, high = n + 1, n + 1
+if oldest then
+    local first = tonumber(string.match(oldest[1], '^%d+'))
+    low = first
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        local entry = redis.call('XRANGE', stream, string.format('%.0f', middle), '+', 'COUNT', 1)[1]
+        local offset, made = string.match(entry and entry[1] or '', '^(%d+)-(%d+)$')
+        if not offset or now - tonumber(made) <= age then
+            high = middle
+        else
+            low = tonumber(offset) + 1
+        end
+    end
+    complete = low > first or first == 1
+end
+return {tag, epoch, string.format('%.0f', low - 1), complete and 1 or 0}
+"""
+)
+
 # What was appended keeps its key: whoever repeats it is given the position that it had.
 RENEW = Script("""
 if redis.call('HGET', KEYS[2], 'e') == ARGV[2] then redis.call('DEL', KEYS[1], KEYS[2]) end
@@ -444,6 +476,12 @@ def appended_in(
             epoch, offset = result.split()
             found.append(Position(epoch.decode(), int(offset)))
     return found, warning
+
+
+def beginning_in(parts: list[Any]) -> Beginning:
+    """What `SEEK` has found."""
+    epoch, offset, complete = parts
+    return Beginning(epoch.decode(), int(offset), bool(complete))
 
 
 def page_in(parts: list[Any]) -> Page:

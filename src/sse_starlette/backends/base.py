@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from sse_starlette.errors import LogUnavailable
 
@@ -68,6 +68,16 @@ class Page(NamedTuple):
     entries: list[Entry]
     """In order and without a gap. The first may be later than asked for: then what was asked for is
     no longer kept."""
+
+
+class Beginning(NamedTuple):
+    """Where the entries begin that were appended since a time."""
+
+    epoch: str
+    offset: int
+    """They come after this one."""
+    complete: bool
+    """Whether all of them are still kept. If all that is kept is so new, that isn't known."""
 
 
 def last_stretch(entries: list[Entry]) -> list[Entry]:
@@ -206,6 +216,28 @@ class Backend(ABC):
             most: entries that are returned at the most; 0: none, for the head alone.
             limits: as for `append`.
         """
+
+    keeps_times: ClassVar[bool] = False
+    """Whether `seek` can be asked."""
+
+    async def seek(  # a log without times refuses whatever it's asked
+        self,
+        channel: str,  # noqa: ARG002
+        *,
+        age: float,  # noqa: ARG002
+        limits: Limits,  # noqa: ARG002
+    ) -> Beginning:
+        """
+        Find where the entries begin that are no older than `age`, without reading all of them.
+
+        The clock is that of the log. A log that has `keeps_times` has this.
+
+        Args:
+            channel: the name of the channel; it gets its epoch, as with `read`.
+            age: seconds; less than 0: none is so young.
+            limits: as for `append`.
+        """
+        raise TypeError(f"{type(self).__name__} keeps no times that can be asked for")
 
     @abstractmethod
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:

@@ -57,18 +57,20 @@ from ._redis_scripts import (
     CHECK,
     READ,
     RENEW,
+    SEEK,
     Names,
     Script,
     answer_to,
     append_asked,
     appended_in,
+    beginning_in,
     limits_asked,
     milliseconds,
     page_in,
     strange,
     to_text,
 )
-from .base import DEFAULT_EXPIRE, Backend, Entry, NewEntry, Page, Position
+from .base import DEFAULT_EXPIRE, Backend, Beginning, Entry, NewEntry, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -120,6 +122,8 @@ class RedisLog(Backend):
     connection to each shard, and moving them whenever a slot moves. The nodes pass on what is
     published, which costs them some traffic and us nothing.
     """
+
+    keeps_times = True
 
     def __init__(
         self,
@@ -262,6 +266,18 @@ class RedisLog(Backend):
             READ, self._names.keys(channel), *arguments, parts=4, parse=page_in, channel=channel
         )
         return page
+
+    async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:
+        arguments: list[Any] = [new_epoch(channel), limits_asked(limits), round(age * 1000)]
+        found: Beginning = await self._run(
+            SEEK,
+            self._names.keys(channel),
+            *arguments,
+            parts=3,
+            parse=beginning_in,
+            channel=channel,
+        )
+        return found
 
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}

@@ -41,6 +41,7 @@ from .base import (
     DEFAULT_EVENTS,
     DEFAULT_EXPIRE,
     Backend,
+    Beginning,
     Entry,
     Limits,
     NewEntry,
@@ -203,6 +204,8 @@ class SQLiteLog(Backend):
     files beside it, `-wal` and `-shm`, as well; the log then begins anew.
     """
 
+    keeps_times = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -300,6 +303,9 @@ class SQLiteLog(Backend):
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
         return await self._use(partial(_read, channel, after, upto, most, limits), channel)
+
+    async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:
+        return await self._use(partial(_seek, channel, age, limits), channel)
 
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}
@@ -846,6 +852,26 @@ def _read(
     given: Limits,
     connection: sqlite3.Connection,
 ) -> Page:
+    def page(found: _Channel, limits: _Effective, now: float) -> Page:
+        return _page(connection, found, after, upto, most, limits, now)
+
+    return _look(connection, channel, given, page)
+
+
+def _seek(channel: str, age: float, given: Limits, connection: sqlite3.Connection) -> Beginning:
+    def beginning(found: _Channel, limits: _Effective, now: float) -> Beginning:
+        return _beginning(connection, found, age, limits, now)
+
+    return _look(connection, channel, given, beginning)
+
+
+def _look(
+    connection: sqlite3.Connection,
+    channel: str,
+    given: Limits,
+    job: Callable[[_Channel, _Effective, float], T],
+) -> T:
+    """Do `job` with the channel, which is made if there's none, and count as having looked."""
     now = time.time()
     name = _bytes(channel)
     # Most looks find a channel that needs nothing, and don't have to wait for those who write.
@@ -858,14 +884,43 @@ def _read(
             and _merged(given, kept) == kept
             and not _must_touch(found.expires, now, limits.expire)
         ):
-            return _page(connection, found, after, upto, most, limits, now)
+            return job(found, limits, now)
     with _transaction(connection, "IMMEDIATE"):
         found = _find(connection, channel, now)
         limits = _effective(connection, name, given)
         if found is None:
             found = _make(connection, channel, now + limits.expire)
         _touch(connection, [found.id], now + limits.expire)
-        return _page(connection, found, after, upto, most, limits, now)
+        return job(found, limits, now)
+
+
+def _beginning(
+    connection: sqlite3.Connection,
+    channel: _Channel,
+    age: float,
+    limits: _Effective,
+    now: float,
+) -> Beginning:
+    next_one = (
+        'SELECT "offset", made FROM sse_entries WHERE channel = ? AND "offset" >= ?'
+        ' ORDER BY "offset" LIMIT 1'
+    )
+    # From `high` on they are young enough, and before `low` they are not.
+    high = channel.head + 1
+    oldest = connection.execute(next_one, (channel.id, 1)).fetchone()
+    if oldest is None:
+        # What isn't kept any more at all has gone for its age, or somebody else has taken it.
+        complete = channel.head == 0 or (limits.seconds is not None and age <= limits.seconds)
+        return Beginning(channel.epoch, channel.head, complete)
+    low = first = oldest[0]
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(next_one, (channel.id, middle)).fetchone()
+        if row is None or now - row[1] <= age:
+            high = middle
+        else:
+            low = row[0] + 1
+    return Beginning(channel.epoch, low - 1, low > first or first == 1)
 
 
 def _page(
