@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ._doubts import doubt, looks_like_a_frame
-from ._json import Serializer, data_text
+from ._json import Serializer, data_text, has_a_text
 
 __all__ = [
     "SEPARATORS",
@@ -135,6 +135,11 @@ def _field_text(name: str, value: object) -> str:
         raise TypeError(
             f"{name} is {type(value).__name__}, not text: decode it first, {name}=value.decode()."
         )
+    if not has_a_text(value):
+        raise TypeError(
+            f"{name} is {type(value).__name__}, which is no text: give the text that the client is to see, "
+            "or None."
+        )
     return str(value).translate(_DELETED)
 
 
@@ -143,7 +148,7 @@ def check_fields(event: object, id_: object, retry: object, sep: object) -> None
     Make sure that the fields of an event, but for its data, can be sent.
 
     Raises:
-        TypeError: `retry` isn't an int, or `event` or `id` is bytes or bool.
+        TypeError: `retry` isn't an int, or `event` or `id` is bytes, bool or no text at all.
         ValueError: `retry` is negative, or `sep` ends no line.
     """
     if event is not None and type(event) is not str:

@@ -18,12 +18,13 @@ import json
 import re
 import sys
 from collections import UserString, deque
-from collections.abc import Callable, Mapping, Sequence, ValuesView
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from inspect import iscoroutine, iscoroutinefunction
+from functools import partial
+from inspect import isawaitable, iscoroutine, iscoroutinefunction, isroutine
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -34,10 +35,10 @@ from ipaddress import (
 )
 from pathlib import PurePath
 from types import FunctionType, GeneratorType, SimpleNamespace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 from uuid import UUID
 
-__all__ = ["Serializer", "check_serializer", "data_text", "to_json"]
+__all__ = ["Serializer", "check_serializer", "data_text", "has_a_text", "to_json"]
 
 Serializer: TypeAlias = Callable[[Any], str | bytes]
 """Makes JSON of a value: `json.dumps`, `orjson.dumps`, `msgspec.json.encode` or one's own."""
@@ -100,17 +101,32 @@ def data_text(value: object, serializer: Serializer | None = None) -> str:
             if text is not None:
                 return text
             if serializer is None and not isinstance(value, _ARRAYS) and not _is_mapping(value):
-                if not _has_a_text(value):
+                if _is_listable(value):
+                    value = value.tolist()
+                    return str(value) if isinstance(value, (int, float)) else to_json(value)
+                text = _own_text(value)
+                if text is None:
                     raise _refusal(value)
-                return str(value)
+                return text
     return to_json(value) if serializer is None else serialized(serializer, value)
 
 
-def _has_a_text(value: object) -> bool:
-    """Whether somebody wrote what its `str()` is: Python's own says where it is in memory."""
-    return type(value).__str__ is not object.__str__ or isinstance(
-        type(value).__repr__, FunctionType
-    )
+def has_a_text(value: object) -> bool:
+    """Whether `value` is text, or something whose `str()` a person can read; JSON isn't, here."""
+    if isinstance(value, (str, int, float)) or _text(value) is not None:
+        return True
+    if isinstance(value, (type, *_ARRAYS)) or _is_mapping(value) or _is_record(value):
+        return False
+    return _own_text(value) is not None
+
+
+def _own_text(value: object) -> str | None:
+    """Return the `str()` of an object if somebody wrote one; Python's own says where it is in memory."""
+    kind = type(value)
+    if kind.__str__ is object.__str__ and not isinstance(kind.__repr__, FunctionType):
+        return None
+    text = str(value)
+    return None if text.startswith("<") and " at 0x" in text else text
 
 
 def serialized(serializer: Serializer, value: object) -> str:
@@ -245,6 +261,8 @@ def _key(key: object) -> str | int | float | None:
         return key
     if isinstance(key, _BYTES):
         return _utf_8(key)
+    if _is_listable(key) and isinstance(number := key.tolist(), (str, int, float)):
+        return number
     text = _text(key)
     if text is None:
         raise TypeError(
@@ -273,7 +291,20 @@ def _plain(value: object) -> object:
         return {key: row[key] for key in row.keys()}  # noqa: SIM118  (a row iterates its values)
     if isinstance(value, _ARRAYS):
         return list(cast("Any", value))
+    if _is_listable(value):
+        return value.tolist()
     raise _refusal(value)
+
+
+def _is_listable(value: object) -> TypeGuard[Any]:
+    """
+    Whether `value` is a number or an array of numpy or the like.
+
+    Their dates become plain integers that way, so these are none.
+    """
+    return hasattr(type(value), "tolist") and (
+        getattr(getattr(value, "dtype", None), "kind", "") not in _NUMPY_TIMES
+    )
 
 
 def _utf_8(value: bytes | bytearray | memoryview) -> str:
@@ -365,6 +396,7 @@ _TEXTS: dict[type, Callable[[Any], str]] = {
     re.Pattern: _pattern,
 }
 _ARRAYS = (Sequence, AbstractSet, deque, ValuesView, GeneratorType)
+_NUMPY_TIMES = ("m", "M")
 
 
 # Objects
@@ -437,11 +469,24 @@ def _refusal(value: object) -> TypeError:
     kind = (
         f"the class {value.__qualname__}" if isinstance(value, type) else type(value).__qualname__
     )
+    return TypeError(f"{kind} is not JSON serializable{_instead_of(value)}")
+
+
+def _instead_of(value: object) -> str:
     if iscoroutine(value):
         value.close()  # Else Python also says that it was never awaited.
-        return TypeError(f"{kind} is not JSON serializable: await it, and send what it returns.")
-    return TypeError(
-        f"{kind} is not JSON serializable. Send it as text with str(), or make it a dict, a list, a "
-        "dataclass, or a pydantic or msgspec model first; or give the response or the hub a "
-        "serializer=…, which makes JSON of whatever you have."
+    if isawaitable(value):
+        return ": await it, and send what it returns."
+    if isinstance(value, type):
+        return f": make an object of it, {value.__qualname__}(...)."
+    if isroutine(value) or isinstance(value, partial):
+        return ": call it, and send what it returns."
+    if isinstance(value, AsyncIterable):
+        return ": send what it gives, `async for one in it: yield one`."
+    if isinstance(value, Iterable):
+        return ": send what it gives, `for one in it: yield one`, or make it a list, list(it)."
+    return (
+        ". Send it as text with str(), or make it a dict, a list, a dataclass, or a pydantic or msgspec "
+        "model first; or give the response or the hub a serializer=…, which makes JSON of whatever you "
+        "have."
     )

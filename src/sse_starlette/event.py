@@ -71,8 +71,8 @@ class ServerSentEvent:
     becomes U+FFFD, as browsers do it.
 
     Raises:
-        TypeError: `retry` isn't an int (a bool isn't one here), or `event` or `id` is bytes or
-            bool.
+        TypeError: `retry` isn't an int (a bool isn't one here), or `event` or `id` is bytes, bool or
+            something that has no text of its own, such as a list.
         ValueError: `retry` is negative, or `sep` isn't one of `SEPARATORS`.
     """
 

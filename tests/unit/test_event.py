@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
 import json
 import math
@@ -306,7 +307,7 @@ def test_nan_and_infinity_are_no_json(number: float, json_library: str) -> None:
             JSONServerSentEvent(value)
 
 
-@pytest.mark.parametrize("value", [Told(), Fraction(1, 2), Point, Struct, object(), len, 1j])
+@pytest.mark.parametrize("value", [Told(), Fraction(1, 2), object(), 1j])
 def test_what_json_cannot_say_is_refused_with_advice(value: object, json_library: str) -> None:
     with pytest.raises(TypeError, match=r"is not JSON serializable. Send it as text with str()"):
         JSONServerSentEvent(value)
@@ -540,6 +541,13 @@ def encoded_from_a_dict(field: str, value: Any) -> object:
             Flag.YES,
             TypeError("event is True: give the text that the client is to see, or None."),
         ),
+        (
+            "event",
+            ["a"],
+            TypeError(
+                "event is list, which is no text: give the text that the client is to see, or None."
+            ),
+        ),
         ("sep", "x", ValueError("sep must be one of: \\r\\n, \\r, \\n, got: 'x'")),
     ],
 )
@@ -550,6 +558,21 @@ def test_a_wrong_field_is_refused(
         act(field, value)
 
     assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("field", ["id", "event"])
+@pytest.mark.parametrize("value", [(1,), {"a": 1}, {1}, object(), len, Point(1), asyncio.Event()])
+def test_a_field_that_is_no_text_is_refused_by_its_type(field: str, value: object) -> None:
+    for act in (made_by_the_constructor, encoded_from_a_dict):
+        with pytest.raises(TypeError, match=f"{field} is {type(value).__name__}, which is no text"):
+            act(field, value)
+
+
+@pytest.mark.parametrize("value", [1.5, Decimal("1.0"), Path("/a"), Told(), date(2024, 1, 2)])
+def test_a_field_may_be_whatever_has_a_text(value: object) -> None:
+    assert (
+        encode({"id": value, "event": value}, "\n") == f"id: {value}\nevent: {value}\n\n".encode()
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
+import io
 import ipaddress
 import json
 import math
 import re
 import sqlite3
 import sys
+import threading
+from array import array
 from collections import ChainMap, OrderedDict, UserDict, UserList, UserString, deque, namedtuple
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, TypedDict
@@ -30,7 +35,7 @@ import pydantic.v1
 import pytest
 from pydantic_core import Url
 
-from sse_starlette import JSONServerSentEvent
+from sse_starlette import JSONServerSentEvent, ServerSentEvent
 from sse_starlette._json import check_serializer, data_text, to_json
 from sse_starlette.event import encode, encoder
 
@@ -318,15 +323,55 @@ def test_a_duration_is_written_in_a_form_that_pydantic_and_msgspec_read(
     ("value", "found"),
     [
         (object(), "object"),
-        (len, "builtin_function_or_method"),
-        (Told, "the class Told"),
-        (Model, "the class Model"),
+        (threading.Lock(), "lock"),
+        (1j, "complex"),
     ],
 )
 def test_what_has_no_form_at_all_is_refused_at_the_top_as_within(value: object, found: str) -> None:
     for data in (value, [value], {"a": {"b": value}}, {Color.RED: value}):
         with pytest.raises(TypeError, match=f"{found} is not JSON serializable.*serializer="):
             encode({"data": data}, "\n")
+
+
+async def nothing() -> None:
+    raise AssertionError
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+class Awaitable:
+    def __await__(self) -> Iterator[Any]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("make", "found", "instead"),
+    [
+        (nothing, "coroutine", "await it, and send what it returns."),
+        (Awaitable, "Awaitable", "await it, and send what it returns."),
+        (lambda: nothing, "function", "call it, and send what it returns."),
+        (lambda: len, "builtin_function_or_method", "call it, and send what it returns."),
+        (lambda: partial(len, ""), "partial", "call it, and send what it returns."),
+        (lambda: [].append, "builtin_function_or_method", "call it, and send what it returns."),
+        (lambda: Told, "the class Told", "make an object of it, Told(...)."),
+        (lambda: Model, "the class Model", "make an object of it, Model(...)."),
+        (lambda: ServerSentEvent, "the class ServerSentEvent", "make an object of it"),
+        (numbers, "async_generator", "`async for one in it: yield one`"),
+        (lambda: map(str, [1]), "map", "make it a list, list(it)."),
+        (lambda: io.StringIO("a"), "StringIO", "`for one in it: yield one`"),
+    ],
+)
+def test_what_is_to_be_called_awaited_or_iterated_first_is_refused_with_that(
+    make: Callable[[], object], found: str, instead: str
+) -> None:
+    for wrap in (lambda it: it, lambda it: [it], lambda it: {"a": {"b": it}}):
+        with pytest.raises(TypeError) as caught:
+            encode({"data": wrap(make())}, "\n")
+
+        assert str(caught.value).startswith(f"{found} is not JSON serializable: ")
+        assert instead in str(caught.value)
 
 
 class Shown:
@@ -345,6 +390,65 @@ def test_an_object_with_a_text_of_its_own_is_that_at_the_top_only() -> None:
     assert data_text(KeyError("a")) == "'a'"
     with pytest.raises(TypeError, match="Told is not JSON serializable"):
         data_text([Told()])
+
+
+class Placed:
+    def __repr__(self) -> str:
+        return f"<Placed at {id(self):#x}>"
+
+
+@pytest.mark.parametrize("make", [Placed, asyncio.Event])
+def test_a_text_that_says_where_an_object_is_in_memory_is_none(make: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match=f"{make.__name__} is not JSON serializable. Send it as"):
+        data_text(make())
+
+
+class Scalar:
+    """A number of numpy, as far as it matters here."""
+
+    def __init__(self, value: object, kind: str = "i") -> None:
+        self._value = value
+        self.dtype = SimpleNamespace(kind=kind)
+
+    def __str__(self) -> str:
+        return f"{self._value}"
+
+    def tolist(self) -> object:
+        return self._value
+
+
+@pytest.mark.parametrize(
+    ("value", "at_the_top", "within"),
+    [
+        (Scalar(3), "3", "3"),
+        (Scalar(0.5, "f"), "0.5", "0.5"),
+        (Scalar(True, "b"), "True", "true"),
+        (Scalar([1, 2]), "[1,2]", "[1,2]"),
+        (Scalar([[Scalar(1)], "a"], "O"), '[[1],"a"]', '[[1],"a"]'),
+        (array("i", [1, 2]), "[1,2]", "[1,2]"),
+    ],
+)
+def test_a_number_or_an_array_of_numpy_is_what_it_is_in_python(
+    value: Any, at_the_top: str, within: str, json_library: str
+) -> None:
+    assert data_text(value) == at_the_top
+    assert to_json([value]) == f"[{within}]"
+    assert to_json({"a": {"b": value}}) == f'{{"a":{{"b":{within}}}}}'
+
+
+def test_a_number_of_numpy_may_be_a_key_and_an_id(json_library: str) -> None:
+    assert to_json({Scalar(3): 1}) == '{"3":1}'
+    assert encode({"id": Scalar(3)}, "\n") == b"id: 3\n\n"
+    with pytest.raises(TypeError, match="a key is Scalar, which is not JSON"):
+        to_json({Scalar([1]): 1})
+
+
+def test_a_date_of_numpy_is_its_text_and_no_integer() -> None:
+    moment = Scalar("2024-05-06", "M")
+
+    assert data_text(moment) == "2024-05-06"
+    with pytest.raises(TypeError, match="Scalar is not JSON serializable"):
+        to_json([moment])
 
 
 @pytest.mark.parametrize("key", [(1, 2), Told(), Color.MANY, frozenset()])
