@@ -76,7 +76,9 @@ class Channel:
 class Witness:
     """One client; see above."""
 
-    def __init__(self, channel: Channel, *, stalls_at: int | None = None) -> None:
+    def __init__(
+        self, channel: Channel, *, stalls_at: int | None = None, first_port: int | None = None
+    ) -> None:
         """
         Begin nowhere.
 
@@ -84,8 +86,10 @@ class Witness:
             channel: what it follows.
             stalls_at: after so many events it stops reading, until `read_on`, and the kernel takes
                 little for it.
+            first_port: whom it asks at first; whom all ask, if it isn't given.
         """
         self.channel = channel
+        self._port = channel.port if first_port is None else first_port
         self.place = -1
         self.cursor = ""
         self.got = 0
@@ -117,7 +121,8 @@ class Witness:
                 if self._stalls_at is not None:
                     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 made.setblocking(False)
-                await loop.sock_connect(made, ("127.0.0.1", channel.port))
+                await loop.sock_connect(made, ("127.0.0.1", self._port))
+                self._port = channel.port
                 self._transport, _ = await loop.create_connection(
                     lambda: connection,  # noqa: B023  (called at once)
                     sock=made.dup(),
