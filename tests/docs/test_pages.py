@@ -69,6 +69,7 @@ def test_printed_tests_pass_twice_with_the_configuration_that_is_printed(
         assert int(passed[1]) >= defined
 
 
+@pytest.mark.slow  # Some routes are silent until a ping.
 @pytest.mark.parametrize("block", APPLICATIONS, ids=str)
 def test_printed_application_answers_each_route_again_and_again(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,12 +21,21 @@ def pytest_configure(config: pytest.Config) -> None:
     # servers that don't handle it themselves wouldn't see Ctrl+C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line("markers", "slow: waits long and does little; starts first")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, what waits for a minute then waits beside the others."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Have each worker begin with its share of what waits long, which so waits beside the others."""
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    quick = [item for item in items if item.get_closest_marker("slow") is None]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    # As `--dist worksteal` shares them out, before anyone steals: a stretch for each, all of one length.
+    length = len(items) // workers
+    items.clear()
+    for worker in range(workers):
+        first = slow[worker::workers]
+        rest = length - len(first) if worker < workers - 1 else len(quick)
+        items += first + quick[:rest]
+        del quick[:rest]
 
 
 @pytest.fixture
