@@ -5,15 +5,29 @@ from __future__ import annotations
 from inspect import (
     CO_ASYNC_GENERATOR,
     CO_GENERATOR,
+    CO_VARARGS,
     isasyncgenfunction,
     iscoroutine,
     iscoroutinefunction,
     isgeneratorfunction,
+    signature,
 )
+from types import FunctionType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _GENERATORS = CO_GENERATOR | CO_ASYNC_GENERATOR
 
-__all__ = ["check_callable", "check_milliseconds", "check_seconds", "check_status", "check_type"]
+__all__ = [
+    "can_be_called_with",
+    "check_callable",
+    "check_milliseconds",
+    "check_seconds",
+    "check_status",
+    "check_type",
+]
 
 
 def check_seconds(name: str, value: object, advice: str = "") -> None:
@@ -94,17 +108,19 @@ def check_status(status_code: object) -> None:
         )
 
 
-def check_callable(name: str, value: object, *, waits: bool) -> None:
+def check_callable(name: str, value: object, takes: str = "", *, waits: bool) -> None:
     """
     Make sure that `value` can be called when it's time.
 
     Args:
         name: the argument.
         value: what was passed.
+        takes: the one argument that it's called with; empty: none.
         waits: whether what it returns may be awaited.
 
     Raises:
-        TypeError: it can't be called, is a generator function, or is async and can't be waited for.
+        TypeError: it can't be called, or not so, is a generator function, or is async and can't be
+            waited for.
     """
     if not callable(value):
         advice = "give a function, or None."
@@ -112,6 +128,11 @@ def check_callable(name: str, value: object, *, waits: bool) -> None:
             value.close()  # Else Python also says that it was never awaited.
             advice = f"give the function itself, without calling it: {name}={value.__name__}."
         raise TypeError(f"{name} is {type(value).__name__}: {advice}")
+    if not can_be_called_with(value, bool(takes), bool(takes)):
+        raise TypeError(
+            f"{name} is called with {takes or 'no argument'}, and {value!r} can't be: give a function of "
+            f"{takes or 'none'}."
+        )
     code = getattr(value, "__code__", None)
     if waits and code is not None and not code.co_flags & _GENERATORS:
         return  # The usual function: inspect takes ten times as long.
@@ -125,3 +146,25 @@ def check_callable(name: str, value: object, *, waits: bool) -> None:
             f"{name} is the async function {value!r}: an event is made without waiting. Give a plain "
             "function; what has to be awaited, await in the source."
         )
+
+
+def can_be_called_with(function: Callable[..., object], least: int, most: int) -> bool:
+    """Whether `function` can be called with some number of arguments, from `least` to `most`."""
+    if type(function) is FunctionType:
+        # The usual function; `signature` would take longer than all the rest of a subscription.
+        code = function.__code__
+        if not code.co_kwonlyargcount:
+            required = code.co_argcount - len(function.__defaults__ or ())
+            allowed = most if code.co_flags & CO_VARARGS else code.co_argcount
+            return required <= most and allowed >= least
+    try:
+        found = signature(function)
+    except (TypeError, ValueError):
+        return True  # Some that are written in C don't say.
+    for count in range(least, most + 1):
+        try:
+            found.bind(*range(count))
+        except TypeError:
+            continue
+        return True
+    return False

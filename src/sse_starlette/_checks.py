@@ -10,6 +10,8 @@ from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING
 
+from ._arguments import can_be_called_with
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -90,7 +92,7 @@ def check_function(
             "asynchronous, or a generator function, and what a call of it returns is always true. Look up "
             "what it needs before you subscribe, and let it compare."
         )
-    if not _can_be_called_with(value, least, most):
+    if not can_be_called_with(value, least, most):
         raise TypeError(
             f"{name} is called with {takes or 'no argument'}, and {value!r} can't be: write {example}."
         )
@@ -108,27 +110,6 @@ def _runs_later(function: object) -> bool:
     )
     call = None if isinstance(function, type) else getattr(type(function), "__call__", None)  # noqa: B004  (its function is asked for)
     return any(kind(one) for kind in kinds for one in (function, call))
-
-
-def _can_be_called_with(function: Callable[..., object], least: int, most: int) -> bool:
-    if type(function) is FunctionType:
-        # The usual function; `inspect` would take longer than all the rest of a subscription.
-        code = function.__code__
-        if not code.co_kwonlyargcount:
-            required = code.co_argcount - len(function.__defaults__ or ())
-            allowed = most if code.co_flags & inspect.CO_VARARGS else code.co_argcount
-            return required <= most and allowed >= least
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True  # Some that are written in C don't say.
-    for count in range(least, most + 1):
-        try:
-            signature.bind(*range(count))
-        except TypeError:
-            continue
-        return True
-    return False
 
 
 def required_arguments(function: Callable[..., object]) -> int:

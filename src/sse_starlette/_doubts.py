@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 
-__all__ = ["doubt", "looks_like_a_frame", "warn_of_doubts"]
+__all__ = ["doubt", "doubt_seconds", "looks_like_a_frame", "warn_of_doubts"]
 
 _logger = logging.getLogger("sse_starlette.sse")
 
@@ -48,3 +48,22 @@ def doubt(what: str) -> None:
 def looks_like_a_frame(text: str) -> bool:
     """Whether `text`, which isn't empty, was made for the wire: it begins with a field and ends a line."""
     return text[-1] in "\r\n" and text.startswith(_FIELDS)
+
+
+_HOUR = 3_600
+_MOST_MISTAKEN = 1_000_000
+"""Whoever gives more seconds than that means that they never end."""
+
+
+def doubt_seconds(name: str, value: float | None, otherwise: str = "") -> None:
+    """Warn of an argument in seconds that looks like milliseconds."""
+    if value is not None and _HOUR < value < _MOST_MISTAKEN:
+        _logger.warning(
+            "%s=%g is %.1f hours: it counts seconds. Give %s=%g if you meant milliseconds%s",
+            name,
+            value,
+            value / _HOUR,
+            name,
+            value / 1_000,
+            otherwise and f", {otherwise}",
+        )

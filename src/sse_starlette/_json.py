@@ -38,6 +38,8 @@ from types import FunctionType, GeneratorType, SimpleNamespace
 from typing import Any, TypeAlias, TypeGuard, cast
 from uuid import UUID
 
+from ._arguments import can_be_called_with
+
 __all__ = ["Serializer", "check_serializer", "data_text", "has_a_text", "to_json"]
 
 Serializer: TypeAlias = Callable[[Any], str | bytes]
@@ -51,7 +53,7 @@ def check_serializer(serializer: object) -> None:
     Make sure that `serializer` can be called with a value and answers at once.
 
     Raises:
-        TypeError: it can't be called, or is async.
+        TypeError: it can't be called, or not with one value, or is async.
     """
     if not callable(serializer):
         name = getattr(serializer, "__name__", None)
@@ -64,6 +66,10 @@ def check_serializer(serializer: object) -> None:
         raise TypeError(
             f"serializer is the async function {serializer!r}: an event is encoded without waiting. "
             "Give a plain function; what has to be awaited, await in the source."
+        )
+    if not can_be_called_with(serializer, 1, 1):
+        raise TypeError(
+            f"serializer is called with the value, and {serializer!r} can't be: give a function of the value."
         )
 
 

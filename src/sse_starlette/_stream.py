@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -736,7 +737,13 @@ class Stream:
 
 
 async def _awaited(call: Callable[[], Awaitable[object]]) -> None:
-    await call()
+    outcome: object = call()
+    if not isawaitable(outcome):
+        raise TypeError(
+            f"data_sender_callable {call!r} has returned {type(outcome).__name__}: it runs beside the stream, "
+            "so it must be an async function."
+        )
+    await outcome
 
 
 async def _let_tasks_begin() -> None:

@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._boundary import completed
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
-from ._doubts import warn_of_doubts
+from ._doubts import doubt_seconds, warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
 from ._json import check_serializer
@@ -71,10 +71,6 @@ ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
 _USUAL_HEADERS: dict[tuple[str | None, str], tuple[tuple[bytes, bytes], ...]] = {}
 """The headers of responses that were given none, by media type and charset: the same for nearly all."""
 _MOST_USUAL_HEADERS = 16
-
-_HOUR = 3_600
-_MOST_PING_MISTAKEN = 1_000_000
-"""Whoever asks for a ping after more seconds than that, wants none."""
 
 
 class EventSourceResponse(StreamingResponse):
@@ -181,7 +177,7 @@ class EventSourceResponse(StreamingResponse):
             join_events: whether events that are ready at the same time may leave in one ASGI message.
                 False: one message for each, which is slower. It makes no difference to clients.
             farewell: the last event of a stream that ends because the server goes down; what a source
-                may yield, or a function that returns it. None: none.
+                may yield, or a function that returns it. None, also from that function: none.
             serializer: makes JSON (str or bytes) of data that is neither text nor a number, instead of
                 this package: `orjson.dumps`, `msgspec.json.encode`, or a function that knows your
                 types. What it raises is an error of the source. Events of a channel were encoded when
@@ -206,20 +202,33 @@ class EventSourceResponse(StreamingResponse):
         if first_event_timeout is not None:
             advice = f" seconds (None starts the response at once), got: {first_event_timeout}"
             check_seconds("first_event_timeout", first_event_timeout, advice)
+        for name, seconds in (
+            ("shutdown_grace_period", shutdown_grace_period),
+            ("cleanup_timeout", cleanup_timeout),
+            ("send_timeout", send_timeout),
+            ("first_event_timeout", first_event_timeout),
+        ):
+            doubt_seconds(name, seconds)
         if shutdown_retry_ms is not None:
             check_milliseconds("shutdown_retry_ms", shutdown_retry_ms)
-        for name, callback in (
-            ("background", background),
-            ("data_sender_callable", data_sender_callable),
-            ("client_close_handler_callable", client_close_handler_callable),
-            ("on_error", on_error),
-            ("on_close", on_close),
+        for name, callback, takes in (
+            ("background", background, ""),
+            ("data_sender_callable", data_sender_callable, ""),
+            (
+                "client_close_handler_callable",
+                client_close_handler_callable,
+                "the server's message",
+            ),
+            ("on_error", on_error, "the exception"),
+            ("on_close", on_close, "the reason"),
         ):
             if callback is not None:
-                check_callable(name, callback, waits=True)
+                check_callable(name, callback, takes, waits=True)
         if ping_message_factory is not None:
             check_callable("ping_message_factory", ping_message_factory, waits=False)
-        if shutdown_event is not None and not callable(getattr(shutdown_event, "set", None)):
+        if shutdown_event is not None and (
+            isinstance(shutdown_event, type) or not callable(getattr(shutdown_event, "set", None))
+        ):
             raise TypeError(
                 f"shutdown_event is {type(shutdown_event).__name__}: give an anyio.Event(), which is "
                 "set when the server goes down."
@@ -298,14 +307,11 @@ class EventSourceResponse(StreamingResponse):
             raise TypeError("ping interval must be int or float")
         if not value >= 0:
             raise ValueError("ping interval must be >= 0 (0 disables ping)")
-        if _HOUR < value < _MOST_PING_MISTAKEN:
-            logger.warning(
-                "ping=%g is a ping after %.1f hours: it counts seconds. Proxies close a connection that "
-                "is silent for a minute or so; give ping=%g if you meant milliseconds, 0 for no pings",
-                value,
-                value / _HOUR,
-                value / 1_000,
-            )
+        doubt_seconds(
+            "ping",
+            value,
+            "0 for no pings; proxies close a connection that is silent for a minute or so",
+        )
         self._ping_interval = value
 
     def enable_compression(self, force: bool = False) -> None:  # noqa: FBT001, FBT002  (as in earlier versions)
@@ -425,7 +431,8 @@ class EventSourceResponse(StreamingResponse):
             frame = encode({"retry": random.randint(*self.shutdown_retry_ms)})  # noqa: S311
         if self.farewell is not None:
             event = self.farewell() if callable(self.farewell) else self.farewell
-            frame += completed(encode(event), self.sep)
+            if event is not None:
+                frame += completed(encode(event), self.sep)
         return frame
 
     async def _after(self, stream: Stream) -> None:

@@ -33,7 +33,7 @@ def generator(*_: object) -> Iterator[None]:
 
 
 class AsyncCallable:
-    async def __call__(self) -> None:
+    async def __call__(self, *_: object) -> None:
         raise AssertionError
 
 
@@ -50,7 +50,7 @@ MAKERS = ["farewell", "ping_message_factory"]
 @pytest.mark.parametrize("name", CALLBACKS)
 @pytest.mark.parametrize(
     "value",
-    [asynchronous, plain, partial(asynchronous, 1), AsyncCallable(), BackgroundTask(plain), None],
+    [asynchronous, plain, partial(asynchronous, 1), AsyncCallable(), print, None],
 )
 def test_a_callback_may_be_plain_or_async(name: str, value: object) -> None:
     options: dict[str, Any] = {name: value}
@@ -98,6 +98,45 @@ def test_what_makes_an_event_without_waiting_must_not_be_async(name: str, value:
 
 def test_background_tasks_may_be_several() -> None:
     EventSourceResponse([], background=BackgroundTasks([BackgroundTask(plain)]))
+
+
+def of_none() -> None:
+    raise AssertionError
+
+
+def of_one(_: object) -> None:
+    raise AssertionError
+
+
+def of_two(_: object, __: object) -> None:
+    raise AssertionError
+
+
+def of_one_at_most(_: object = None) -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "wrong"),
+    [
+        ("background", "no argument", [of_one, of_two]),
+        ("data_sender_callable", "no argument", [of_one, of_two]),
+        ("ping_message_factory", "no argument", [of_one, of_two]),
+        ("farewell", "no argument", [of_one, of_two]),
+        ("client_close_handler_callable", "the server's message", [of_none, of_two]),
+        ("on_error", "the exception", [of_none, of_two, BackgroundTask(plain)]),
+        ("on_close", "the reason", [of_none, of_two, partial(of_one, 1)]),
+        ("serializer", "the value", [of_none, of_two]),
+    ],
+)
+def test_a_callback_that_cannot_be_called_so_is_refused(
+    name: str, takes: str, wrong: list[object]
+) -> None:
+    EventSourceResponse([], **{name: of_one_at_most})  # type: ignore[arg-type]
+    for value in wrong:
+        options: dict[str, Any] = {name: value}
+        with pytest.raises(TypeError, match=f"^{name} is called with {takes}, and .* can't be"):
+            EventSourceResponse([], **options)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +224,7 @@ def test_other_statuses_are_taken(status: int) -> None:
     assert EventSourceResponse([], status_code=status).status_code == status
 
 
-@pytest.mark.parametrize("event", [True, "event", object()])
+@pytest.mark.parametrize("event", [True, "event", object(), threading.Event])
 def test_a_shutdown_event_that_cannot_be_set_is_refused(event: Any) -> None:
     with pytest.raises(TypeError, match=r"shutdown_event is \w+: give an anyio.Event\(\)"):
         EventSourceResponse([], shutdown_event=event)
@@ -203,7 +242,31 @@ def test_a_ping_that_looks_like_milliseconds_is_warned_of(
 
     assert response.ping_interval == ping
     (record,) = caplog.records
-    assert f"give ping={ping / 1_000:g} if you meant milliseconds" in record.getMessage()
+    assert f"Give ping={ping / 1_000:g} if you meant milliseconds, 0 for no" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_seconds_that_look_like_milliseconds_are_warned_of(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {name: 30_000}
+    EventSourceResponse([], **options)
+
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{name}=30000 is 8.3 hours: it counts seconds. Give {name}=30 if you meant milliseconds"
+    )
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", [0, 3_600, 1_000_000, math.inf])
+def test_other_seconds_are_not_warned_of(
+    name: str, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {name: value}
+    EventSourceResponse([], **options)
+
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("ping", [0, 15, 3_600, 1_000_000, 1e9, math.inf])

@@ -26,6 +26,7 @@ import orjson
 import pydantic
 import pytest
 
+from sse_starlette import _arguments as arguments_module
 from sse_starlette import _frame as frame_module
 from sse_starlette import _json as json_module
 from sse_starlette import event as event_module
@@ -693,7 +694,9 @@ def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str)
 
 
 @pytest.mark.parametrize(
-    "module", [event_module, frame_module, json_module], ids=["event", "_frame", "_json"]
+    "module",
+    [arguments_module, event_module, frame_module, json_module],
+    ids=["_arguments", "event", "_frame", "_json"],
 )
 def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
@@ -709,7 +712,10 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
         )
     }
 
-    assert imported - {"_boundary", "_doubts", "_frame", "_json"} <= sys.stdlib_module_names
+    assert (
+        imported - {"_arguments", "_boundary", "_doubts", "_frame", "_json"}
+        <= sys.stdlib_module_names
+    )
 
 
 def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:

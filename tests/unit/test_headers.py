@@ -112,7 +112,11 @@ def test_an_answer_without_a_body_has_no_content_type() -> None:
             ValueError,
             "value of header 'X-Mine' holds a line",
         ),
-        ({"X\n": "a"}, ValueError, "the name of header"),
+        ({"X\n": "a"}, ValueError, "the name of header 'X\\n' can't be sent"),
+        ({"": "a"}, ValueError, "the name of header '' can't be sent"),
+        ({"X Mine": "a"}, ValueError, "the name of header 'X Mine' can't be sent"),
+        ({"X-Mine:": "a"}, ValueError, "the name of header 'X-Mine:' can't be sent"),
+        ({"Größe": "a"}, ValueError, "the name of header 'Größe' can't be sent"),
         ({"X-Mine": "a\0"}, ValueError, "NUL"),
         (
             {"X-Mine": "hunter2 €"},

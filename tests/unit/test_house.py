@@ -17,8 +17,8 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from the lines above its own only.
 LAYERS = (
+    {"_arguments"},
     {
-        "_arguments",
         "_boundary",
         "_doubts",
         "_fork",

@@ -591,6 +591,12 @@ async def test_serializer_makes_the_json_of_all_that_a_response_sends() -> None:
     ]
 
 
+def test_a_farewell_that_returns_none_is_none() -> None:
+    response = EventSourceResponse([], farewell=lambda: None, shutdown_retry_ms=(5, 5))
+
+    assert response._farewell_frame() == b"retry: 5\r\n\r\n"
+
+
 @pytest.mark.anyio
 async def test_event_of_fastapi_may_be_given_wherever_an_event_may() -> None:
     def named(name: str) -> object:

@@ -617,6 +617,15 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
         assert await exchange.chunk(1) == b"2"
 
 
+async def test_what_runs_beside_has_to_be_async() -> None:
+    run = Run(beside=lambda: None)
+
+    async with drive(run) as exchange:
+        error = await exchange.raises(TypeError)
+
+    assert "has returned NoneType: it runs beside the stream, so it must be an async" in str(error)
+
+
 async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
     async def beside() -> None:
         raise MadeUpError
