@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 COMMANDS = (
     *("evalsha", "time", "hmget", "hset", "pexpire", "xadd", "xlen", "xrange", "xtrim"),
-    *("get", "set", "hget", "hlen"),
+    *("get", "set", "pttl", "hget", "hlen"),
 )
 
 

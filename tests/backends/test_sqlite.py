@@ -71,14 +71,17 @@ EXPIRE = ALL.expire or 0
 
 
 class Clock:
-    """The time of the log, moved by the test."""
+    """The time of the log: passed, or set, by the test."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
-        self.monotonic = time.monotonic
+        self.set_ahead = 0.0
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.set_ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.now
 
 
 @pytest.fixture

@@ -178,6 +178,10 @@ for i = 7, #ARGV, 3 do
         marker = marker + 1
         result = redis.call('GET', KEYS[marker])
         if result == '' then result = nil end
+        -- Set by another clock, or before this one was set back: its age isn't known.
+        if result and (try('PTTL', KEYS[marker]) or 0) > 4000000 then
+            try('PEXPIRE', KEYS[marker], remembered)
+        end
     elseif tonumber(turn) <= last then
         result = places[turn] and string.gsub(places[turn], '/', ' ') or '?'
     end
@@ -336,6 +340,7 @@ call('XRANGE', stream, '-', '+', 'COUNT', 1)
 call('XTRIM', stream, 'MAXLEN', 0)
 call('GET', marker)
 call('SET', marker, '', 'PX', 1000)
+call('PTTL', marker)
 call('DEL', stream, meta, marker)
 return {ARGV[1]}
 """)

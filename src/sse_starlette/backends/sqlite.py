@@ -78,6 +78,8 @@ _MOST_AHEAD_SECONDS = 60.0
 """By how much the clock of another process may be ahead; what was made later is of no known age."""
 _LONGEST_KEY_SECONDS = 4_000.0
 """How long a key is remembered at the most."""
+_BELIEVED_AFTER_SECONDS = 4_000.0
+"""How long a clock must have been ahead of what it was set from until things expire by it."""
 _TOUCH_AT = 0.9
 """The part of a channel's remaining time below which a look prolongs it: most looks only read."""
 
@@ -167,6 +169,41 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
 
 
+class _Now(NamedTuple):
+    """What time it is."""
+
+    wall: float
+    """As the clock of the host says."""
+    sure: float
+    """What has expired by then, has expired whether the clock was set or not."""
+
+
+class _Clock:
+    """
+    The clock of the host, which somebody may set.
+
+    One that is set ahead would have everything expire at once, though it may be set back in a moment, and
+    a history is gone for good. So a leap isn't believed before it has lasted.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+        """By how much it's ahead of the one that nobody sets."""
+        self._doubted_since: float | None = None
+
+    def now(self) -> _Now:
+        """Look at it."""
+        wall, steady = time.time(), time.monotonic()
+        ahead = wall - steady
+        if ahead <= self._ahead + _MOST_AHEAD_SECONDS:
+            self._ahead, self._doubted_since = ahead, None
+        elif self._doubted_since is None:
+            self._doubted_since = steady
+        elif steady - self._doubted_since > _BELIEVED_AFTER_SECONDS:
+            self._ahead, self._doubted_since = ahead, None
+        return _Now(wall, min(wall, steady + self._ahead))
+
+
 class _Channel(NamedTuple):
     """A row of the table of channels."""
 
@@ -241,6 +278,7 @@ class SQLiteLog(Backend):
         self._poll = poll
         self._synchronous = synchronous
         self._file: _File | None = None
+        self._clock = _Clock()
         self._lock = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
         self._waiting: deque[_Append] = deque()
@@ -251,6 +289,7 @@ class SQLiteLog(Backend):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         self._file = _File(self._path, self._synchronous)
+        self._clock = _Clock()
         self._lock = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
         file = self._file
@@ -302,16 +341,18 @@ class SQLiteLog(Backend):
     async def read(
         self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
     ) -> Page:
-        return await self._use(partial(_read, channel, after, upto, most, limits), channel)
+        return await self._use(
+            partial(_read, channel, after, upto, most, limits, self._clock), channel
+        )
 
     async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:
-        return await self._use(partial(_seek, channel, age, limits), channel)
+        return await self._use(partial(_seek, channel, age, limits, self._clock), channel)
 
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}
         for start in range(0, len(channels), _HEADS_AT_ONCE):
             some = channels[start : start + _HEADS_AT_ONCE]
-            found |= await self._use(partial(_heads, some, expire))
+            found |= await self._use(partial(_heads, some, expire, self._clock))
         return found
 
     async def renew(self, channel: str, epoch: str) -> None:
@@ -413,7 +454,7 @@ class SQLiteLog(Backend):
         try:
             # What waits is taken once it's our turn to write: by then there may be more of it.
             with _transaction(connection, "IMMEDIATE"):
-                now = time.time()
+                now = self._clock.now()
                 count = 0
                 while self._waiting and count < _MOST_TOGETHER:
                     request = self._waiting.popleft()
@@ -432,7 +473,7 @@ class SQLiteLog(Backend):
 
 
 def _append_one(
-    connection: sqlite3.Connection, request: _Append, now: float, file: _File
+    connection: sqlite3.Connection, request: _Append, now: _Now, file: _File
 ) -> list[Position | Exception] | Exception:
     """Add what is of one channel, or none of it: others must not suffer from what is wrong there."""
     connection.execute("SAVEPOINT sse_one")
@@ -453,6 +494,7 @@ class _BlockingAppender:
     def __init__(self, file: _File, timeout: float) -> None:
         self._file = file
         self._timeout = timeout
+        self._clock = _Clock()
         self._lock = threading.Lock()
 
     def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
@@ -482,7 +524,7 @@ class _BlockingAppender:
         self, request: _Append, connection: sqlite3.Connection
     ) -> list[Position | Exception] | Exception:
         with _transaction(connection, "IMMEDIATE"):
-            now = time.time()
+            now = self._clock.now()
             outcomes = _append_one(connection, request, now, self._file)
             _sweep(connection, now, most=4)
             return outcomes
@@ -636,7 +678,7 @@ def _path_of(path: str | os.PathLike[str]) -> Path:
 # --- What is done in a transaction ----------------------------------------------------
 
 
-def _find(connection: sqlite3.Connection, channel: str, now: float) -> _Channel | None:
+def _find(connection: sqlite3.Connection, channel: str, now: _Now) -> _Channel | None:
     row = connection.execute(
         "SELECT id, epoch, head, closed, expires FROM sse_channels WHERE name = ?",
         (_bytes(channel),),
@@ -646,7 +688,7 @@ def _find(connection: sqlite3.Connection, channel: str, now: float) -> _Channel 
     found = _Channel(*row)
     if not isinstance(found.epoch, str) or not isinstance(found.head, int):
         raise TypeError("its epoch or its head is of another type")
-    return None if found.expires <= now else found
+    return None if found.expires <= now.sure else found
 
 
 def _make(connection: sqlite3.Connection, channel: str, expires: float) -> _Channel:
@@ -671,11 +713,11 @@ def _forget(connection: sqlite3.Connection, which: str, *values: object) -> None
 
 
 def _append(
-    connection: sqlite3.Connection, request: _Append, now: float
+    connection: sqlite3.Connection, request: _Append, now: _Now
 ) -> list[Position | Exception]:
     name = _bytes(request.channel)
     limits = _effective(connection, name, request.limits)
-    expires = now + limits.expire
+    expires = now.wall + limits.expire
     outcomes: list[Position | Exception] = []
     channel: _Channel | None = None
     trims = False
@@ -683,7 +725,7 @@ def _append(
         key = _bytes(entry.key)
         before = connection.execute(
             'SELECT epoch, "offset", expires FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
-            (name, key, now),
+            (name, key, now.sure),
         ).fetchone()
         if before is not None:
             outcomes.append(Position(*before[:2]))
@@ -697,7 +739,7 @@ def _append(
         offset = channel.head + 1
         connection.execute(
             'INSERT INTO sse_entries (channel, "offset", made, key, body) VALUES (?, ?, ?, ?, ?)',
-            (channel.id, offset, now, key, entry.body),
+            (channel.id, offset, now.wall, key, entry.body),
         )
         connection.execute(
             "UPDATE sse_channels SET head = ?, closed = ?, expires = ? WHERE id = ?",
@@ -706,7 +748,7 @@ def _append(
         connection.execute(
             'INSERT OR REPLACE INTO sse_keys (name, key, epoch, "offset", expires)'
             " VALUES (?, ?, ?, ?, ?)",
-            (name, key, channel.epoch, offset, now + entry.key_seconds),
+            (name, key, channel.epoch, offset, now.wall + entry.key_seconds),
         )
         channel = channel._replace(head=offset, closed=int(not entry.body))
         outcomes.append(Position(channel.epoch, offset))
@@ -764,16 +806,16 @@ def _effective(connection: sqlite3.Connection, name: bytes, given: Limits) -> _E
 
 
 def _trim(
-    connection: sqlite3.Connection, channel: int, head: int, limits: _Effective, now: float
+    connection: sqlite3.Connection, channel: int, head: int, limits: _Effective, now: _Now
 ) -> None:
     """Delete the oldest entries, up to the first one that is to stay."""
-    too_old = -math.inf if limits.seconds is None else now - limits.seconds
+    too_old = -math.inf if limits.seconds is None else now.sure - limits.seconds
     # What was made later than now is of another clock: its age isn't known, and it stays for its number
     # or goes with what comes after it.
-    ahead = math.inf if limits.seconds is None else now + _MOST_AHEAD_SECONDS
+    ahead = math.inf if limits.seconds is None else now.wall + _MOST_AHEAD_SECONDS
     (first_recent,) = connection.execute(
         'SELECT min("offset") FROM sse_entries WHERE channel = ? AND made > ? AND made <= ?',
-        (channel, now - _FOLLOWERS_SECONDS, now + _FOLLOWERS_SECONDS),
+        (channel, now.wall - _FOLLOWERS_SECONDS, now.wall + _FOLLOWERS_SECONDS),
     ).fetchone()
     (first_kept,) = connection.execute(
         'SELECT min("offset") FROM sse_entries'
@@ -808,25 +850,25 @@ def _first_within(
     return head
 
 
-def _sweep(connection: sqlite3.Connection, now: float, most: int) -> None:
+def _sweep(connection: sqlite3.Connection, now: _Now, most: int) -> None:
     """Delete some of what has expired: more than what is added meanwhile."""
     connection.execute(
         "DELETE FROM sse_keys WHERE rowid IN"
         " (SELECT rowid FROM sse_keys WHERE expires <= ? LIMIT ?)",
-        (now, most),
+        (now.sure, most),
     )
     # Those of another clock: they'd be remembered for as long as it was ahead.
     connection.execute(
         "UPDATE sse_keys SET expires = ? WHERE rowid IN"
         " (SELECT rowid FROM sse_keys WHERE expires > ? LIMIT ?)",
-        (now + _KEYS_KEPT_SECONDS, now + _LONGEST_KEY_SECONDS, most),
+        (now.wall + _KEYS_KEPT_SECONDS, now.wall + _LONGEST_KEY_SECONDS, most),
     )
     connection.execute(
         "DELETE FROM sse_limits WHERE name IN"
         " (SELECT name FROM sse_channels WHERE expires <= ? LIMIT 2)",
-        (now,),
+        (now.sure,),
     )
-    _forget(connection, "expires <= ? LIMIT 2", now)
+    _forget(connection, "expires <= ? LIMIT 2", now.sure)
 
 
 def _check(connection: sqlite3.Connection) -> None:
@@ -850,29 +892,33 @@ def _read(
     upto: int | None,
     most: int,
     given: Limits,
+    clock: _Clock,
     connection: sqlite3.Connection,
 ) -> Page:
-    def page(found: _Channel, limits: _Effective, now: float) -> Page:
+    def page(found: _Channel, limits: _Effective, now: _Now) -> Page:
         return _page(connection, found, after, upto, most, limits, now)
 
-    return _look(connection, channel, given, page)
+    return _look(connection, clock, channel, given, page)
 
 
-def _seek(channel: str, age: float, given: Limits, connection: sqlite3.Connection) -> Beginning:
-    def beginning(found: _Channel, limits: _Effective, now: float) -> Beginning:
+def _seek(
+    channel: str, age: float, given: Limits, clock: _Clock, connection: sqlite3.Connection
+) -> Beginning:
+    def beginning(found: _Channel, limits: _Effective, now: _Now) -> Beginning:
         return _beginning(connection, found, age, limits, now)
 
-    return _look(connection, channel, given, beginning)
+    return _look(connection, clock, channel, given, beginning)
 
 
 def _look(
     connection: sqlite3.Connection,
+    clock: _Clock,
     channel: str,
     given: Limits,
-    job: Callable[[_Channel, _Effective, float], T],
+    job: Callable[[_Channel, _Effective, _Now], T],
 ) -> T:
     """Do `job` with the channel, which is made if there's none, and count as having looked."""
-    now = time.time()
+    now = clock.now()
     name = _bytes(channel)
     # Most looks find a channel that needs nothing, and don't have to wait for those who write.
     with _transaction(connection, "DEFERRED"):
@@ -882,15 +928,15 @@ def _look(
         if (
             found is not None
             and _merged(given, kept) == kept
-            and not _must_touch(found.expires, now, limits.expire)
+            and not _must_touch(found.expires, now.wall, limits.expire)
         ):
             return job(found, limits, now)
     with _transaction(connection, "IMMEDIATE"):
         found = _find(connection, channel, now)
         limits = _effective(connection, name, given)
         if found is None:
-            found = _make(connection, channel, now + limits.expire)
-        _touch(connection, [found.id], now + limits.expire)
+            found = _make(connection, channel, now.wall + limits.expire)
+        _touch(connection, [found.id], now.wall + limits.expire)
         return job(found, limits, now)
 
 
@@ -899,7 +945,7 @@ def _beginning(
     channel: _Channel,
     age: float,
     limits: _Effective,
-    now: float,
+    now: _Now,
 ) -> Beginning:
     next_one = (
         'SELECT "offset", made FROM sse_entries WHERE channel = ? AND "offset" >= ?'
@@ -916,7 +962,7 @@ def _beginning(
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(next_one, (channel.id, middle)).fetchone()
-        if row is None or now - row[1] <= age:
+        if row is None or now.sure - row[1] <= age:
             high = middle
         else:
             low = row[0] + 1
@@ -930,7 +976,7 @@ def _page(
     upto: int | None,
     most: int,
     limits: _Effective,
-    now: float,
+    now: _Now,
 ) -> Page:
     rows = connection.execute(
         'SELECT "offset", key, body FROM sse_entries'
@@ -940,7 +986,7 @@ def _page(
             channel.id,
             after,
             channel.head if upto is None else upto,
-            -math.inf if limits.seconds is None else now - limits.seconds,
+            -math.inf if limits.seconds is None else now.sure - limits.seconds,
             most,
         ),
     )
@@ -951,9 +997,10 @@ def _page(
 def _heads(
     channels: Sequence[str],
     expire: float | None,
+    clock: _Clock,
     connection: sqlite3.Connection,
 ) -> dict[str, Position]:
-    now = time.time()
+    now = clock.now()
     rows: dict[str, _Channel] = {}
     touched: list[tuple[float, int]] = []
     with _transaction(connection, "DEFERRED"):
@@ -968,8 +1015,8 @@ def _heads(
                 lasts = _with_defaults(
                     _merged(given, _limits_of(connection, _bytes(channel)))
                 ).expire
-                if _must_touch(row.expires, now, lasts):
-                    touched.append((now + lasts, row.id))
+                if _must_touch(row.expires, now.wall, lasts):
+                    touched.append((now.wall + lasts, row.id))
     if touched:
         with _transaction(connection, "IMMEDIATE"):
             for expires, channel_id in touched:
