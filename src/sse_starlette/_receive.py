@@ -36,6 +36,9 @@ _PATIENCE = 3
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 1.0
 
+_CONFIRMATIONS = 2
+"""How often granian must say at once, and without a pause, that the client has left."""
+
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "QUERY"})
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
@@ -79,11 +82,10 @@ async def until_disconnect(receive: Receive) -> Message:
     at_once, pause, told = 0, _FIRST_PAUSE_SECONDS, False
     message = await receive()
     while True:
-        while message["type"] in _DISCONNECTS:
-            if not _gives_false_disconnects(receive):
-                return message
-            message, waited = await _noting_a_wait(receive)
-            if not waited:
+        if message["type"] in _DISCONNECTS:
+            if _gives_false_disconnects(receive):
+                message = await _confirmed(receive)
+            if message["type"] in _DISCONNECTS:
                 return message
         body = message.get("body")
         if body and not told:
@@ -114,6 +116,26 @@ def _gives_false_disconnects(receive: Receive) -> bool:
     what `Request.is_disconnected` does. If the client has really left, it says so again, at once.
     """
     return type(getattr(receive, "__self__", None)).__module__.partition(".")[0] == "granian"
+
+
+async def _confirmed(receive: Receive) -> Message:
+    """
+    Return what comes after granian's word that the client has left: that again, if it's true.
+
+    Once it may say so at once without it being true, if a `receive` was cancelled while nobody waited.
+    And on a busy machine it may answer the one that is cancelled instead of the one that waits, as long
+    as that is new; so a source that asks again and again should seldom find a new one.
+    """
+    at_once, pause = 0, _FIRST_PAUSE_SECONDS
+    while at_once < _CONFIRMATIONS:
+        message, waited = await _noting_a_wait(receive)
+        if message["type"] not in _DISCONNECTS:
+            return message
+        at_once = 0 if waited else at_once + 1
+        if waited:
+            await sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+    return message
 
 
 async def _noting_a_wait(receive: Receive) -> tuple[Message, bool]:

@@ -293,13 +293,15 @@ class GranianProtocol:
 @pytest.mark.parametrize(
     "answers",
     [
-        ["disconnect", "disconnect"],
-        ["request", "waits, disconnect", "disconnect"],
-        ["waits, disconnect", "waits, disconnect", "disconnect"],
-        ["waits, disconnect", "waits, request", "waits, disconnect", "disconnect"],
+        ["disconnect", "disconnect", "disconnect"],
+        ["request", "waits, disconnect", "disconnect", "disconnect"],
+        ["waits, disconnect", "waits, disconnect", "disconnect", "disconnect"],
+        ["waits, disconnect", "disconnect", "waits, disconnect", "disconnect", "disconnect"],
+        ["waits, disconnect", "waits, request", "waits, disconnect", "disconnect", "disconnect"],
+        ["disconnect", "disconnect", "request", "disconnect", "disconnect", "disconnect"],
     ],
 )
-async def test_granian_is_believed_when_it_says_at_once_that_the_client_has_left(
+async def test_granian_is_believed_when_it_says_again_and_again_at_once_that_the_client_has_left(
     answers: list[str],
 ) -> None:
     protocol = GranianProtocol(*answers)
