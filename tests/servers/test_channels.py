@@ -58,27 +58,27 @@ def followers_of(crowd: Crowd, count: int, *, cuts: int, away: float) -> list[Fo
 
 
 @pytest.mark.slow
-def test_five_hundred_clients_cut_twenty_times_each_lose_nothing(serve: Serve) -> None:
+def test_hundreds_of_clients_cut_twenty_times_each_lose_nothing(serve: Serve) -> None:
     server = serve("channels:app", *FAST)
-    ask(server, "/news/make", history=20_000)
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=20_000)
-    followers = followers_of(crowd, 500, cuts=20, away=0.3)
+    ask(server, "/news/make", history=8_000)
+    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=8_000)
+    followers = followers_of(crowd, 250, cuts=20, away=0.3)
 
-    asyncio.run(follow(followers, partial(ask, server, "/news/publish", last=20_000, within=20)))
+    asyncio.run(follow(followers, partial(ask, server, "/news/publish", last=8_000, within=8)))
     gone = until(lambda: ask(server, "/news/stats")["subscribers"] == 0)
     stats = ask(server, "/news/stats")
     announced = sum(sum(follower.announced.values()) for follower in followers)
 
     # Lost, doubled, out of order, from elsewhere, or a gap without a word: each would be a fault.
     assert [fault for follower in followers for fault in follower.faults] == []
-    assert {follower.offset for follower in followers} == {20_000}
-    assert all(follower.got + follower.missed == 20_000 for follower in followers)
+    assert {follower.offset for follower in followers} == {8_000}
+    assert all(follower.got + follower.missed == 8_000 for follower in followers)
     # And the test has done what it says.
     assert [follower.cuts_left for follower in followers if follower.cuts_left] == []
-    assert sum(follower.cuts_in_mid_block for follower in followers) > 500 * 20 / 4
-    assert sum(follower.resumed for follower in followers) >= 500 * 20
-    assert announced <= 500 * 20 * 0.1, stats["resets"]
-    assert stats["published"] == 20_000
+    assert sum(follower.cuts_in_mid_block for follower in followers) > 250 * 20 / 4
+    assert sum(follower.resumed for follower in followers) >= 250 * 20
+    assert announced <= 250 * 20 * 0.1, stats["resets"]
+    assert stats["published"] == 8_000
     assert gone, stats
     server.stop()
     assert server.complaints() == []
@@ -263,7 +263,7 @@ def test_stalled_reader_costs_a_bounded_amount_and_delays_nobody(serve: Serve) -
         """Publish half of what the channel keeps at a time: on a busy machine nobody falls behind."""
         for start in range(first, last + 1, 500):
             end = start + 499
-            await asyncio.to_thread(partial(publish, first=start, last=end, within=1.3))
+            await asyncio.to_thread(partial(publish, first=start, last=end, within=0.5))
             found = await all_have(end)
         return found
 
