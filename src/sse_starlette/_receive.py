@@ -7,7 +7,8 @@ from outside whether it will, so what a change here must keep:
 - A response begins to watch when its source has come to where it first waits, and stands behind it in
   the line of those who wait for a message.
 - Where the request may have a body that nobody has read yet, `receive` is left to the source until it
-  has made its first event, for some seconds at the most.
+  has made its first event, for some seconds at the most. Where the server shows that the body has been
+  read, nobody waits for that.
 - What was taken that may have been the source's is said in the log.
 - A `receive` that returns at once, again and again, is asked more and more rarely.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 from anyio import sleep
@@ -61,20 +62,40 @@ def may_have_body(scope: Scope) -> bool:
     return later and scope.get("method", "").upper() in _METHODS_WITH_BODY
 
 
-async def until_body_is_read(has_begun: Callable[[], bool]) -> None:
+async def until_body_is_read(receive: Receive, has_begun: Callable[[], bool]) -> None:
     """
     Leave `receive` to a source that may want to read the request's body.
 
     Args:
+        receive: what it's read with.
         has_begun: whether the source has made an event; most have read what they want by then.
     """
     pause, left = _FIRST_LOOK_SECONDS, _BODY_SECONDS
-    while left > 0:
+    while left > 0 and not _shows_that_body_is_read(receive):
         await sleep(min(pause, left))
         if has_begun():
             return
         left -= pause
         pause *= 2
+
+
+def _shows_that_body_is_read(receive: Receive) -> bool:
+    """
+    Whether this server has nothing to say any more but that the client has left.
+
+    ASGI has no word for that, so the one server that most run on is looked at: uvicorn keeps what has come
+    of the body, whether there's more, and whether it's to be told of. Where that can't be seen, because
+    a middleware has a `receive` of its own for example, the answer is no.
+    """
+    request: Any = getattr(receive, "__self__", None)
+    if type(request).__module__.partition(".")[0] != "uvicorn":
+        return False
+    try:
+        return bool(request.disconnected) or not (
+            request.more_body or request.body or request.message_event.is_set()
+        )
+    except AttributeError:
+        return False
 
 
 async def until_disconnect(receive: Receive) -> Message:

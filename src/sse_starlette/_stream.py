@@ -624,7 +624,7 @@ class Stream:
     async def _watch_for_disconnect(self) -> None:
         try:
             if self._body_is_due:
-                await until_body_is_read(self._has_begun)
+                await until_body_is_read(self._receive, self._has_begun)
             message = await until_disconnect(self._receive)
         except Exception as exc:
             self.end("error", exc)

@@ -334,6 +334,11 @@ class EventSourceResponse(StreamingResponse):
         """
         if scope["type"] == "websocket":
             send = _denying_websocket(send)
+        elif scope["type"] != "http":
+            # A server that begins the lifespan of a bare response would use its source up.
+            raise RuntimeError(
+                f"EventSourceResponse answers requests, and not ASGI's {scope['type']!r}"
+            )
         loop = current_loop()
         warn_of_doubts()
         feed = self._feed(loop)

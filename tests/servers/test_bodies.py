@@ -120,3 +120,27 @@ def test_source_that_asks_whether_its_client_is_there_goes_on_until_it_leaves(
                     assert next(events) == f"data: {event}"
                 assert len(server.notes("finally")) == before
             assert serving.until(partial(more_than, before, server), seconds=60)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "uvicorn" in way.name], ids=str)
+def test_client_that_leaves_before_the_first_event_is_noticed_when_its_body_has_been_read(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that can't be seen, `receive` is left to the source for so long that this test would fail."""
+    monkeypatch.setenv("BODY_SECONDS", "1000")
+    with started(way, tmp_path) as server:
+        for path in ("/api/parsed/and-silent", "/read-and-silent") * 2:
+            before, read = len(server.notes("finally")), len(server.notes("read"))
+            ask: dict[str, Any] = {
+                "content": in_parts(json.dumps({"text": "x" * 100_000}).encode(), 3, 0.1),
+                "headers": {"content-type": "application/json"},
+            }
+            with (
+                asking(server, way) as client,
+                client.stream("POST", path, **ask) as response,
+            ):
+                assert response.status_code == 200
+                if path == "/read-and-silent":
+                    assert serving.until(lambda read=read: len(server.notes("read")) > read)
+                assert len(server.notes("finally")) == before
+            assert serving.until(partial(more_than, before, server))

@@ -252,6 +252,10 @@ async def test_large_upload_that_nobody_reads_is_taken_without_a_pause(
     assert received == 101
 
 
+async def never() -> Message:
+    raise AssertionError
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("begins_after", "pauses"),
@@ -268,9 +272,82 @@ async def test_body_is_left_to_a_source_that_has_made_no_event_for_three_seconds
 
     monkeypatch.setattr(_receive, "sleep", sleep)
 
-    await until_body_is_read(lambda: begins_after is not None and len(slept) > begins_after)
+    await until_body_is_read(never, lambda: begins_after is not None and len(slept) > begins_after)
 
     assert slept == pauses
+
+
+class UvicornRequest:
+    """Shows what uvicorn's request shows."""
+
+    __module__ = "uvicorn.protocols.http.h11_impl"
+
+    def __init__(
+        self, *, disconnected: bool = False, more_body: bool = False, body: bytes = b"", told: bool
+    ) -> None:
+        self.disconnected = disconnected
+        self.more_body = more_body
+        self.body = bytearray(body)
+        self.message_event = anyio.Event()
+        if not told:
+            self.message_event.set()
+
+    async def receive(self) -> Message:
+        raise AssertionError
+
+
+class OtherUvicornRequest(UvicornRequest):
+    """One of a version that isn't known yet."""
+
+    __module__ = "uvicorn.protocols.http.h11_impl"
+
+    def __init__(self) -> None:
+        self.disconnected = False
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("request_", "is_read"),
+    [
+        (UvicornRequest(told=True), True),
+        (UvicornRequest(told=False), False),
+        (UvicornRequest(told=True, body=b"a"), False),
+        (UvicornRequest(told=True, more_body=True), False),
+        (UvicornRequest(told=False, more_body=True, disconnected=True), True),
+        (OtherUvicornRequest(), False),
+    ],
+)
+async def test_a_body_that_uvicorn_shows_to_be_read_is_not_waited_for(
+    request_: UvicornRequest, monkeypatch: pytest.MonkeyPatch, *, is_read: bool
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+
+    await until_body_is_read(request_.receive, lambda: len(slept) == 2)
+
+    assert slept == ([] if is_read else [0.05, 0.1])
+
+
+@pytest.mark.anyio
+async def test_a_body_is_not_waited_for_from_when_uvicorn_shows_that_it_has_been_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = UvicornRequest(told=True, more_body=True)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        request.more_body = False
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+
+    await until_body_is_read(request.receive, lambda: False)
+
+    assert slept == [0.05]
 
 
 class GranianProtocol:

@@ -591,6 +591,22 @@ async def test_serializer_makes_the_json_of_all_that_a_response_sends() -> None:
     ]
 
 
+@pytest.mark.anyio
+async def test_a_bare_response_does_not_use_its_source_up_for_the_lifespan_of_a_server() -> None:
+    async def nobody(message: Message | None = None) -> Message:
+        raise AssertionError
+
+    source = Source("1")
+    response = EventSourceResponse(source)
+    with pytest.raises(RuntimeError, match="answers requests, and not ASGI's 'lifespan'"):
+        await response({"type": "lifespan"}, nobody, nobody)  # type: ignore[arg-type]
+
+    async with drive(response) as exchange:
+        await exchange.returns()
+
+    assert exchange.body == b"data: 1\r\n\r\n"
+
+
 def test_a_farewell_that_returns_none_is_none() -> None:
     response = EventSourceResponse([], farewell=lambda: None, shutdown_retry_ms=(5, 5))
 

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, _receive
 
+if "BODY_SECONDS" in os.environ:
+    _receive._BODY_SECONDS = float(os.environ["BODY_SECONDS"])
 _journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -105,12 +107,38 @@ async def parsed_by_fastapi(text: Annotated[str, Body(embed=True)]) -> Response:
     return EventSourceResponse(answer())
 
 
+@api.post("/parsed/and-silent")
+async def silent(text: Annotated[str, Body(embed=True)]) -> Response:
+    async def answer() -> AsyncIterator[str]:
+        try:
+            await anyio.sleep_forever()
+            yield text
+        finally:
+            note("finally")
+
+    return EventSourceResponse(answer())
+
+
+async def read_and_silent(request: Request) -> Response:
+    async def answer() -> AsyncIterator[str]:
+        try:
+            await request.json()
+            note("read")
+            await anyio.sleep_forever()
+            yield ""
+        finally:
+            note("finally")
+
+    return EventSourceResponse(answer())
+
+
 app = Starlette(
     routes=[
         Route("/who", who),
         *(Route(f"/{name}", reading(read), methods=["POST"]) for name, read in READERS.items()),
         Route("/poll", poll),
         Route("/poll-after-the-body", poll_after_the_body, methods=["POST"]),
+        Route("/read-and-silent", read_and_silent, methods=["POST"]),
         Mount("/api", api),
     ]
 )
