@@ -1,11 +1,11 @@
-"""What can be sent and is hardly meant: the log says so, once for each response."""
+"""What can be sent and is hardly meant: the log says so, once for each response, and once elsewhere."""
 
 from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
 
-__all__ = ["doubt", "doubt_seconds", "looks_like_a_frame", "warn_of_doubts"]
+__all__ = ["doubt", "doubt_milliseconds", "doubt_seconds", "looks_like_a_frame", "warn_of_doubts"]
 
 _logger = logging.getLogger("sse_starlette.sse")
 
@@ -13,22 +13,28 @@ _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 
 _WARNINGS = {
     "frame": (
-        "a str that is a frame of an event stream already was sent as the data of an event, so that the "
-        "client sees 'data:' in it. Yield the data alone, yield \"text\", or the fields, yield "
-        '{"event": "name", "data": "text"}; bytes are sent as they are, yield frame.encode().'
+        "a str that is a frame of an event stream already, or a line of one, was sent as the data of an event, so "
+        "that the client sees 'data:' in it. Yield (or publish) the data alone, yield \"text\", or the fields, "
+        'yield {"event": "name", "data": "text"}. Bytes are sent as they are: relay a frame by '
+        '`yield frame.encode()`, lines by `yield f"{line}\\n".encode()`.'
     ),
     "None": (
-        "None was yielded, and sent as the text 'None'. To send nothing, don't yield; for an event without "
-        'data yield {"event": "name", "data": ""}.'
+        "None was given as an event, and sent as the text 'None'. To send nothing, don't yield or publish; for an "
+        'event without data give {"event": "name", "data": ""}.'
+    ),
+    "retry": (
+        "an event has a retry of less than 100, which counts milliseconds: its clients come back at once, again "
+        "and again. Give retry=5000 for five seconds."
     ),
 }
 
 # What the response of this context has been warned of. None: there's no response.
 _warned: ContextVar[set[str] | None] = ContextVar("sse_starlette_warned", default=None)
+_warned_elsewhere: set[str] = set()
 
 
 def warn_of_doubts() -> None:
-    """Have the log say of what is encoded in this context, and in its tasks, that it's hardly meant."""
+    """Have the log say once more of what is encoded in this context, and in its tasks, that it's hardly meant."""
     _warned.set(set())
 
 
@@ -37,17 +43,20 @@ def doubt(what: str) -> None:
     Warn, for the first time, of what was found.
 
     Args:
-        what: `"frame"`, a text that is a frame already; or `"None"`, as a value of its own.
+        what: `"frame"`, a text that is a frame already; `"None"`, as a value of its own; or `"retry"`, a
+            very short one.
     """
     warned = _warned.get()
-    if warned is not None and what not in warned:
+    if warned is None:
+        warned = _warned_elsewhere  # What is published, for example.
+    if what not in warned:
         warned.add(what)
         _logger.warning("%s", _WARNINGS[what])
 
 
 def looks_like_a_frame(text: str) -> bool:
     """Whether `text`, which isn't empty, was made for the wire: it begins with a field and ends a line."""
-    return text[-1] in "\r\n" and text.startswith(_FIELDS)
+    return text[-1] in "\r\n" and text.lstrip().startswith(_FIELDS)
 
 
 _HOUR = 3_600
@@ -66,4 +75,22 @@ def doubt_seconds(name: str, value: float | None, otherwise: str = "") -> None:
             name,
             value / 1_000,
             otherwise and f", {otherwise}",
+        )
+
+
+_LEAST_MILLISECONDS = 100
+
+
+def doubt_milliseconds(name: str, least: int, most: int) -> None:
+    """Warn of a range of milliseconds that looks like seconds."""
+    if 0 < most < _LEAST_MILLISECONDS:
+        _logger.warning(
+            "%s=(%d, %d) counts milliseconds: all clients come back at once. Give %s=(%d, %d) if you meant "
+            "seconds",
+            name,
+            least,
+            most,
+            name,
+            least * 1_000,
+            most * 1_000,
         )

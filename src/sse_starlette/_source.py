@@ -17,6 +17,7 @@ import anyio
 
 from ._boundary import EventBoundary
 from ._content import iterate
+from ._doubts import doubt
 from ._feed import JOINED_BYTES, Feed
 from ._threads import ThreadedIterator
 
@@ -45,6 +46,8 @@ _FORGIVEN_AFTER = 8192
 
 
 _BYTES = (bytes, bytearray, memoryview)
+_DOUBLED = b"data: data:"
+"""How the frames of a source begin that yields the lines of another stream as text."""
 
 
 class SourceFeed(Feed):
@@ -118,6 +121,8 @@ class SourceFeed(Feed):
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
         if joined:
+            if joined.startswith(_DOUBLED):
+                doubt("frame")
             self._sending = True
         elif self._blocked:
             # Frames without a byte: nobody will say that they have been sent.

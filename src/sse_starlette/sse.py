@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._boundary import completed
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
-from ._doubts import doubt_seconds, warn_of_doubts
+from ._doubts import doubt_milliseconds, doubt_seconds, warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
 from ._json import check_serializer
@@ -211,6 +211,7 @@ class EventSourceResponse(StreamingResponse):
             doubt_seconds(name, seconds)
         if shutdown_retry_ms is not None:
             check_milliseconds("shutdown_retry_ms", shutdown_retry_ms)
+            doubt_milliseconds("shutdown_retry_ms", *shutdown_retry_ms)
         for name, callback, takes in (
             ("background", background, ""),
             ("data_sender_callable", data_sender_callable, ""),
