@@ -46,6 +46,9 @@ DIFFERENCES = {
     "test_a_whole_stream_has_one_line_end": (
         "A stream has one line end, or simple readers that split at it find two events where there is one."
     ),
+    "test_a_sep_that_ends_no_line_is_refused": (
+        "Clients know CR LF, LF and CR, and would take all that follows for one line."
+    ),
     "test_it_is_a_streaming_response": (
         "Middleware and type checkers know a stream by that class, and FastAPI reads the content type for OpenAPI from the class."
     ),
@@ -69,6 +72,12 @@ DIFFERENCES = {
     ),
     "test_a_used_up_generator_is_refused": (
         "It's a source that was made once for many requests, and all but the first got an empty stream in silence."
+    ),
+    "test_no_media_type_is_the_usual_one": (
+        "No client takes a body of an unknown type for an event stream."
+    ),
+    "test_arguments_that_no_server_can_use_are_refused": (
+        "Each stream then ended at its first event, or what became of it was up to the server."
     ),
     "test_true_is_no_number_of_seconds": (
         "Whoever writes it means the usual ping, which is what leaving it out gives."

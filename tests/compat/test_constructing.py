@@ -276,6 +276,30 @@ def test_headers_that_cannot_be_true_of_a_stream_are_left_out() -> None:
     assert "upgrade" not in response.headers
 
 
+def test_no_media_type_is_the_usual_one() -> None:
+    response = EventSourceResponse(nothing(), media_type=None)
+
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("send_timeout", -1, ValueError),
+        ("send_timeout", "5", TypeError),
+        ("status_code", "200", TypeError),
+        ("headers", {"X Name": "a"}, ValueError),
+    ],
+)
+def test_arguments_that_no_server_can_use_are_refused(
+    name: str, value: Any, error: type[Exception]
+) -> None:
+    options: dict[str, Any] = {name: value}
+
+    with pytest.raises(error):
+        EventSourceResponse(nothing(), **options)
+
+
 def test_true_is_no_number_of_seconds() -> None:
     with pytest.raises(TypeError):
         EventSourceResponse(nothing(), ping=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -224,6 +225,19 @@ def test_nul_in_an_id_is_deleted() -> None:
 
 def test_half_a_pair_of_surrogates_does_not_end_a_stream() -> None:
     assert ServerSentEvent("a\ud800").encode() == "data: a\ufffd\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: ServerSentEvent("a", sep="|").encode(),
+        lambda: ensure_bytes("a", "|"),
+        lambda: ensure_bytes({"data": "a", "sep": "|"}, "\n"),
+    ],
+)
+def test_a_sep_that_ends_no_line_is_refused(act: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="sep must be one of"):
+        act()
 
 
 @pytest.mark.anyio

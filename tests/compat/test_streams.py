@@ -80,6 +80,15 @@ async def test_an_object_with_aiter_is_streamed() -> None:
     assert await body_of(EventSourceResponse(Source())) == b"data: 0\r\n\r\ndata: 1\r\n\r\n"
 
 
+async def test_a_source_may_have_getitem_alone() -> None:
+    class Source:
+        def __getitem__(self, index: int) -> int:
+            return [0, 1][index]
+
+    source: Any = Source()
+    assert await body_of(EventSourceResponse(source)) == b"data: 0\r\n\r\ndata: 1\r\n\r\n"
+
+
 async def test_a_memory_stream_is_fed_by_a_data_sender() -> None:
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](10)
 
