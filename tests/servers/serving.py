@@ -218,14 +218,23 @@ def curl(*arguments: str, seconds: float = READY_SECONDS) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, timeout=seconds, check=False)
 
 
+_PORTS_TAKEN: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Find a port for a server that can't be given any free one."""
-    # Below those that the system gives to clients, and hardly the one that another test has just found.
+    """Find a port for a server that can't be given any free one; no other test on this machine gets it."""
     for _ in range(100):
+        # Below those that the system gives to clients.
         port = random.randrange(20_000, 32_000)
+        # A name that the kernel gives to one, as long as this process lives: the server may come later,
+        # or go and come again.
+        taken = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe, suppress(OSError):
+            taken.bind(f"\0sse-starlette-tests-{port}")
             probe.bind(("127.0.0.1", port))
+            _PORTS_TAKEN.append(taken)
             return port
+        taken.close()
     raise AssertionError("no port is free")
 
 
