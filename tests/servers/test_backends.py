@@ -167,7 +167,7 @@ async def test_history_of_a_server_that_keeps_nothing_is_another_one(tmp_path: P
 @pytest.mark.anyio
 async def test_server_that_stands_still_for_seconds_has_each_event_once(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
-        log = RedisLog(server.url, timeout=0.5, probe=0.5)
+        log = RedisLog(server.url, timeout=2, probe=2)
         async with opened(log), listening(log, "a") as ears:
             await append(log, "a", key="0")
             server.freeze()
@@ -208,19 +208,20 @@ async def test_connection_that_breaks_is_told_and_nothing_is_missing_after_it(
     assert len(own_server.connections("pubsub")) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
     own_server: RedisServer,
 ) -> None:
-    log = RedisLog(own_server.url, timeout=0.15, probe=0.15)
+    log = RedisLog(own_server.url, timeout=2, probe=1)
 
     async with opened(log), listening(log, "a") as ears:
         first = await append(log, "a")
         # It isn't silent as long as it answers.
-        await anyio.sleep(0.4)
+        await anyio.sleep(4)
         assert ears.losses == []
         own_server.freeze()
-        with pytest.raises(LogUnavailable, match=r"no answer within 0.15 s"):
+        with pytest.raises(LogUnavailable, match=r"no answer within 2 s"):
             await append(log, "a", key="k")
         await ears.until(lambda: ears.losses)
         own_server.thaw()
@@ -230,7 +231,7 @@ async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
 
     assert second == (first.epoch, 2)
     assert offsets(page) == [1, 2]
-    assert "no answer within 0.15 s" in str(ears.losses[0])
+    assert "no answer within 2 s" in str(ears.losses[0])
 
 
 @pytest.mark.anyio
