@@ -149,7 +149,7 @@ def test_a_cluster_that_is_out_of_reach_is_told_without_a_loop_too(url: str) -> 
 def test_what_is_out_of_reach_or_refused_is_told_apart(tmp_path: Path) -> None:
     away = Hub("redis://127.0.0.1:1").publisher()
     with pytest.raises(LogUnavailable) as caught:
-        away.publish("c", "x", wait=0.01)
+        away.publish("c", "x", wait=0.5)
     assert not isinstance(caught.value, LogRefused)
     with pytest.raises(LogRefused, match="Make its folder"):
         Hub(f"sqlite:///{tmp_path}/missing/events.db").publisher().publish("c", "x")

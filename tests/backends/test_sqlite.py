@@ -28,7 +28,7 @@ from tests.unit.log_contract import (
 
 import sse_starlette.backends.sqlite as sqlite_module
 from sse_starlette._loop import current_loop
-from sse_starlette.backends.base import Entry
+from sse_starlette.backends.base import Entry, NewEntry
 from sse_starlette.backends.sqlite import SQLiteLog, _File, _Follower
 from sse_starlette.errors import LogRefused, LogUnavailable
 
@@ -590,6 +590,18 @@ async def test_burst_is_heard_in_portions_and_ends_with_the_listener(path: Path)
                     tasks.start_soon(append, other, "a")
 
     assert heard == list(range(1, 701))
+
+
+@pytest.mark.anyio
+async def test_what_was_added_at_once_is_heard_in_portions(path: Path) -> None:
+    log, other = SQLiteLog(path), SQLiteLog(path)
+    entries = [NewEntry(b"x", str(number), 120) for number in range(1_100)]
+
+    async with opened(log, other), listening(log, "a") as ears:
+        await other.append_many("a", entries, limits=ALL._replace(events=2_000))
+        await ears.until(lambda: ears.has("a", 1_100))
+
+    assert ears.offsets("a") == list(range(1, 1_101))
 
 
 @pytest.mark.anyio

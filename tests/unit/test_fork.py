@@ -206,11 +206,81 @@ asyncio.run(main())
 """
 
 
+SQLITE_IS_AT_WORK = """
+from sse_starlette import Hub
+from sse_starlette.backends import sqlite
+
+hub = Hub("sqlite:///events.db")
+channel = hub.channel("c")
+running, at_work, over = (threading.Event() for _ in range(3))
+got = []
+append = sqlite._append_one
+
+def append_slowly(*arguments):
+    at_work.set()
+    time.sleep(.1)
+    return append(*arguments)
+
+async def keep():
+    async with hub.lifespan(), channel.subscribe() as subscription:
+        running.set()
+        async for event in subscription:
+            got.append(event.data)
+            if event.data == "last":
+                assert hub.stats().losses == 0
+                return
+
+thread = threading.Thread(target=lambda: asyncio.run(keep()))
+thread.start()
+running.wait()
+channel.publish_threadsafe("first").result(30)
+
+async def again(number):
+    async with hub.lifespan(), channel.subscribe(replay=1) as subscription:
+        await channel.publish(f"child {number}")
+        while (await anext(subscription)).data != f"child {number}":
+            pass
+
+def child(number, publisher):
+    publisher.publish("c", "without a loop")
+    asyncio.run(again(number))
+
+sqlite._append_one = append_slowly
+with hub.publisher() as publisher:
+    for number in range(3):
+        at_work.clear()
+        pending = [channel.publish_threadsafe(f"parent {number}")]
+        if number:
+            # The other one waits until this has been written, or fails.
+            other = threading.Thread(target=publisher.publish, args=("c", "x"))
+            other.start()
+        at_work.wait()
+        sqlite._append_one = append
+        in_child(lambda: child(number, publisher))
+        sqlite._append_one = append_slowly
+        pending[0].result(30)
+        if number:
+            other.join()
+sqlite._append_one = append
+channel.publish_threadsafe("last").result(30)
+thread.join()
+expected = ["first", "last", "x", "x"] + 3 * ["without a loop"]
+expected += [f"{who} {number}" for who in ("child", "parent") for number in range(3)]
+assert sorted(got) == sorted(expected), got
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there's no fork here")
 @pytest.mark.parametrize(
     "program",
-    [IDENTITIES, A_LOCK_IS_HELD, A_LIFESPAN_IS_UNDER_WAY, A_LOOP_IS_FORKED],
-    ids=["identities", "a lock is held", "a lifespan is under way", "a loop is forked"],
+    [IDENTITIES, A_LOCK_IS_HELD, A_LIFESPAN_IS_UNDER_WAY, A_LOOP_IS_FORKED, SQLITE_IS_AT_WORK],
+    ids=[
+        "identities",
+        "a lock is held",
+        "a lifespan is under way",
+        "a loop is forked",
+        "SQLite is at work",
+    ],
 )
 def test_a_child_begins_as_if_nothing_had_been_entered_and_the_parent_goes_on(
     program: str, tmp_path: Path

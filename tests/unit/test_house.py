@@ -31,7 +31,12 @@ LAYERS = (
     {"_frame", "_on_asyncio", "_on_trio"},
     {"_checks", "_cursor", "_feed", "_loop", "_receive", "_version", "backends", "errors", "event"},
     {"_audience", "_faults", "_ring", "_shutdown", "_threads", "backends.base"},
-    {"_publish_queue", "backends._redis_faults", "backends._redis_scripts"},
+    {
+        "_publish_queue",
+        "backends._redis_faults",
+        "backends._redis_scripts",
+        "backends._sqlite_forks",
+    },
     {"backends._redis_appender"},
     {"_content", "_follower", "_stream", "backends.redis", "backends.sqlite"},
     {"_opening", "_source", "_start"},

@@ -9,6 +9,7 @@ there was one, which costs a few microseconds, and reads what is new. What a cha
   own changes.
 - Nothing waits for another process inside SQLite for longer than a moment: waiting is done on the
   loop, where it can be cancelled.
+- The process may be forked at any time, so all that uses a connection is done in the gate.
 - An entry is kept until every follower has had the time to read it, whatever the limits say.
 """
 
@@ -36,6 +37,7 @@ from sse_starlette._fork import leave_to_parent
 from sse_starlette._loop import current_loop
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
 
+from ._sqlite_forks import gate
 from .base import (
     DEFAULT_BYTES,
     DEFAULT_EVENTS,
@@ -51,7 +53,7 @@ from .base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from sse_starlette._loop import Loop
 
@@ -541,23 +543,26 @@ class _File:
         self._path = path
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self.identity: tuple[int, int] | None = None
+        """What tells it from another file at the same path."""
+        gate.add(self)
 
     def use(self, job: _Job[T]) -> T:
-        connection = self.connect()
-        try:
-            return job(connection)
-        except sqlite3.Error as error:
-            if not _is_busy(error):
-                self.close()
-            raise
+        with gate:
+            connection = self.connect()
+            try:
+                return job(connection)
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    self.close_at_once()
+                raise
 
     def connect(self) -> sqlite3.Connection:
-        """The connection; another one if the file is no longer the one that was opened."""
+        """The connection; another one if the file is no longer the one that was opened. In the gate."""
         if self._connection is not None:
             if self.is_the_one():
                 return self._connection
-            self.close()
+            self.close_at_once()
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -571,7 +576,7 @@ class _File:
             (version,) = connection.execute("SELECT max(version) FROM sse_format").fetchone()
             if version != _FORMAT:
                 raise _FormatError(f"it was written in format {version}")
-            self._identity = self._find()
+            self.identity = self._find()
         except BaseException:
             connection.close()
             raise
@@ -581,7 +586,7 @@ class _File:
     def is_the_one(self) -> bool:
         """Whether the path still leads to what was opened."""
         try:
-            return self._find() == self._identity
+            return self._find() == self.identity
         except OSError:
             return False
 
@@ -593,9 +598,14 @@ class _File:
 
     def close(self) -> None:
         """Close what is open; may be called twice."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with gate:
+            self.close_at_once()
+
+    def close_at_once(self) -> None:
+        """Do so in the gate, or before a fork."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _find(self) -> tuple[int, int]:
         found = self._path.stat()
@@ -1065,6 +1075,7 @@ class _Follower:
         self._taken = threading.Event()
         self._wake_up = loop.wake_up()
         # The thread's own.
+        self._connection: sqlite3.Connection | None = None
         self._turns: dict[str, int] = {}
         self._version = 0
         self._read_upto = 0
@@ -1110,10 +1121,10 @@ class _Follower:
         told = False
         while not self._stopped.is_set():
             try:
-                connection = self._begin()
+                self._begin()
                 delay, told = _FIRST_DELAY, False
                 while not self._stopped.is_set():
-                    self._look(connection)
+                    self._look()
                     self._stirred.wait(self._poll)
             except Exception as error:
                 if not told:
@@ -1127,41 +1138,75 @@ class _Follower:
     def _lose(self, error: Exception, listener: Listener) -> None:
         listener.lost(self._file.explained(error))
 
-    def _begin(self) -> sqlite3.Connection:
+    def _begin(self) -> None:
         """Open the file and watch in it all that is to be watched now."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                connection = self._file.connect()
-                self._read_upto = self._newest(connection)
+                with gate:
+                    self._connection = None
+                    self._connect()
+                    self._read_upto = self._newest()
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or time.monotonic() > deadline:
                     raise
                 self._stopped.wait(_LONGEST_PAUSE)
             else:
                 break
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("CREATE TEMP TABLE watched (name BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._version = -1
         self._turns.clear()
         # In this order: what changes in between is in both, and recognized by its number.
         self._changes.clear()
         self._changes.extend(self._watched.copy().items())
-        return connection
 
-    def _look(self, connection: sqlite3.Connection) -> None:
+    def _look(self) -> None:
         self._stirred.clear()
-        if not self._file.is_the_one():
-            raise FileNotFoundError("the file was deleted or replaced")
+        self._must_be_the_one(self._file.identity)
+        # What is told is waited for, and nobody waits in the gate.
         if self._changes:
-            self._follow_changes(connection)
-        # Asked before reading: what is written meanwhile changes it again.
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self._read_new(connection)
-            self._version = version
+            with gate:
+                joined = self._follow_changes() if self._reconnect() else []
+            self._tell(joined)
+        more = True
+        while more and not self._stopped.is_set():
+            with gate:
+                more, news = self._read_some() if self._reconnect() else (False, [])
+            self._tell(news)
 
-    def _follow_changes(self, connection: sqlite3.Connection) -> None:
+    def _connect(self) -> None:
+        """Open the file, if it isn't open."""
+        connection = self._file.connect()
+        if connection is not self._connection:
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("CREATE TEMP TABLE watched (name BLOB PRIMARY KEY) WITHOUT ROWID")
+            self._connection = connection
+            self._version = -1
+
+    def _reconnect(self) -> bool:
+        """Open the file again if it was closed for a fork, and go on; False: not yet."""
+        before, identity = self._connection, self._file.identity
+        try:
+            self._connect()
+        except sqlite3.Error as error:
+            if not _is_busy(error):
+                raise
+            return False
+        if self._connection is not before:
+            self._must_be_the_one(identity)
+            self._watch(self._turns)
+        return True
+
+    def _must_be_the_one(self, identity: object) -> None:
+        if self._file.identity != identity or not self._file.is_the_one():
+            raise FileNotFoundError("the file was deleted or replaced")
+
+    def _watch(self, channels: Iterable[str]) -> None:
+        assert self._connection is not None  # noqa: S101  (it's connected)
+        names = ([_bytes(channel)] for channel in channels)
+        self._connection.executemany("INSERT OR IGNORE INTO temp.watched VALUES (?)", names)
+
+    def _follow_changes(self) -> list[Callable[[Listener], None]]:
+        connection = self._connection
+        assert connection is not None  # noqa: S101  (it's connected)
         changes = dict(self._changes.popleft() for _ in range(len(self._changes)))
         gone = [channel for channel, turn in changes.items() if turn is None]
         come = {
@@ -1175,25 +1220,31 @@ class _Follower:
         with _transaction(connection, "DEFERRED"):
             names = ([_bytes(channel)] for channel in gone)
             connection.executemany("DELETE FROM temp.watched WHERE name = ?", names)
-            names = ([_bytes(channel)] for channel in come)
-            connection.executemany("INSERT OR IGNORE INTO temp.watched VALUES (?)", names)
-        self._tell([partial(self._join, channel, turn) for channel, turn in come.items()])
+            self._watch(come)
+        return [partial(self._join, channel, turn) for channel, turn in come.items()]
 
-    def _read_new(self, connection: sqlite3.Connection) -> None:
-        newest = self._newest(connection)
-        while self._read_upto < newest and not self._stopped.is_set():
-            upto = min(self._read_upto + _NUMBERS_AT_ONCE, newest)
-            rows = connection.execute(_NEW_ENTRIES, (self._read_upto, upto)).fetchall()
-            self._read_upto = upto
-            self._tell(
-                [
-                    partial(self._hear, _text(name), epoch, Entry(offset, _text(key), body))
-                    for name, epoch, offset, key, body in rows
-                ]
-            )
+    def _read_some(self) -> tuple[bool, list[Callable[[Listener], None]]]:
+        """Read what is new, or as much of it as goes together; say whether there may be more."""
+        connection = self._connection
+        assert connection is not None  # noqa: S101  (it's connected)
+        # Asked before reading: what is written meanwhile changes it again.
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return False, []
+        newest = self._newest()
+        upto = min(self._read_upto + _NUMBERS_AT_ONCE, newest)
+        rows = connection.execute(_NEW_ENTRIES, (self._read_upto, upto)).fetchall()
+        self._read_upto = upto
+        if upto == newest:
+            self._version = version
+        return upto < newest, [
+            partial(self._hear, _text(name), epoch, Entry(offset, _text(key), body))
+            for name, epoch, offset, key, body in rows
+        ]
 
-    def _newest(self, connection: sqlite3.Connection) -> int:
-        (number,) = connection.execute("SELECT max(number) FROM sse_entries").fetchone()
+    def _newest(self) -> int:
+        assert self._connection is not None  # noqa: S101  (it's connected)
+        (number,) = self._connection.execute("SELECT max(number) FROM sse_entries").fetchone()
         return number or 0
 
     def _tell(self, calls: list[Callable[[Listener], None]]) -> None:
