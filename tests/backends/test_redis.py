@@ -593,7 +593,8 @@ from sse_starlette.backends.redis import RedisLog, _answer_within
 from redis.asyncio import Redis
 
 hub = Hub({log})
-channel = hub.channel("c")
+# More than the parent publishes in all the time that the program has: the first event stays.
+channel = hub.channel("c", history=100_000)
 running, over = threading.Event(), threading.Event()
 
 async def keep():
@@ -607,13 +608,13 @@ async def keep():
                 await channel.publish("tick")
                 assert (await anext(subscription)).data in ("tick", "from the child")
 
-thread = threading.Thread(target=lambda: asyncio.run(keep()))
+thread = threading.Thread(target=lambda: asyncio.run(keep()), daemon=True)
 thread.start()
 running.wait()
 
 async def again():
     async with hub.lifespan():
-        async with channel.subscribe(replay=1000) as subscription:
+        async with channel.subscribe(replay=100_000) as subscription:
             assert (await anext(subscription)).data == "first"
             await channel.publish("from the child")
             async for event in subscription:
