@@ -288,8 +288,12 @@ class Stream:
             left = self._sending_since + _LAST_CHUNK_SECONDS - self.loop.time()
             if self._sending and left <= 0:
                 self._writing.cancel()
+            elif self._sending:
+                self._ring_in(left)
             else:
-                self._ring_in(left if self._sending else _LAST_CHUNK_SECONDS)
+                # Its client may have left long ago, while the source was at a step that never ends.
+                self.feed.let_go()
+                self._ring_in(_LAST_CHUNK_SECONDS)
 
     async def run(self, *, head: bool = False) -> None:
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -144,3 +146,21 @@ def test_client_that_leaves_before_the_first_event_is_noticed_when_its_body_has_
                     assert serving.until(lambda read=read: len(server.notes("read")) > read)
                 assert len(server.notes("finally")) == before
             assert serving.until(partial(more_than, before, server))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_server_goes_down_though_a_client_has_left_a_source_that_is_blocked_for_ever(
+    way: Way, tmp_path: Path
+) -> None:
+    with started(way, tmp_path) as server:
+        with asking(server, way) as client, client.stream("GET", "/block") as response:
+            assert next(response.iter_lines()) == "data: a"
+        assert serving.until(lambda: server.notes("left"))
+
+        os.kill(server.pid, signal.SIGTERM)
+        server.wait(serving.READY_SECONDS)
+
+        # A worker that is killed because it doesn't end says nothing. granian doesn't wait for what has
+        # no connection any more.
+        if way.name != "granian":
+            assert [one["reason"] for one in server.notes("closed")] == ["client"]

@@ -1400,6 +1400,24 @@ async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread(
     assert feed.let_go_of
 
 
+async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_left() -> None:
+    run = Run()
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.until(lambda: run.stream.reason)
+        assert not feed.let_go_of
+        run.drain()
+        await run.loop.advance(1)
+        await exchange.returns()
+
+    assert feed.let_go_of
+    assert run.stream.reason == "client"
+
+
 @each_way_to_cancel
 async def test_server_that_cancels_does_not_wait_for_a_step_in_a_thread(way: str) -> None:
     run = Run()

@@ -1,10 +1,12 @@
-"""Sources that read their request: its body, in several ways, and whether its client has left."""
+"""Sources that read their request: its body, in several ways, and whether its client has left; and one that is blocked."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -21,7 +23,8 @@ if "BODY_SECONDS" in os.environ:
 _journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def note(what: str, **facts: Any) -> None:
+def note(what: str, reason: str = "", **facts: Any) -> None:
+    facts["reason"] = reason
     os.write(_journal, json.dumps({"what": what, **facts}).encode() + b"\n")
 
 
@@ -132,6 +135,27 @@ async def read_and_silent(request: Request) -> Response:
     return EventSourceResponse(answer())
 
 
+def blocked() -> Iterator[str]:
+    yield "a"
+    threading.Event().wait()
+
+
+async def until_the_client_has_left() -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        note("left")
+
+
+async def block(request: Request) -> Response:
+    return EventSourceResponse(
+        blocked(),
+        data_sender_callable=until_the_client_has_left,
+        on_close=partial(note, "closed"),
+        cleanup_timeout=None,
+    )
+
+
 app = Starlette(
     routes=[
         Route("/who", who),
@@ -139,6 +163,7 @@ app = Starlette(
         Route("/poll", poll),
         Route("/poll-after-the-body", poll_after_the_body, methods=["POST"]),
         Route("/read-and-silent", read_and_silent, methods=["POST"]),
+        Route("/block", block),
         Mount("/api", api),
     ]
 )
