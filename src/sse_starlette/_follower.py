@@ -33,7 +33,7 @@ from ._publish_queue import Job, PublishQueues
 from .errors import ChannelClosed, LogRefused, LogUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import anyio.abc
 
@@ -86,8 +86,16 @@ class Followed(Protocol):
     def appends(self, append: object) -> None:
         """Take note that this process is about to add something; `append` stands for it."""
 
-    def appended(self, append: object, position: Position | None) -> None:
-        """Take note of where that is; None: it failed."""
+    def appended(
+        self, append: object, position: Position | None, *, doubt: str | None = None
+    ) -> None:
+        """Take note of where that is; None: it failed, and may have been added with the key `doubt`."""
+
+    def doubtful(self) -> tuple[int, dict[object, str]] | None:
+        """Return the head that the channel began with, and what may have been added before, with its keys."""
+
+    def cleared(self, appends: Mapping[object, str], entries: list[Entry]) -> None:
+        """Take note of which of these are among the entries before that head."""
 
     def answer(self, asked: int) -> None:
         """Let those go on who had asked by then."""
@@ -585,6 +593,8 @@ class Follower:
             await self._attach(track)
         elif track.behind or channel.asked > channel.answered:
             await self._catch_up(track)
+        elif (doubtful := channel.doubtful()) is not None:
+            await self._clear_up(track, *doubtful)
         elif (when := channel.sought()) is not None:
             await self._seek(track, when)
         elif (stretch := channel.wanted()) is not None:
@@ -657,6 +667,19 @@ class Follower:
         for epoch, entry in heard:
             if not track.behind:
                 self._take_heard(track, epoch, entry)
+
+    async def _clear_up(self, track: _Track, origin: int, appends: Mapping[object, str]) -> None:
+        channel = track.channel
+        epoch = channel.epoch
+        # Not further back: it was appended while somebody waited for the channel's begin.
+        after = max(0, origin - _PAGE)
+        page = await self._read(track, after=after, upto=origin, most=_PAGE)
+        if page is None:
+            return
+        if page.epoch != epoch:
+            self._look_into_log(track)
+        else:
+            channel.cleared(appends, page.entries)
 
     async def _seek(self, track: _Track, when: float) -> None:
         channel = track.channel

@@ -57,8 +57,10 @@ class PublishedTo(Protocol):
     def appends(self, append: object) -> None:
         """Take note that this process is about to add something; `append` stands for it."""
 
-    def appended(self, append: object, position: Position | None) -> None:
-        """Take note of where that is; None: it failed."""
+    def appended(
+        self, append: object, position: Position | None, *, doubt: str | None = None
+    ) -> None:
+        """Take note of where that is; None: it failed, and may have been added with the key `doubt`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -89,9 +91,15 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Say that it has come to nothing."""
-        self.channel.appended(self, None)
+        self.channel.appended(self, None, doubt=self.doubt(error))
         if self.start() and not self.outcome.done():
             self.outcome.set_exception(_own(error))
+
+    def doubt(self, error: BaseException) -> str | None:
+        """The key of what may have been added although this was raised."""
+        if self.entry is None or isinstance(error, (ChannelClosed, LogRefused)):
+            return None
+        return self.entry.key
 
     def succeed(self, position: Position) -> None:
         """Say where it has been added."""
@@ -195,9 +203,9 @@ class PublishQueues:
             try:
                 if await self._attempt(queue, [job]):
                     queue.jobs.appendleft(job)
-            except BaseException:
+            except BaseException as error:
                 job.given_up = True
-                channel.appended(job, None)
+                channel.appended(job, None, doubt=job.doubt(error))
                 with self._lock:
                     self._waiting -= 1
                 raise
@@ -379,6 +387,7 @@ class PublishQueues:
                     queue.fails_since, failed_before = now, True
                 if self._running and not job.given_up and queue.over(job) > now:
                     left.append(job)
+                    channel.appended(job, None, doubt=job.doubt(outcome))
                     continue
             elif not isinstance(outcome, ChannelClosed):
                 self._faults.note("append", outcome, name)

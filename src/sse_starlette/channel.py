@@ -41,7 +41,7 @@ from .event import parse_frame
 from .subscription import Overtaken, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import HTTPConnection
 
@@ -76,6 +76,8 @@ What becomes of a client that has not taken an event when the channel forgets it
 
 _KEYS_KEPT_SECONDS = 120.0
 """How long an idempotency key is remembered."""
+_MOST_DOUBTS = 500
+"""Failed attempts to publish of which it's looked for whether they have been added nevertheless."""
 _PAGE = 500
 """Entries that are read from a log at a time."""
 _MOST_PARSED = 256
@@ -224,6 +226,8 @@ class Channel:
             # The appends that are under way, and those of them that may come before the ring's begin.
             self._appending: set[object] = set()
             self._unplaced: set[object] = set()
+            # Those that have failed and may have been added nevertheless, with their keys.
+            self._doubts: dict[object, str] = {}
             self._wanted_from: int | None = None
         tell_child(self)
 
@@ -824,23 +828,64 @@ class Channel:
         with self._lock:
             self._appending.add(append)
 
-    def appended(self, append: object, position: Position | None) -> None:
-        """Note where that is: who has subscribed by now is to get it. None: it wasn't added."""
+    def appended(
+        self, append: object, position: Position | None, *, doubt: str | None = None
+    ) -> None:
+        """
+        Note where that is: who has subscribed by now is to get it.
+
+        None: it failed; with `doubt`, nobody knows whether it was added with this key.
+        """
         with self._lock:
+            waited = bool(self._unplaced)
             self._appending.discard(append)
+            if doubt is not None and self._newcomers:
+                self._doubts[append] = doubt
+                if len(self._doubts) > _MOST_DOUBTS:
+                    self._unplaced.discard(oldest := next(iter(self._doubts)))
+                    del self._doubts[oldest]
             if position is not None:
+                self._doubts.pop(append, None)
                 added = self._added
                 if added is None or added.epoch != position.epoch or added < position:
                     self._added = position
-                epoch, before = position.epoch, position.offset - 1
-                for since in list(self._newcomers.values()):
-                    # Answers may come in another order than that of the events.
-                    since[epoch] = min(before, since.get(epoch, before))
-            awaited = append in self._unplaced
-            self._unplaced.discard(append)
-            settled = awaited and not self._unplaced
+                self._wanted_by_newcomers(position)
+            if append not in self._doubts:
+                self._unplaced.discard(append)
+            doubtful = append in self._unplaced
+            settled = waited and not self._unplaced
         if settled:
             self.look()
+        elif doubtful and self.follower is not None:
+            self.follower.tend(self)
+
+    def doubtful(self) -> tuple[int, dict[object, str]] | None:
+        """Return the ring's begin, and what may have been added before it, with its keys; None: nothing."""
+        with self._lock:
+            if not self._newcomers:
+                self._doubts.clear()
+            doubts = self._doubts.items()
+            appends = {append: key for append, key in doubts if append in self._unplaced}
+            return (self._ring.origin, appends) if appends else None
+
+    def cleared(self, appends: Mapping[object, str], entries: list[Entry]) -> None:
+        """Note which of these are among the entries before the ring's begin; the others come after it."""
+        offsets = {entry.key: entry.offset for entry in entries}
+        with self._lock:
+            for append, key in appends.items():
+                self._doubts.pop(append, None)
+                self._unplaced.discard(append)
+                if key in offsets:
+                    self._wanted_by_newcomers(Position(self._ring.epoch, offsets[key]))
+            settled = not self._unplaced
+        if settled:
+            self.look()
+
+    def _wanted_by_newcomers(self, position: Position) -> None:
+        epoch, before = position.epoch, position.offset - 1
+        for since in list(self._newcomers.values()):
+            # Answers may come in another order than that of the events.
+            since[epoch] = min(before, since.get(epoch, before))
 
     def answer(self, asked: int) -> None:
         """Let those go on who had wanted a look into the log by then."""
@@ -852,7 +897,7 @@ class Channel:
         with self._lock:
             self._change_ring(epoch, head)
             # What is sent from now on comes after the ring's begin.
-            self._unplaced = set(self._appending)
+            self._unplaced = self._appending | self._doubts.keys()
             self.closed = closed
             self.closes_at = head if closed else None
         self.look()
@@ -954,6 +999,7 @@ class Channel:
             self._newcomers = weakref.WeakKeyDictionary()
             self._seeks = weakref.WeakKeyDictionary()
             self._appending, self._unplaced, self._added = set(), set(), None
+            self._doubts = {}
             self._wanted_from = None
             self._ring = self._new_ring("", 0)
             self._latest, self._latest_bytes = {}, 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,6 +23,7 @@ from tests.unit.following import Client, Hands, numbers, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore, Gate
 
 import sse_starlette._follower as follower_module
+import sse_starlette.channel as channel_module
 from sse_starlette._follower import Follower
 from sse_starlette.backends.base import Backend, Entry, Limits, Position
 from sse_starlette.channel import Channel, Subscription
@@ -2241,6 +2244,145 @@ async def test_a_position_that_is_not_known_is_asked_of_the_log(
         log.go_away()
         with pytest.raises(LogUnavailable):
             await hub.channel("other").position()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "refused at first"])
+async def test_what_was_added_though_its_publisher_does_not_know_reaches_who_was_there(
+    store: FakeStore, log: FakeLog, how: str
+) -> None:
+    """What is published after `subscribe` belongs to the subscription, if it's there."""
+    store.say("c", "before")
+    log.joining.shut()
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        ear = Ear(channel.subscribe())
+        if how == "cancelled":
+            log.appending.shut()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(channel.publish, "it", key="k"))
+                await until(lambda: log.appending.waiting)
+                tasks.cancel_scope.cancel()
+            store.add("c", b"data: it\r\n\r\n", "k")
+        else:
+
+            def fail() -> None:
+                store.on_append = lambda: None
+                raise LogUnavailable("fake://", "no answer")
+
+            store.on_append = fail
+            if how == "failed":
+                with pytest.raises(LogUnavailable):
+                    await channel.publish("it", wait=0)
+            else:
+                assert await channel.publish("it") == "e1.2"
+        store.say("c", "other")
+        log.joining.open()
+
+        await ear.has("it", "other")
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+async def test_an_event_that_never_gets_through_keeps_nobody_from_beginning(
+    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    async def fail(*_: object, **__: object) -> Position:
+        await log.appending.passed()
+        raise LogUnavailable("fake://", "no answer")
+
+    monkeypatch.setattr(log, "append", fail)
+    log.joining.shut()
+    async with one(log) as hub, anyio.create_task_group() as tasks:
+        channel = hub.channel("c")
+        ear = Ear(channel.subscribe())
+        with pytest.raises(LogUnavailable):
+            await channel.publish("never", wait=0)
+        if fails == "after":
+            log.appending.shut()
+        tasks.start_soon(partial(channel.publish, "never", wait=math.inf))
+        await settled()
+        log.joining.open()
+        if fails == "after":
+            await until(lambda: channel.epoch)
+            await settled()
+            assert ear.text == ""
+            log.appending.open()
+
+        await ear.begun()
+        tasks.cancel_scope.cancel()
+
+
+async def test_many_doubts_are_forgotten_from_the_oldest_on(
+    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_module, "_MOST_DOUBTS", 2)
+    log.joining.shut()
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        ear = Ear(channel.subscribe())
+        for number in range(4):
+
+            def fail() -> None:
+                raise LogUnavailable("fake://", "no answer")
+
+            store.on_append = fail
+            with pytest.raises(LogUnavailable):
+                await channel.publish(number, wait=0)
+        log.joining.open()
+
+        await ear.has(2, 3)
+
+
+async def test_doubts_of_a_history_that_was_lost_meanwhile_are_of_no_concern(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say("c", "before")
+    log.joining.shut()
+    log.appending.shut()
+    async with one(log) as hub:
+        channel = hub.channel("c")
+        ear = Ear(channel.subscribe())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(channel.publish, "it")
+            await until(lambda: log.appending.waiting)
+            log.joining.open()
+            await until(lambda: channel.epoch)
+            await settled()
+            log.deaf = True
+            store.flush()
+            store.say("c", "anew")
+            tasks.cancel_scope.cancel()
+
+        await ear.begun()
+        assert channel.last_event_id == f"{store.shelf('c').epoch}.1"
+
+
+async def test_doubts_of_who_has_left_are_of_no_concern(store: FakeStore, log: FakeLog) -> None:
+    log.joining.shut()
+    log.appending.shut()
+    async with one(log) as hub:
+        channel = hub.channel("c", linger=0)
+        ears = [Ear(channel.subscribe()) for _ in range(2)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(channel.publish, "it")
+            tasks.start_soon(hub.channel("other").publish, "it")
+            await until(lambda: log.appending.waiting == 2)
+            log.joining.open()
+            await until(lambda: channel.epoch)
+            await settled()
+            log.reading.shut()
+            tasks.cancel_scope.cancel()
+        await until(lambda: log.reading.waiting)
+        for ear in ears:
+            ear.leave()
+        del ear, ears
+        gc.collect()
+        await anyio.sleep(0.01)
+        follower_of(hub).sweep()
+        log.reading.open()
+        await settled()
+
+        assert channel.epoch == ""
+        await Ear(channel.subscribe()).begun()
 
 
 def aged(store: FakeStore, channel: str, *ages: float) -> None:
