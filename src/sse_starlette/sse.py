@@ -444,21 +444,23 @@ class EventSourceResponse(StreamingResponse):
     async def _after(self, stream: Stream) -> None:
         """Tell everyone who asked that the stream has ended."""
         reason = stream.reason or "error"
-        calls: list[Callable[[], object]] = []
+        calls: list[tuple[str, Callable[[], object]]] = []
         if stream.disconnected is not None and self.client_close_handler_callable is not None:
-            calls.append(partial(self.client_close_handler_callable, stream.disconnected))
+            close_handler = partial(self.client_close_handler_callable, stream.disconnected)
+            calls.append(("client_close_handler_callable", close_handler))
         if self.on_close is not None:
-            calls.append(partial(self.on_close, reason))
+            calls.append(("on_close", partial(self.on_close, reason)))
         if self.background is not None and reason not in ("error", "timeout", "cancelled"):
             # A job isn't done because its stream has failed.
-            calls.append(self.background)
+            calls.append(("background", self.background))
         async with AsyncExitStack() as stack:  # Also runs those that come after a cancelled one.
-            for call in reversed(calls):
-                stack.push_async_exit(partial(self._call_back, reason, call))
+            for name, call in reversed(calls):
+                stack.push_async_exit(partial(self._call_back, reason, name, call))
 
     async def _call_back(
         self,
         reason: CloseReason,
+        name: str,
         call: Callable[[], object],
         interrupted: type[BaseException] | None,
         *_: object,
@@ -478,10 +480,10 @@ class EventSourceResponse(StreamingResponse):
                 if isawaitable(result):
                     await result
             except Exception:
-                logger.exception("%r raised after the stream had ended", call)
+                logger.exception("%s raised after the stream had ended (%s)", name, reason)
         if within.cancelled_caught:
             logger.warning(
-                "%r was cut short after %s s (cleanup_timeout)", call, self.cleanup_timeout
+                "%s was cut short after %s s (cleanup_timeout)", name, self.cleanup_timeout
             )
 
 

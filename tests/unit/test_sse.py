@@ -592,6 +592,26 @@ async def test_serializer_makes_the_json_of_all_that_a_response_sends() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("name", ["client_close_handler_callable", "on_close", "background"])
+async def test_what_a_callback_raises_is_logged_under_its_name(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    options: dict[str, Any] = {name: fail}
+    async with drive(EventSourceResponse(endless("1"), **options)) as exchange:
+        await exchange.contains("data: 1")
+        exchange.leave()
+        await exchange.returns()
+
+    (record,) = caplog.records
+    assert record.getMessage() == f"{name} raised after the stream had ended (client)"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+@pytest.mark.anyio
 async def test_a_bare_response_does_not_use_its_source_up_for_the_lifespan_of_a_server() -> None:
     async def nobody(message: Message | None = None) -> Message:
         raise AssertionError
