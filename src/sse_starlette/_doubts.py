@@ -22,10 +22,6 @@ _WARNINGS = {
         "None was given as an event, and sent as the text 'None'. To send nothing, don't yield or publish; for an "
         'event without data give {"event": "name", "data": ""}.'
     ),
-    "retry": (
-        "an event has a retry of less than 100, which counts milliseconds: its clients come back at once, again "
-        "and again. Give retry=5000 for five seconds."
-    ),
 }
 
 # What the response of this context has been warned of. None: there's no response.
@@ -43,8 +39,7 @@ def doubt(what: str) -> None:
     Warn, for the first time, of what was found.
 
     Args:
-        what: `"frame"`, a text that is a frame already; `"None"`, as a value of its own; or `"retry"`, a
-            very short one.
+        what: `"frame"`, a text that is a frame already; or `"None"`, as a value of its own.
     """
     warned = _warned.get()
     if warned is None:

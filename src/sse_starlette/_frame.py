@@ -31,8 +31,6 @@ SEPARATORS = ("\r\n", "\r", "\n")
 _NOT_IN_A_FIELD = {"\r": "CR (U+000D)", "\n": "LF (U+000A)", "\0": "NUL (U+0000)"}
 _DELETED = dict.fromkeys(map(ord, _NOT_IN_A_FIELD))
 _BYTES = (bytes, bytearray, memoryview)
-_USUAL_RETRY = 100
-"""Milliseconds; what is less is likely to be meant as seconds."""
 
 
 def check_separator(sep: object) -> None:
@@ -107,10 +105,8 @@ def frame_of(
             data = _lines(data, f"{sep}data: ")
         text = f"{text}data: {data}{sep}"
     if retry is not None:
-        if type(retry) is not int or retry < _USUAL_RETRY:
+        if type(retry) is not int or retry < 0:
             retry = _check_retry(retry)
-            if 0 < retry < _USUAL_RETRY:
-                doubt("retry")
         text = f"{text}retry: {retry}{sep}"
     text += sep
     try:
