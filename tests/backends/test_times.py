@@ -77,6 +77,17 @@ async def test_a_client_begins_at_a_time_in_any_process(url: str) -> None:
         assert await read(other.subscribe(["c", "d"], since=between), 2) == ["4", "5"]
 
 
+@ON_EACH_LOG
+@pytest.mark.anyio
+async def test_limits_may_be_so_large_that_they_are_none(url: str) -> None:
+    hub = Hub(url, expire=1e300)
+    async with hub.lifespan():
+        channel = hub.channel("c", history=10**30, history_bytes=10**30, history_seconds=1e300)
+        assert (await channel.publish("x")).endswith(".1")
+        assert [event.data for event in await channel.history()] == ["x"]
+        assert await read(channel.subscribe(replay=1), 1) == ["x"]
+
+
 # --- Clocks that are set --------------------------------------------------------------
 
 DAY = 86_400.0

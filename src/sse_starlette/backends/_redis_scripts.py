@@ -63,6 +63,12 @@ if found[10] and tonumber(found[10]) > FORMAT then
     return redis.error_reply('SSEFMT the channel was written in format ' .. found[10])
 end
 local epoch, known = found[1], found[1]
+if epoch and (#epoch > 64 or not string.match(epoch, '^[%w_]+$')) then
+    return redis.error_reply("SSEDATA its epoch can't be read")
+end
+if found[2] and not string.match(found[2], '^%d+$') then
+    return redis.error_reply("SSEDATA its head can't be read")
+end
 if not epoch then
     -- A hash that was evicted leaves a stream behind, whose offsets mean nothing to the new epoch.
     epoch = new_epoch
@@ -400,7 +406,8 @@ class Names:
 
 
 def milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+    # Redis counts in 64 bits; 30,000 years are as good as for ever.
+    return max(1, round(min(seconds * 1000, 1e15)))
 
 
 # --- What is asked --------------------------------------------------------------------

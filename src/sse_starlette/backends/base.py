@@ -14,6 +14,7 @@ frame and no stream; what a change here must keep:
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
@@ -22,6 +23,17 @@ from sse_starlette.errors import LogUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_EPOCH = re.compile(r"[0-9A-Za-z_]{1,64}")
+
+
+def checked_epoch(found: bytes) -> str:
+    """The epoch that a log has stored; ValueError if it can't be part of an id."""
+    epoch = found.decode()
+    if not _EPOCH.fullmatch(epoch):
+        raise ValueError("its epoch can't be part of an id")
+    return epoch
 
 
 class Position(NamedTuple):

@@ -70,7 +70,7 @@ from ._redis_scripts import (
     strange,
     to_text,
 )
-from .base import DEFAULT_EXPIRE, Backend, Beginning, Entry, NewEntry, Page, Position
+from .base import DEFAULT_EXPIRE, Backend, Beginning, Entry, NewEntry, Page, Position, checked_epoch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -308,7 +308,10 @@ class RedisLog(Backend):
             epoch, offset, kept = answer
             if epoch is None:
                 continue
-            found[channel] = Position(epoch.decode(), int(offset or 0))
+            try:
+                found[channel] = Position(checked_epoch(epoch), int(offset or 0))
+            except ValueError:
+                continue  # As above.
             lasts = int(kept or milliseconds(DEFAULT_EXPIRE))
             if expire is not None:
                 lasts = milliseconds(expire)

@@ -22,7 +22,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -49,6 +49,7 @@ from .base import (
     NewEntry,
     Page,
     Position,
+    checked_epoch,
     last_stretch,
 )
 
@@ -82,6 +83,8 @@ _LONGEST_KEY_SECONDS = 4_000.0
 """How long a key is remembered at the most."""
 _BELIEVED_AFTER_SECONDS = 4_000.0
 """How long a clock must have been ahead of what it was set from until things expire by it."""
+_LARGEST = 2**62
+"""More than any number of events or bytes, and less than SQLite can count."""
 _TOUCH_AT = 0.9
 """The part of a channel's remaining time below which a look prolongs it: most looks only read."""
 
@@ -155,7 +158,7 @@ SELECT count(*) = 11 FROM sqlite_master WHERE name IN ('sse_channels', 'sse_chan
 
 # CROSS JOIN keeps this order: from the few entries that are new to those who watch, not the reverse.
 _NEW_ENTRIES = """
-SELECT c.name, c.epoch, e."offset", e.key, e.body
+SELECT c.name, CAST(c.epoch AS BLOB), e."offset", e.key, e.body
 FROM sse_entries AS e CROSS JOIN sse_channels AS c ON c.id = e.channel
 CROSS JOIN temp.watched AS w ON w.name = c.name
 WHERE e.number > ? AND e.number <= ? ORDER BY e.number
@@ -204,6 +207,12 @@ class _Clock:
         elif steady - self._doubted_since > _BELIEVED_AFTER_SECONDS:
             self._ahead, self._doubted_since = ahead, None
         return _Now(wall, min(wall, steady + self._ahead))
+
+
+def _entry(offset: int, key: object, body: object) -> Entry:
+    if not isinstance(key, bytes) or not isinstance(body, bytes):
+        raise TypeError("the key or the body of an entry is of another type")
+    return Entry(offset, _text(key), body)
 
 
 class _Channel(NamedTuple):
@@ -653,8 +662,6 @@ def _explained(error: Exception, where: str, channel: str | None) -> LogUnavaila
             where, reason, "Update this package, in every process that uses the file."
         )
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None and isinstance(error, sqlite3.DatabaseError):
-        code = sqlite3.SQLITE_ERROR
     if code is not None and (remedy := _REMEDIES.get(code & 0xFF)):
         return LogRefused(where, reason, remedy)
     if isinstance(error, (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError)):
@@ -690,14 +697,15 @@ def _path_of(path: str | os.PathLike[str]) -> Path:
 
 def _find(connection: sqlite3.Connection, channel: str, now: _Now) -> _Channel | None:
     row = connection.execute(
-        "SELECT id, epoch, head, closed, expires FROM sse_channels WHERE name = ?",
+        "SELECT id, CAST(epoch AS BLOB), head, closed, expires FROM sse_channels WHERE name = ?",
         (_bytes(channel),),
     ).fetchone()
     if row is None:
         return None
-    found = _Channel(*row)
-    if not isinstance(found.epoch, str) or not isinstance(found.head, int):
-        raise TypeError("its epoch or its head is of another type")
+    channel_id, epoch, head, closed, expires = row
+    if not isinstance(head, int) or head < 0 or not isinstance(expires, (int, float)):
+        raise TypeError("its head or its expiry is of another type")
+    found = _Channel(channel_id, checked_epoch(epoch or b""), head, closed, expires)
     return None if found.expires <= now.sure else found
 
 
@@ -734,11 +742,11 @@ def _append(
     for entry in request.entries:
         key = _bytes(entry.key)
         before = connection.execute(
-            'SELECT epoch, "offset", expires FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
+            'SELECT CAST(epoch AS BLOB), "offset" FROM sse_keys WHERE name = ? AND key = ? AND expires > ?',
             (name, key, now.sure),
         ).fetchone()
         if before is not None:
-            outcomes.append(Position(*before[:2]))
+            outcomes.append(Position(checked_epoch(before[0]), before[1]))
             continue
         if channel is None:
             channel = _find(connection, request.channel, now)
@@ -786,10 +794,10 @@ def _limits_of(connection: sqlite3.Connection, name: bytes) -> Limits:
 
 def _merged(given: Limits, kept: Limits) -> Limits:
     return Limits(
-        kept.events if given.events is None else given.events,
+        kept.events if given.events is None else min(given.events, _LARGEST),
         kept.seconds if given.seconds is None else given.seconds,
         kept.expire if given.expire is None else given.expire,
-        kept.bytes if given.bytes is None else given.bytes,
+        kept.bytes if given.bytes is None else min(given.bytes, _LARGEST),
     )
 
 
@@ -1000,7 +1008,7 @@ def _page(
             most,
         ),
     )
-    entries = last_stretch([Entry(offset, _text(key), body) for offset, key, body in rows])
+    entries = last_stretch([_entry(*row) for row in rows])
     return Page(channel.epoch, channel.head, bool(channel.closed), entries)
 
 
@@ -1109,9 +1117,12 @@ class _Follower:
         if self._watched.get(channel) == turn:
             listener.joined(channel)
 
-    def _hear(self, channel: str, epoch: str, entry: Entry, listener: Listener) -> None:
+    def _hear(self, channel: str, heard: tuple[str, Entry] | None, listener: Listener) -> None:
         if channel in self._watched:
-            listener.heard(channel, epoch, entry)
+            if heard is not None:
+                listener.heard(channel, *heard)
+            else:
+                listener.stirred(channel)
 
     # --- In the thread ----------------------------------------------------------------
 
@@ -1238,9 +1249,18 @@ class _Follower:
         if upto == newest:
             self._version = version
         return upto < newest, [
-            partial(self._hear, _text(name), epoch, Entry(offset, _text(key), body))
+            self._call_of(_text(name), epoch, offset, key, body)
             for name, epoch, offset, key, body in rows
         ]
+
+    def _call_of(
+        self, channel: str, epoch: bytes, offset: int, key: bytes, body: bytes
+    ) -> Callable[[Listener], None]:
+        heard: tuple[str, Entry] | None = None
+        # What can't be understood is told when it's read; others are not concerned.
+        with suppress(TypeError, ValueError):
+            heard = checked_epoch(epoch), _entry(offset, key, body)
+        return partial(self._hear, channel, heard)
 
     def _newest(self) -> int:
         assert self._connection is not None  # noqa: S101  (it's connected)
