@@ -282,7 +282,7 @@ async def test_silent_connection_is_tried_again_and_again(own_server: RedisServe
         return tries.get("calls", 0) > 3
 
     async with opened(log), listening(log, "a") as ears:
-        assert await anyio.to_thread.run_sync(partial(until, tried_often, seconds=5))
+        assert await anyio.to_thread.run_sync(partial(until, tried_often))
         await append(log, "a")
         await ears.until(lambda: ears.offsets("a") == [1])
 

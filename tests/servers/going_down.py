@@ -312,9 +312,9 @@ def bring_down(way: Way, ending: Ending, folder: Path) -> Outcome:
         exit_codes = clients.exit_codes()
         notes = server.notes()
         if not whole and way.survives_recycling:
-            assert serving.until(
-                lambda: server.answers() not in {"", *map(str, workers)}, seconds=20
-            ), "no worker has come in place of the old one"
+            assert serving.until(lambda: server.answers() not in {"", *map(str, workers)}), (
+                "no worker has come in place of the old one"
+            )
         server.stop()
         return Outcome(
             seconds=gone - start,

@@ -333,7 +333,7 @@ def rest_of(connection: socket.socket) -> bytes:
 
     response = Response()
     parser = httptools.HttpResponseParser(response)
-    connection.settimeout(20)
+    connection.settimeout(90)
     while not response.completed:
         piece = connection.recv(256 * 1024)
         assert piece, "the body was cut off"

@@ -469,7 +469,7 @@ def test_sqlite_is_locked_for_five_seconds(tmp_path: Path) -> None:
     file = tmp_path / "events.db"
 
     def lock(_: Run) -> None:
-        with closing(sqlite3.connect(file, timeout=20, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(file, timeout=90, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             time.sleep(5)
             connection.execute("ROLLBACK")

@@ -105,7 +105,7 @@ def publish_in_thread(request: Request) -> Response:
     """A sync endpoint, which Starlette calls in a worker thread."""
     number = int(request.query_params["number"])
     if "threadsafe" in request.query_params:
-        event_id = channel_of(request).publish_threadsafe(event(number)).result(timeout=10)
+        event_id = channel_of(request).publish_threadsafe(event(number)).result(timeout=60)
     else:
         event_id = channel_of(request).publish_nowait(event(number))
     return JSONResponse({"id": event_id})
