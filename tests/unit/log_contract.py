@@ -375,8 +375,11 @@ class LogContract:
                 entry = Entry(position.offset, f"{number}", b"%d" % number)
                 expected.append((channel, position.epoch, entry))
             await append(other, "unwatched")
-            await append(other, "a", key="last")
-            await ears.until(lambda: ears.offsets("a")[-1:] == [21])
+            for channel in "ab":
+                await append(other, channel, key="last")
+            await ears.until(
+                lambda: [ears.offsets(channel)[-1:] for channel in "ab"] == [[21], [21]]
+            )
 
         for channel in "ab":
             heard = [each for each in ears.entries if each[0] == channel and each[2].key != "last"]
