@@ -14,7 +14,7 @@ from tests.servers.conftest import Serve
 from tests.servers.crowd import ask
 from tests.servers.serving import until
 
-RETRY_MS = 50
+RETRY_MS = 100
 
 FOLLOW = """(origins, path, count) => {
     globalThis.clients = [];
@@ -74,7 +74,7 @@ def test_fifty_event_sources_cut_twenty_times_each_lose_nothing(serve: Serve, pa
         assert until(lambda: ask(server, "/news/stats")["subscribers"] == 50)
         ask(server, "/news/publish", last=20_000, within=20)
         clients: list[dict[str, Any]] = []
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not clients or any(
             not client["runs"] or client["runs"][-1][1] < 20_000 for client in clients
         ):
