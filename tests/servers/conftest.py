@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from tests.servers import proxy, serving
 from tests.servers.serving import Server
 
@@ -79,6 +79,7 @@ def page() -> Iterator[Page]:
         context = browser.new_context(ignore_https_errors=True)
         page = context.new_page()
         page.set_default_timeout(90_000)
+        expect.set_options(timeout=90_000)  # It has a guard of its own, of five seconds.
         yield page
         context.close()
         browser.close()
