@@ -36,15 +36,15 @@ _LETTERS = string.digits + string.ascii_letters
 _MARKS = string.ascii_letters[6:]
 """What a mark begins with: no digit of a hexadecimal number, of which older epochs were made."""
 _RANDOM_LETTERS = 6
+_PAIRS = [one + other for one in _LETTERS for other in _LETTERS]
 
 
 def new_epoch(channel: str = "") -> str:
     """A name for a history of `channel` that no earlier one had."""
-    number = secrets.randbits(64)
-    letters = [
-        _LETTERS[number // len(_LETTERS) ** n % len(_LETTERS)] for n in range(_RANDOM_LETTERS)
-    ]
-    return mark_of(channel) + "".join(letters)
+    number, first = divmod(secrets.randbits(64), len(_PAIRS))
+    number, second = divmod(number, len(_PAIRS))
+    third = number % len(_PAIRS)
+    return f"{mark_of(channel)}{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}"
 
 
 @lru_cache(maxsize=1024)

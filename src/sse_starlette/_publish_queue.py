@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -75,7 +75,12 @@ class Job:
     until: float
     """Until when: on the monotonic clock of the process, from the call on."""
     entry: NewEntry | None = None
-    outcome: Future[str] = field(default_factory=Future)
+    id: str | None = None
+    """What it was added as."""
+    error: BaseException | None = None
+    """Why it wasn't."""
+    outcome: Future[str] | None = None
+    """Tells whoever waits for either; None: nobody does but who makes the attempt."""
     started: bool = False
     """Whether there has been an attempt: from then on it can't be called back."""
     given_up: bool = False
@@ -86,14 +91,16 @@ class Job:
         if self.given_up:
             return False
         if not self.started:
-            self.started = self.outcome.set_running_or_notify_cancel()
+            self.started = self.outcome is None or self.outcome.set_running_or_notify_cancel()
         return self.started
 
     def fail(self, error: BaseException) -> None:
         """Say that it has come to nothing."""
         self.channel.appended(self, None, doubt=self.doubt(error))
-        if self.start() and not self.outcome.done():
-            self.outcome.set_exception(_own(error))
+        if self.start():
+            self.error = _own(error)
+            if self.outcome is not None and not self.outcome.done():
+                self.outcome.set_exception(self.error)
 
     def doubt(self, error: BaseException) -> str | None:
         """The key of what may have been added although this was raised."""
@@ -104,8 +111,9 @@ class Job:
     def succeed(self, position: Position) -> None:
         """Say where it has been added."""
         self.channel.appended(self, position)
-        if not self.outcome.done():
-            self.outcome.set_result(f"{position.epoch}.{position.offset}")
+        self.id = f"{position.epoch}.{position.offset}"
+        if self.outcome is not None and not self.outcome.done():
+            self.outcome.set_result(self.id)
 
 
 def _own(error: BaseException) -> BaseException:
@@ -196,32 +204,38 @@ class PublishQueues:
                 queue = self._queues[name] = _Queue()
                 mine = True
             else:
+                job.outcome = Future()
                 self._add(queue, job)
                 mine = False
         if mine:
             # Nothing comes before it, so that no other task is needed for the first attempt.
+            settled = 1
             try:
                 if await self._attempt(queue, [job]):
+                    settled = 0
+                    job.outcome = Future()
                     queue.jobs.appendleft(job)
             except BaseException as error:
                 job.given_up = True
                 channel.appended(job, None, doubt=job.doubt(error))
-                with self._lock:
-                    self._waiting -= 1
                 raise
             finally:
-                self._hand_on(name, queue)
-        if not job.outcome.done():
-            await self._outcome(queue, job)
-        return job.outcome.result()
+                self._hand_on(name, queue, settled)
+        if job.outcome is not None:
+            return await self._outcome(queue, job, job.outcome)
+        if job.id is None:
+            assert job.error is not None  # noqa: S101  (it's one or the other)
+            raise job.error
+        return job.id
 
     def put(self, job: Job) -> Future[str]:
         """Append it after what waits already; any thread may call this, and a signal handler."""
+        outcome = job.outcome = Future()
         try:
             self._put(job)
         except InterruptedHolderError:
             self._lock.after(partial(self._put_late, job))
-        return job.outcome
+        return outcome
 
     def _put(self, job: Job) -> None:
         with self._lock:
@@ -270,6 +284,10 @@ class PublishQueues:
         job.entry = self._writer.entry(job.body, job.key, job.wait)
         self._waiting += 1
 
+    def _settle(self, jobs: int) -> None:
+        # When the lifespan has ended, none is counted any more.
+        self._waiting = max(0, self._waiting - jobs)
+
     def _add(self, queue: _Queue, job: Job) -> None:
         self._count(job)
         queue.jobs.append(job)
@@ -279,9 +297,10 @@ class PublishQueues:
 
     # What follows happens on the loop of the lifespan.
 
-    def _hand_on(self, name: str, queue: _Queue) -> None:
-        """Let others go on with the queue."""
+    def _hand_on(self, name: str, queue: _Queue, settled: int) -> None:
+        """Let others go on with the queue; so many jobs wait no longer."""
         with self._lock:
+            self._settle(settled)
             if self._queues.get(name) is not queue:
                 for job in queue.jobs:
                     job.fail(queue.error or _ended())
@@ -313,6 +332,7 @@ class PublishQueues:
             left = await self._attempt(queue, batch)
             queue.batch = []
             with self._lock:
+                self._settle(len(batch) - len(left))
                 queue.jobs.extendleft(reversed(left))
                 over = self._over(queue)
             if queue.error is None:
@@ -392,15 +412,13 @@ class PublishQueues:
             elif not isinstance(outcome, ChannelClosed):
                 self._faults.note("append", outcome, name)
             job.fail(outcome)
-        with self._lock:
-            self._waiting = max(0, self._waiting - (len(batch) - len(left)))
-        if queue.error is None and any(isinstance(outcome, tuple) for outcome in outcomes):
+        if queue.error is None and any(job.id for job in batch):
             self._faults.mended("append", name)
         return left
 
-    async def _outcome(self, queue: _Queue, job: Job) -> None:
+    async def _outcome(self, queue: _Queue, job: Job, outcome: Future[str]) -> str:
         done = anyio.Event()
-        job.outcome.add_done_callback(lambda _: done.set())
+        outcome.add_done_callback(lambda _: done.set())
         try:
             if queue.error is not None:
                 with anyio.move_on_after(job.until - time.monotonic()):
@@ -412,8 +430,9 @@ class PublishQueues:
             await done.wait()
         except BaseException:
             job.given_up = True
-            job.outcome.cancel()
+            outcome.cancel()
             raise
+        return outcome.result()
 
 
 async def _wake(queue: _Queue) -> None:

@@ -849,7 +849,8 @@ class Channel:
                 added = self._added
                 if added is None or added.epoch != position.epoch or added < position:
                     self._added = position
-                self._wanted_by_newcomers(position)
+                if self._newcomers:
+                    self._wanted_by_newcomers(position)
             if append not in self._doubts:
                 self._unplaced.discard(append)
             doubtful = append in self._unplaced

@@ -18,8 +18,8 @@ from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
 from tests.unit.log_contract import ALL, append, look, offsets, opened
 
-from sse_starlette import Hub, LogRefused, LogUnavailable
-from sse_starlette.backends.base import Limits, NewEntry
+from sse_starlette import ChannelClosed, Hub, LogRefused, LogUnavailable
+from sse_starlette.backends.base import Limits, NewEntry, Position
 from sse_starlette.backends.redis import RedisLog
 from sse_starlette.backends.sqlite import SQLiteLog
 
@@ -213,6 +213,68 @@ async def test_bytes_bound_the_event_log_and_the_newest_entry_is_kept(
     assert kept(url, server) <= 42
 
 
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_bytes_that_redis_has_not_counted_for_long_still_bound_the_event_log(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    few = Limits(events=200, bytes=1_000_000)
+
+    async def add(first: int, count: int, size: int) -> None:
+        entries = [NewEntry(b"x" * size, f"w.{n}", 60, "w", n) for n in range(first, first + count)]
+        for outcome in await log.append_many("c", entries, limits=few):
+            assert isinstance(outcome, Position)
+
+    async with opened(log):
+        for batch in range(30):
+            await add(
+                1 + batch * 100, 100, 10
+            )  # Far from the limit: nobody counts what is dropped.
+        for batch in range(3):
+            await add(3_001 + batch * 100, 100, 20_000)
+        page = await look(log, "c", limits=few, most=1_000)
+        for batch in range(3):
+            await add(3_301 + batch * 100, 100, 1_000)
+        small = await look(log, "c", limits=few, most=1_000)
+
+    assert [len(entry.body) for entry in page.entries] == [20_000] * 50
+    # There's room for all that is to be kept again.
+    assert 200 <= len(small.entries) <= 264
+    assert offsets(small)[-1] == 3_600
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_what_is_refused_in_the_middle_of_a_batch_takes_all_that_follows_along(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    server.say("ACL SETUSER", "default", "-set")
+    entries = [
+        NewEntry(b"1", "w.1", 60, "w", 1),
+        NewEntry(b"2", "own", 60),
+        NewEntry(b"", "w.2", 60, "w", 2),
+        NewEntry(b"4", "w.3", 60, "w", 3),
+    ]
+    async with opened(log):
+        first = await log.append_many("c", entries, limits=Limits())
+        halfway = await look(log, "c")
+        server.say("ACL SETUSER", "default", "+set")
+        second = await log.append_many("c", entries, limits=Limits())
+        third = await log.append_many("c", entries, limits=Limits())
+        page = await look(log, "c")
+
+    epoch = page.epoch
+    assert first[0] == Position(epoch, 1)
+    assert [type(each) for each in first[1:]] == [LogRefused] * 3
+    assert (halfway.head, halfway.closed) == (1, False)
+    assert second[:3] == [Position(epoch, n) for n in (1, 2, 3)]
+    assert isinstance(second[3], ChannelClosed)
+    assert third[:3] == second[:3]
+    assert (page.head, page.closed) == (3, True)
+
+
 @pytest.mark.anyio
 async def test_a_clock_that_was_ahead_for_one_event_keeps_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,7 +310,7 @@ async def test_events_without_a_key_leave_few_keys_in_redis(server: RedisServer)
         channel = hub.channel("c", history=100)
         await asyncio.gather(*(channel.publish("x") for _ in range(2_000)))
 
-    assert server.say("DBSIZE") == 3
+    assert server.say("DBSIZE") == 2
     assert kept(server.url, server) <= 100 + 64
 
 

@@ -34,6 +34,7 @@ from tests.unit.log_contract import (
 )
 from tests.unit.test_fork import run_program
 
+from sse_starlette.backends.base import Limits
 from sse_starlette.backends.redis import RedisLog, _answer_within
 from sse_starlette.errors import LogRefused, LogUnavailable
 
@@ -398,8 +399,13 @@ async def test_full_server_is_unavailable_until_it_has_room(own_server: RedisSer
     async with opened(log):
         await append(log, "a")
         own_server.say("CONFIG SET", "maxmemory", 1)
+        # Whether it's a new channel, one that was just added to, or one whose time to live is to be told.
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "b")
         with pytest.raises(LogUnavailable, match="maxmemory"):
             await append(log, "a")
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "a", limits=Limits(expire=1_000))
         own_server.say("CONFIG SET", "maxmemory", 0)
         position = await append(log, "a")
 

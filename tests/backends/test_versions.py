@@ -13,7 +13,7 @@ from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import on
 from tests.unit.log_contract import append, look, opened
 
-from sse_starlette.backends.base import Position
+from sse_starlette.backends.base import Limits, Position
 from sse_starlette.backends.redis import RedisLog
 from sse_starlette.backends.sqlite import SQLiteLog
 from sse_starlette.errors import LogRefused
@@ -78,6 +78,32 @@ async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: Re
     assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
     assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
     assert server.say("HMGET", "{sse:c}:m", "e", "n") == [EPOCH, "5"]
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_limits_that_a_preview_kept_with_a_channel_of_redis_still_count(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    fields = ("e", EPOCH, "n", "0", "t", "0", "l", "0", "h", "5", "b", "900000", "x", "3600000")
+    server.say("HSET", "{sse:c}:m", *fields)
+
+    async with opened(log):
+        heads = await log.heads(["c"], expire=None)
+        lives = server.say("PTTL", "{sse:c}:m")
+        for _ in range(70):
+            await append(log, "c", b"x", limits=Limits())
+        again = await log.heads(["c"], expire=None)
+        still_lives = server.say("PTTL", "{sse:c}:m")
+
+    assert heads == {"c": Position(EPOCH, 0)}
+    assert again == {"c": Position(EPOCH, 70)}
+    assert isinstance(lives, int)
+    assert isinstance(still_lives, int)
+    assert 3_000_000 < lives <= 3_601_000
+    assert 3_000_000 < still_lives <= 3_601_000
+    assert server.say("XLEN", "{sse:c}:s") == 5
 
 
 def append_as_earlier_in_sqlite(path: Path, offset: int) -> None:

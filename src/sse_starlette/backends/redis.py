@@ -55,6 +55,7 @@ from ._redis_faults import (
 from ._redis_scripts import (
     APPEND,
     CHECK,
+    HEAD,
     READ,
     RENEW,
     SEEK,
@@ -64,13 +65,13 @@ from ._redis_scripts import (
     append_asked,
     appended_in,
     beginning_in,
+    head_in,
     limits_asked,
-    milliseconds,
     page_in,
     strange,
     to_text,
 )
-from .base import DEFAULT_EXPIRE, Backend, Beginning, Entry, NewEntry, Page, Position, checked_epoch
+from .base import Backend, Beginning, Entry, NewEntry, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -293,7 +294,7 @@ class RedisLog(Backend):
         keys = {channel: self._names.keys(channel) for channel in channels}
         pipeline = client.pipeline(transaction=False)
         for _, meta in keys.values():
-            pipeline.execute_command("HMGET", meta, "e", "n", "x", **RAW)
+            pipeline.execute_command("HMGET", meta, *HEAD, **RAW)
         answers = await pipeline.execute(raise_on_error=False)
         found: dict[str, Position] = {}
         pipeline = client.pipeline(transaction=False)
@@ -303,18 +304,13 @@ class RedisLog(Backend):
                 if isinstance(told, LogRefused) and told.channel is not None:
                     continue  # It's told when somebody looks for this one.
                 raise answer
-            if not isinstance(answer, list) or len(answer) != 3:
-                raise strange(answer)
-            epoch, offset, kept = answer
-            if epoch is None:
-                continue
             try:
-                found[channel] = Position(checked_epoch(epoch), int(offset or 0))
+                head = head_in(answer, expire)
             except ValueError:
                 continue  # As above.
-            lasts = int(kept or milliseconds(DEFAULT_EXPIRE))
-            if expire is not None:
-                lasts = milliseconds(expire)
+            if head is None:
+                continue
+            found[channel], lasts = head
             for key in keys[channel]:
                 pipeline.execute_command("PEXPIRE", key, lasts)
         if found:
