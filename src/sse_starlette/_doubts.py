@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 from contextvars import ContextVar
 
-__all__ = ["doubt", "doubt_milliseconds", "doubt_seconds", "looks_like_a_frame", "warn_of_doubts"]
+__all__ = [
+    "HOUR",
+    "doubt",
+    "doubt_milliseconds",
+    "doubt_seconds",
+    "looks_like_a_frame",
+    "warn_of_doubts",
+]
 
 _logger = logging.getLogger("sse_starlette.sse")
 
@@ -54,19 +61,20 @@ def looks_like_a_frame(text: str) -> bool:
     return text[-1] in "\r\n" and text.lstrip().startswith(_FIELDS)
 
 
-_HOUR = 3_600
+HOUR = 3_600
+"""Seconds; what is longer may be meant as milliseconds."""
 _MOST_MISTAKEN = 1_000_000
 """Whoever gives more seconds than that means that they never end."""
 
 
-def doubt_seconds(name: str, value: float | None, otherwise: str = "") -> None:
-    """Warn of an argument in seconds that looks like milliseconds."""
-    if value is not None and _HOUR < value < _MOST_MISTAKEN:
+def doubt_seconds(name: str, value: float, otherwise: str = "") -> None:
+    """Warn of an argument of more than an hour that looks like milliseconds."""
+    if value < _MOST_MISTAKEN:
         _logger.warning(
             "%s=%g is %.1f hours: it counts seconds. Give %s=%g if you meant milliseconds%s",
             name,
             value,
-            value / _HOUR,
+            value / HOUR,
             name,
             value / 1_000,
             otherwise and f", {otherwise}",

@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._boundary import completed
 from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
-from ._doubts import doubt_milliseconds, doubt_seconds, warn_of_doubts
+from ._doubts import HOUR, doubt_milliseconds, doubt_seconds, warn_of_doubts
 from ._feed import Feed
 from ._headers import event_stream_headers, is_event_stream, sent_headers
 from ._json import check_serializer
@@ -194,21 +194,14 @@ class EventSourceResponse(StreamingResponse):
         check_type("join_events", join_events, bool, "True")
         if media_type is not None:
             check_type("media_type", media_type, str, '"text/event-stream"')
-        check_seconds("shutdown_grace_period", shutdown_grace_period)
+        _check_seconds("shutdown_grace_period", shutdown_grace_period)
         if cleanup_timeout is not None:
-            check_seconds("cleanup_timeout", cleanup_timeout)
+            _check_seconds("cleanup_timeout", cleanup_timeout)
         if send_timeout is not None:
-            check_seconds("send_timeout", send_timeout)
+            _check_seconds("send_timeout", send_timeout)
         if first_event_timeout is not None:
             advice = f" seconds (None starts the response at once), got: {first_event_timeout}"
-            check_seconds("first_event_timeout", first_event_timeout, advice)
-        for name, seconds in (
-            ("shutdown_grace_period", shutdown_grace_period),
-            ("cleanup_timeout", cleanup_timeout),
-            ("send_timeout", send_timeout),
-            ("first_event_timeout", first_event_timeout),
-        ):
-            doubt_seconds(name, seconds)
+            _check_seconds("first_event_timeout", first_event_timeout, advice)
         if shutdown_retry_ms is not None:
             check_milliseconds("shutdown_retry_ms", shutdown_retry_ms)
             doubt_milliseconds("shutdown_retry_ms", *shutdown_retry_ms)
@@ -308,11 +301,10 @@ class EventSourceResponse(StreamingResponse):
             raise TypeError("ping interval must be int or float")
         if not value >= 0:
             raise ValueError("ping interval must be >= 0 (0 disables ping)")
-        doubt_seconds(
-            "ping",
-            value,
-            "0 for no pings; proxies close a connection that is silent for a minute or so",
-        )
+        if value > HOUR:
+            doubt_seconds(
+                "ping", value, "0 for no pings; proxies close a connection that is silent"
+            )
         self._ping_interval = value
 
     def enable_compression(self, force: bool = False) -> None:  # noqa: FBT001, FBT002  (as in earlier versions)
@@ -485,6 +477,12 @@ class EventSourceResponse(StreamingResponse):
             logger.warning(
                 "%s was cut short after %s s (cleanup_timeout)", name, self.cleanup_timeout
             )
+
+
+def _check_seconds(name: str, value: float, advice: str = "") -> None:
+    check_seconds(name, value, advice)
+    if value > HOUR:
+        doubt_seconds(name, value)
 
 
 def _denying_websocket(send: Send) -> Send:
