@@ -138,15 +138,18 @@ class Opening(AsyncIterator[bytes]):
 def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
     """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
     encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
-    if isinstance(event, (bytes, bytearray, memoryview)):
-        event = parse_frame(bytes(event))
-    elif isinstance(event, dict):
+    # The usual ones first.
+    if type(event) is str:
+        return encode(event)
+    if isinstance(event, dict):
         name = event.get("event")
         plain = name is None or (type(name) is str and name.isprintable())
         if plain and "id" not in event and "sep" not in event:
-            return encode(event)  # The usual event.
+            return encode(event)
         encode(dict.fromkeys(event))  # Says what is wrong with its keys.
         event = ServerSentEvent(**event)
+    elif isinstance(event, (bytes, bytearray, memoryview)):
+        event = parse_frame(bytes(event))
     elif not isinstance(event, ServerSentEvent):
         foreign = own_event(event, serializer)
         if foreign is None:

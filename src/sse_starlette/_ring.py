@@ -89,18 +89,20 @@ class Ring:
     def append(self, frame: bytes, now: float) -> int:
         """Remember `frame` as the newest and return its offset."""
         frames = self._frames
-        kept = self.head + 1 - self._first
+        head = self.head + 1
+        kept = head - self._first
         if kept != len(frames):
             # An exception, as a signal handler may raise, has interrupted the last time.
             del frames[kept:], self._times[kept:]
         frames.append(frame)
         self._times.append(now)
-        self.head += 1
+        self.head = head
         self.size += len(frame)
-        self._joins.clear()
-        self.newest = frame, self.head
+        if self._joins:
+            self._joins.clear()
+        self.newest = frame, head
         self.expire(now)
-        return self.head
+        return head
 
     def expire(self, now: float) -> None:
         """Forget what is too much or, at the time `now`, too old."""
