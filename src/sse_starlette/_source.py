@@ -143,14 +143,15 @@ class SourceFeed(Feed):
         return bool(self._pushed or self._quick)
 
     def let_go(self) -> None:
-        if self._in_threads is not None and self.thread is not None:
+        threads = self._in_threads
+        if threads is not None and threads.stepping_in is not None and not threads.is_let_go:
             logger.warning(
                 "%r is still at a step in thread %r, which can't be interrupted; it's closed when it "
                 "comes back",
                 self._content,
                 self.thread,
             )
-            self._in_threads.let_go()
+            threads.let_go()
 
     def finish_event(self) -> bytes:
         if self._boundary is None or not self.unfinished:

@@ -102,6 +102,11 @@ class ThreadedIterator(AsyncIterator[object]):
             if pool is not None:
                 pool.leave()
 
+    @property
+    def is_let_go(self) -> bool:
+        """Whether `aclose` returns although a step is under way."""
+        return self._closed.is_set()
+
     def let_go(self) -> None:
         """Let `aclose` return although a step is under way."""
         self._closed.set()
