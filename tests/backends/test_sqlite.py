@@ -314,7 +314,40 @@ async def test_file_that_was_deleted_is_begun_anew(path: Path) -> None:
     assert (after.offset, again) == (1, (after.epoch, 2))
     (error,) = ears.losses
     assert isinstance(error, LogUnavailable)
-    assert error.reason == "the file was deleted or replaced"
+    assert error.reason == "the file, or -wal or -shm beside it, was deleted or replaced"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ends", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
+async def test_what_is_deleted_beside_the_file_tears_nothing(path: Path, ends: list[str]) -> None:
+    log, other = SQLiteLog(path), SQLiteLog(path)
+    async with opened(log), listening(log, "a") as ears:
+        first = await append(log, "a")
+        await ears.until(lambda: ears.has("a", 1))
+        for end in ends:
+            path.with_name(path.name + end).unlink()
+        await ears.until(lambda: ears.has_joined("a", 2))
+
+        second = await append(log, "a")
+        await ears.until(lambda: ears.has("a", second.offset))
+        async with opened(other):
+            page = await look(other, "a")
+
+    assert second == (first.epoch, 2)
+    assert offsets(page) == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_a_check_writes_as_an_append_does_and_leaves_nothing(path: Path) -> None:
+    log = SQLiteLog(path)
+    async with opened(log):
+        await append(log, "a")
+        rows = count_rows(path)
+        with another_process(path) as other:
+            before = other.execute("PRAGMA data_version").fetchone()
+            await log.check()
+            assert other.execute("PRAGMA data_version").fetchone() != before
+        assert count_rows(path) == rows
 
 
 @pytest.mark.anyio

@@ -387,6 +387,11 @@ class SQLiteLog(Backend):
                 while True:
                     for call in await follower.news():
                         call(listener)
+                    if follower.lost:
+                        follower.lost = False
+                        # What is open of a file that has gone keeps others from opening the next one.
+                        with suppress(LogUnavailable):
+                            await self._use(_nothing)
             finally:
                 self._follower = None
                 follower.stop()
@@ -550,10 +555,13 @@ class _File:
     def __init__(self, path: Path, synchronous: str) -> None:
         self.where = f"sqlite:///{path}"
         self._path = path
+        self._paths_beside = [Path(f"{path}{end}") for end in ("-wal", "-shm")]
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
         self.identity: tuple[int, int] | None = None
         """What tells it from another file at the same path."""
+        self._beside: list[int] | None = None
+        """The same of the files beside it, while it's open. If they go, what is in the file is torn."""
         gate.add(self)
 
     def use(self, job: _Job[T]) -> T:
@@ -586,6 +594,7 @@ class _File:
             if version != _FORMAT:
                 raise _FormatError(f"it was written in format {version}")
             self.identity = self._find()
+            self._beside = self._find_beside()
         except BaseException:
             connection.close()
             raise
@@ -595,7 +604,7 @@ class _File:
     def is_the_one(self) -> bool:
         """Whether the path still leads to what was opened."""
         try:
-            return self._find() == self.identity
+            return self._find() == self.identity and self._beside in (None, self._find_beside())
         except OSError:
             return False
 
@@ -613,8 +622,12 @@ class _File:
     def close_at_once(self) -> None:
         """Do so in the gate, or before a fork."""
         connection, self._connection = self._connection, None
+        self._beside = None
         if connection is not None:
             connection.close()
+
+    def _find_beside(self) -> list[int]:
+        return [each.stat().st_ino if each.exists() else 0 for each in self._paths_beside]
 
     def _find(self) -> tuple[int, int]:
         found = self._path.stat()
@@ -889,19 +902,20 @@ def _sweep(connection: sqlite3.Connection, now: _Now, most: int) -> None:
     _forget(connection, "expires <= ? LIMIT 2", now.sure)
 
 
+def _nothing(_: sqlite3.Connection) -> None:
+    """Only have the file be opened, if it's another one by now."""
+
+
 def _check(connection: sqlite3.Connection) -> None:
-    """Write something, and take it back."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        connection.execute(
+    """Write something, as an append does: a full disk is known only then."""
+    with _transaction(connection, "IMMEDIATE"):
+        cursor = connection.execute(
             "INSERT INTO sse_channels (name, epoch, head, closed, expires)"
             " SELECT randomblob(16), '', 0, 0, 0"
         )
         for table in ("sse_entries", "sse_keys", "sse_limits"):
             connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        connection.execute("DELETE FROM sse_channels WHERE id = ?", (cursor.lastrowid,))
 
 
 def _read(
@@ -1074,6 +1088,8 @@ class _Follower:
         self._loop = loop
         self._poll = poll
         self._timeout = timeout
+        self.lost = False
+        """Whether the listener has just been told so."""
         # Set on the loop, looked at in the thread.
         self._stirred = threading.Event()
         self._stopped = threading.Event()
@@ -1147,6 +1163,7 @@ class _Follower:
                 self._file.close()
 
     def _lose(self, error: Exception, listener: Listener) -> None:
+        self.lost = True
         listener.lost(self._file.explained(error))
 
     def _begin(self) -> None:
@@ -1208,7 +1225,7 @@ class _Follower:
 
     def _must_be_the_one(self, identity: object) -> None:
         if self._file.identity != identity or not self._file.is_the_one():
-            raise FileNotFoundError("the file was deleted or replaced")
+            raise FileNotFoundError("the file, or -wal or -shm beside it, was deleted or replaced")
 
     def _watch(self, channels: Iterable[str]) -> None:
         assert self._connection is not None  # noqa: S101  (it's connected)
