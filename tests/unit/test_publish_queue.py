@@ -264,10 +264,14 @@ async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
             tasks.start_soon(publish, channel)
             await until(lambda: log.appending.waiting)
             tasks.start_soon(publish, channel)
+            with anyio.CancelScope() as gone:
+                gone.cancel()
+                await publish(channel)
             await settled()
             queues = hub._follower and hub._follower._queues
         log.appending.open()
 
+    assert gone.cancelled_caught
     assert [each.partition(":")[0] for each in said[:1]] == ["the hub's lifespan has ended"]
     assert queues
     with pytest.raises(RuntimeError, match="lifespan has ended"):
