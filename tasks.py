@@ -76,14 +76,10 @@ class Environment:
         return self.folder / "tasks-stamp.json"
 
 
-QUICK_SUITES = ("tests/unit", "tests/kit", "tests/backends")
+QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs")
 SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
-# Parts of the package that are covered by another suite than tests/unit.
-WITH_A_SUITE = tuple(
-    f"src/{PACKAGE}/{part}" for part in ("testing/*", "backends/*", "publisher.py")
-)
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
@@ -435,20 +431,14 @@ def test(options: argparse.Namespace) -> None:
         return
     run_all(
         {
-            "tests/unit": unit_suite,
-            "tests/unit on uvloop": partial(pytest, DEV, "tests/unit", "-m", "uvloop", "-n", "2"),
+            # All of the package has to be covered by these together: the gate is in pyproject.toml. Before
+            # Python 3.12 a coroutine isn't traced any further once something has been thrown into it, as
+            # asyncio does at each cancellation; so what counts is what either loop has reached.
+            "tests/unit, tests/kit and tests/eventlogs": partial(
+                pytest, DEV, *QUICK_SUITES, "--cov", "-m", "not uvloop", "-n", "2"
+            ),
+            "the same on uvloop": partial(pytest, DEV, *QUICK_SUITES, "-m", "uvloop", "-n", "2"),
             **unit_rows(DEV),
-            # The totals are of the kit and of the logs alone, and so is the gate of pyproject.toml.
-            "tests/kit": partial(
-                pytest, DEV, "tests/kit", f"--cov={PACKAGE}.testing", *ON_ALL_LOOPS
-            ),
-            "tests/backends": partial(
-                pytest,
-                DEV,
-                "tests/backends",
-                *(f"--cov={PACKAGE}.{part}" for part in ("backends", "publisher")),
-                *ON_ALL_LOOPS,
-            ),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough, tests/docs, tests/servers and tests/compat": partial(
                 pytest, DEV, *SLOW_SUITES, "-n", "4", "--dist", "worksteal"
@@ -463,15 +453,6 @@ def pytest(
     """Run pytest in an environment, under further environment variables."""
     env = {**inside(environment), **(variables or {})}
     run(environment.python, "-m", "pytest", *arguments, env=env)
-
-
-def unit_suite() -> None:
-    """Run the unit suite, which has to cover all of the package but what has a suite of its own."""
-    # Before Python 3.12 a coroutine isn't traced any further once something has been thrown into it, as
-    # asyncio does at each cancellation. So what counts is what either loop has reached.
-    usual = ("tests/unit", "--cov", "--cov-report=", "--cov-fail-under=0", "-n", "2")
-    pytest(DEV, *usual, "-m", "not uvloop")
-    run_module(DEV, "coverage", "report", f"--omit={','.join(WITH_A_SUITE)}")
 
 
 def unit_rows(environment: Environment) -> dict[str, Callable[[], None]]:

@@ -1,9 +1,11 @@
 """Server-sent events for Starlette, FastAPI and any ASGI server."""
 
-from ._shutdown import drain
-from ._threads import sync_source_limiter
+from ._shutdown.streams import drain
+from ._stream.threads import sync_source_limiter
 from ._version import __version__
-from .channel import Channel, last_event_id
+from .channels.channel import Channel, last_event_id
+from .channels.hub import Hub
+from .channels.subscription import Gap, Subscription
 from .errors import (
     ChannelClosed,
     HistoryGap,
@@ -14,10 +16,8 @@ from .errors import (
     SubscriberTooSlow,
 )
 from .event import JSONServerSentEvent, ServerSentEvent
-from .hub import Hub
-from .publisher import Publisher
+from .eventlogs.publisher import Publisher
 from .sse import EventSourceResponse, SendTimeoutError
-from .subscription import Gap, Subscription
 
 __all__ = [
     "Channel",

@@ -5,7 +5,7 @@ What a change here must keep:
 
 - Nothing a caller passes in is written to.
 - The usual shapes are one f-string behind one look for line breaks: benchmarks watch this file.
-- What isn't usual is written by _frame.py, which knows the format; what data looks like is _json.py's.
+- What isn't usual is written by `_wire/frame.py`, which knows the format; what data looks like is `_wire/values.py`'s.
 - Standard library only. FastAPI's events are known by what they offer.
 """
 
@@ -16,10 +16,10 @@ from enum import Enum
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from ._boundary import completed
-from ._doubts import doubt
-from ._frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
-from ._json import Serializer, serialized, to_json
+from ._wire.boundary import completed
+from ._wire.doubts import doubt
+from ._wire.frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
+from ._wire.values import Serializer, serialized, to_json
 
 __all__ = [
     "SEPARATORS",
@@ -372,3 +372,45 @@ def _event_frame(event: ServerSentEvent, sep: str, serializer: Serializer | None
         check_separator(own_sep)
         sep = own_sep
     return frame_of(sep, event.data, event.event, event.id, event.retry, event.comment, serializer)
+
+
+Event: TypeAlias = Any
+"""What may be published: whatever a source may yield, without an id of its own."""
+
+_ENCODE = encoder("\r\n")
+
+
+def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
+    """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
+    encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
+    # The usual ones first.
+    if type(event) is str:
+        return encode(event)
+    if isinstance(event, dict):
+        name = event.get("event")
+        plain = name is None or (type(name) is str and name.isprintable())
+        if plain and "id" not in event and "sep" not in event:
+            return encode(event)
+        encode(dict.fromkeys(event))  # Says what is wrong with its keys.
+        event = ServerSentEvent(**event)
+    elif isinstance(event, (bytes, bytearray, memoryview)):
+        event = parse_frame(bytes(event))
+    elif not isinstance(event, ServerSentEvent):
+        foreign = own_event(event, serializer)
+        if foreign is None:
+            return encode(event)
+        event = foreign
+    elif type(event).encode is not ServerSentEvent.encode:
+        event = parse_frame(event.encode())  # It has a way of its own.
+    if event.id is not None:
+        raise ValueError(
+            f"the event has the id {event.id!r}: a channel numbers its events itself. Leave it out, "
+            "and put an id of your own into the data."
+        )
+    if event.event is not None:
+        check_field("event", str(getattr(event.event, "value", event.event)))
+    return encode(
+        ServerSentEvent(
+            event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
+        )
+    )

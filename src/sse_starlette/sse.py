@@ -1,7 +1,7 @@
 """EventSourceResponse: what a route returns to stream events.
 
 Holds what the caller asked for, checks it, and runs one `Stream` with it; how a stream goes on and
-ends is _stream.py's, how events become bytes event.py's.
+ends is `_stream/run.py`'s, how events become bytes `event.py`'s.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
-from ._boundary import completed
-from ._content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
-from ._doubts import HOUR, doubt_milliseconds, doubt_seconds, warn_of_doubts
-from ._feed import Feed
-from ._headers import event_stream_headers, is_event_stream, sent_headers
-from ._json import check_serializer
-from ._loop import current_loop
-from ._receive import may_have_body
-from ._shutdown import AppStatus
-from ._source import SourceFeed
-from ._stream import CloseReason, Stream
+from ._runtime.loop import current_loop
+from ._shutdown.streams import AppStatus
+from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
+from ._stream.feed import Feed
+from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
+from ._stream.receive import may_have_body
+from ._stream.run import CloseReason, Stream
+from ._stream.source import SourceFeed
+from ._wire.boundary import completed
+from ._wire.doubts import HOUR, doubt_milliseconds, doubt_seconds, warn_of_doubts
+from ._wire.values import check_serializer
 from .errors import SendTimeoutError
 from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from starlette.background import BackgroundTask
     from starlette.types import Message, Receive, Scope, Send
 
-    from ._loop import Loop
+    from ._runtime.loop import Loop
     from .event import Serializer
 
 __all__ = [

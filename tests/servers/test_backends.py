@@ -28,10 +28,10 @@ from tests.unit.log_contract import (
     opened,
 )
 
-from sse_starlette.backends.base import Backend, Position
-from sse_starlette.backends.redis import RedisLog
-from sse_starlette.backends.sqlite import SQLiteLog
 from sse_starlette.errors import LogUnavailable
+from sse_starlette.eventlogs.base import Backend, Position
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog
 
 
 @pytest.fixture
@@ -353,8 +353,8 @@ async def test_listening_goes_on_at_another_node_when_its_own_dies(tmp_path: Pat
 
 WRITER = """
 import sys, anyio
-from sse_starlette.backends.base import Limits
-from sse_starlette.backends.sqlite import SQLiteLog
+from sse_starlette.eventlogs.base import Limits
+from sse_starlette.eventlogs.sqlite import SQLiteLog
 
 async def main(path, name):
     log = SQLiteLog(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sse_starlette import _cursor
+from sse_starlette._wire import cursor as _cursor
 
 POSITIONS = st.dictionaries(
     st.text("0123456789abcdef", min_size=8, max_size=8), st.integers(0, 10**18 - 1), min_size=1

@@ -24,11 +24,11 @@ from tests.unit.driving import SEAT_BELT_SECONDS, settled, turns, until
 from tests.unit.following import Client, Got
 from tests.unit.logs import FakeLog, FakeStore
 
-import sse_starlette._follower as follower_module
-from sse_starlette.backends.base import Entry
-from sse_starlette.channel import Subscription
+import sse_starlette.eventlogs._follower as follower_module
+from sse_starlette.channels.channel import Subscription
+from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogUnavailable
-from sse_starlette.hub import Hub
+from sse_starlette.eventlogs.base import Entry
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sse_starlette._feed import Feed
-from sse_starlette._loop import Alarm, Beside, Loop, Standby, WakeUp, current_loop
+from sse_starlette._runtime.loop import Alarm, Beside, Loop, Standby, WakeUp, current_loop
+from sse_starlette._stream.feed import Feed
 
 if TYPE_CHECKING:
     import anyio.abc

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import pytest
 from tests.unit.driving import StillLoop
 
-import sse_starlette.channel
-import sse_starlette.hub
-from sse_starlette._loop import Alarm, Beside, Cut, Reins, Standby, Tasks, WakeUp, stand_in
-from sse_starlette.channel import Channel, Subscription
+import sse_starlette.channels.channel
+import sse_starlette.channels.hub
+from sse_starlette._runtime.loop import Alarm, Beside, Cut, Reins, Standby, Tasks, WakeUp, stand_in
+from sse_starlette.channels.channel import Channel, Subscription
 
 
 class HandLoop:
@@ -137,8 +137,8 @@ def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> Hands:
     """Stop the clock of channels and hubs until the test moves it."""
     hands = Hands()
     time = SimpleNamespace(monotonic=hands.monotonic)
-    monkeypatch.setattr(sse_starlette.channel, "time", time)
-    monkeypatch.setattr(sse_starlette.hub, "time", time)
+    monkeypatch.setattr(sse_starlette.channels.channel, "time", time)
+    monkeypatch.setattr(sse_starlette.channels.hub, "time", time)
     return hands
 
 

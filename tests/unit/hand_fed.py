@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit.driving import HandFeed, StillLoop
 
-from sse_starlette._stream import Stream
+from sse_starlette._stream.run import Stream
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

@@ -18,8 +18,8 @@ import anyio.lowlevel
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS
 
-from sse_starlette.backends.base import Backend, Entry, Limits, Listener, Page, Position
 from sse_starlette.errors import ChannelClosed
+from sse_starlette.eventlogs.base import Backend, Entry, Limits, Listener, Page, Position
 
 MakeLog = Callable[[], Backend]
 

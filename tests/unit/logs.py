@@ -19,7 +19,8 @@ from itertools import count
 import anyio
 import anyio.lowlevel
 
-from sse_starlette.backends.base import (
+from sse_starlette.errors import ChannelClosed, LogUnavailable
+from sse_starlette.eventlogs.base import (
     Backend,
     Beginning,
     Entry,
@@ -28,7 +29,6 @@ from sse_starlette.backends.base import (
     Page,
     Position,
 )
-from sse_starlette.errors import ChannelClosed, LogUnavailable
 
 
 class Gate:

@@ -14,8 +14,9 @@ import uvicorn
 from starlette.types import Message
 from tests.unit.driving import http_scope
 
-from sse_starlette import EventSourceResponse, _shutdown
-from sse_starlette._shutdown import AppStatus
+from sse_starlette import EventSourceResponse
+from sse_starlette._shutdown import streams as _shutdown
+from sse_starlette._shutdown.streams import AppStatus
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 
-from sse_starlette._feed import Feed
-from sse_starlette._loop import Loop, current_loop
-from sse_starlette._source import SourceFeed
+from sse_starlette._runtime.loop import Loop, current_loop
+from sse_starlette._stream.feed import Feed
+from sse_starlette._stream.source import SourceFeed
 
 SEAT_BELT = 60
 """Seconds after which a test that hangs is broken off."""

@@ -14,8 +14,8 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, until
 from tests.unit.following import HandLoop
 
-from sse_starlette._audience import Audience
-from sse_starlette._loop import current_loop
+from sse_starlette._runtime.loop import current_loop
+from sse_starlette.channels._audience import Audience
 
 
 class Member:

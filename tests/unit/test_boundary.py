@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.parsers import Fired, read_by_the_standard
 
-from sse_starlette._boundary import EventBoundary, completed
+from sse_starlette._wire.boundary import EventBoundary, completed
 
 
 def parse(sent: bytes) -> list[Fired]:

@@ -46,13 +46,13 @@ from tests.unit.following import (
 )
 from tests.unit.parsers import read_by_the_standard
 
-import sse_starlette._source as source_module
-import sse_starlette.channel as channel_module
-import sse_starlette.subscription as subscription_module
-from sse_starlette._feed import JOINED_BYTES
-from sse_starlette._ring import Ring
-from sse_starlette._wishes import Wishes
-from sse_starlette.channel import Channel, Gap, Subscription
+import sse_starlette._stream.source as source_module
+import sse_starlette.channels.channel as channel_module
+import sse_starlette.channels.subscription as subscription_module
+from sse_starlette._stream.feed import JOINED_BYTES
+from sse_starlette.channels._ring import Ring
+from sse_starlette.channels._wishes import Wishes
+from sse_starlette.channels.channel import Channel, Gap, Subscription
 from sse_starlette.errors import ChannelClosed, HistoryGap, SubscriberTooSlow
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent, parse_frame
 from sse_starlette.sse import EventSourceResponse

@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from tests.unit.driving import drive, http_scope
 
 from sse_starlette import Channel, EventSourceResponse, Hub, ServerSentEvent
-from sse_starlette._content import as_body_iterator, check_source
+from sse_starlette._stream.content import as_body_iterator, check_source
 
 
 async def events(*items: object) -> AsyncIterator[object]:

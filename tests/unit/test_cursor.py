@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 from tests.unit.driving import http_scope, websocket_scope
 
-from sse_starlette import _cursor
+from sse_starlette._wire import cursor as _cursor
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.driving import drive
 
 from sse_starlette import Channel, EventSourceResponse, ServerSentEvent
-from sse_starlette._doubts import _warned_elsewhere, warn_of_doubts
+from sse_starlette._wire.doubts import _warned_elsewhere, warn_of_doubts
 from sse_starlette.event import encode
 
 SAID = {

@@ -27,9 +27,9 @@ import pydantic
 import pytest
 
 from sse_starlette import _arguments as arguments_module
-from sse_starlette import _frame as frame_module
-from sse_starlette import _json as json_module
 from sse_starlette import event as event_module
+from sse_starlette._wire import frame as frame_module
+from sse_starlette._wire import values as json_module
 from sse_starlette.event import (
     SEPARATORS,
     JSONServerSentEvent,
@@ -696,7 +696,7 @@ def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str)
 @pytest.mark.parametrize(
     "module",
     [arguments_module, event_module, frame_module, json_module],
-    ids=["_arguments", "event", "_frame", "_json"],
+    ids=["_arguments", "event", "frame", "values"],
 )
 def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
@@ -713,7 +713,7 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     }
 
     assert (
-        imported - {"_arguments", "_boundary", "_doubts", "_frame", "_json"}
+        imported - {"_arguments", "_wire", "boundary", "doubts", "values"}
         <= sys.stdlib_module_names
     )
 

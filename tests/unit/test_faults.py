@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import sse_starlette._faults as module
-from sse_starlette._faults import Faults
+import sse_starlette.eventlogs._faults as module
 from sse_starlette.errors import LogRefused, LogUnavailable
+from sse_starlette.eventlogs._faults import Faults
 
 REFUSED = LogRefused("fake://", "NOPERM", "Give the user its rights.")
 OF_ONE = LogRefused("fake://", "WRONGTYPE", "Remove the key.", "prices")

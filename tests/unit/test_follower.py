@@ -22,14 +22,14 @@ from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, turns, until
 from tests.unit.following import Client, Hands, numbers, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore, Gate
 
-import sse_starlette._follower as follower_module
-import sse_starlette.channel as channel_module
-from sse_starlette._follower import Follower
-from sse_starlette.backends.base import Backend, Entry, Limits, Position
-from sse_starlette.channel import Channel, Subscription
+import sse_starlette.channels.channel as channel_module
+import sse_starlette.eventlogs._follower as follower_module
+from sse_starlette.channels.channel import Channel, Subscription
+from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, HistoryGap, LogRefused, LogUnavailable
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.hub import Hub
+from sse_starlette.eventlogs._follower import Follower
+from sse_starlette.eventlogs.base import Backend, Entry, Limits, Position
 from sse_starlette.sse import EventSourceResponse
 
 pytestmark = pytest.mark.anyio

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sse_starlette import _fork
-from sse_starlette._fork import call_in_child, leave_to_parent, tell_child
-from sse_starlette._lock import InterruptedHolderError, Lock
-from sse_starlette.channel import Channel
+from sse_starlette._runtime import fork as _fork
+from sse_starlette._runtime.fork import call_in_child, leave_to_parent, tell_child
+from sse_starlette._runtime.lock import InterruptedHolderError, Lock
+from sse_starlette.channels.channel import Channel
+from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed
-from sse_starlette.hub import Hub
 
 IN_CHILD = """
 import asyncio, os, sys, threading, time, traceback
@@ -57,7 +57,7 @@ def run_program(program: str, folder: Path) -> None:
 
 IDENTITIES = """
 from sse_starlette import Hub
-from sse_starlette.channel import Channel
+from sse_starlette.channels.channel import Channel
 
 hub = Hub()
 made_before = hub.channel("c")
@@ -165,7 +165,8 @@ thread.join()
 
 A_LOOP_IS_FORKED = """
 from sse_starlette import EventSourceResponse, Hub
-from sse_starlette import _shutdown, _on_asyncio
+from sse_starlette._shutdown import streams as _shutdown
+from sse_starlette._runtime import on_asyncio as _on_asyncio
 
 hub = Hub("sqlite:///events.db")
 channel = hub.channel("c")
@@ -208,7 +209,7 @@ asyncio.run(main())
 
 SQLITE_IS_AT_WORK = """
 from sse_starlette import Hub
-from sse_starlette.backends import sqlite
+from sse_starlette.eventlogs import sqlite
 
 hub = Hub("sqlite:///events.db")
 channel = hub.channel("c")

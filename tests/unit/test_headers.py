@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from tests.unit.driving import drive, http_scope
 
 from sse_starlette import EventSourceResponse
-from sse_starlette._headers import event_stream_headers, is_event_stream, sent_headers
+from sse_starlette._stream.headers import event_stream_headers, is_event_stream, sent_headers
 
 # What an upstream's response may have, and whether it can be true of ours.
 UPSTREAM = [

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -15,44 +16,24 @@ import sse_starlette
 
 SOURCES = Path(sse_starlette.__file__).parent
 
-# From the ground up: a module may import from the lines above its own only.
-LAYERS = (
-    {"_arguments"},
-    {
-        "_boundary",
-        "_doubts",
-        "_fork",
-        "_headers",
-        "_json",
-        "_led",
-        "_linger",
-        "_lock",
-    },
-    {"_frame", "_on_asyncio", "_on_trio"},
-    {"_checks", "_cursor", "_feed", "_loop", "_receive", "_version", "backends", "errors", "event"},
-    {"_audience", "_faults", "_ring", "_shutdown", "_threads", "backends.base"},
-    {
-        "_publish_queue",
-        "backends._redis_faults",
-        "backends._redis_scripts",
-        "backends._sqlite_forks",
-    },
-    {"backends._redis_appender"},
-    {"_content", "_follower", "_stream", "backends.redis", "backends.sqlite"},
-    {"_opening", "_source", "_start"},
-    {"_wishes"},
-    {"sse", "subscription"},
-    {"channel", "publisher"},
-    {"hub"},
-    {"testing._clock", "testing._failures", "testing._left_behind"},
-    {"testing._parser"},
-    {"testing._checks", "testing._exchange"},
-    {"testing._transport"},
-    {"testing._stream"},
-    {"testing"},
+# From the ground up: a module may import from its own room and from those above its line only.
+FLOORS = (
+    {"_arguments", "_version"},
+    {"_runtime", "_wire"},
+    {"errors", "event"},
+    {"_shutdown"},
+    {"_stream"},
+    {"eventlogs"},
+    {"channels"},
+    {"sse"},
     {"__init__"},
+    {"testing"},
 )
-LEVELS = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
 
 
 def module_of(path: Path) -> str:
@@ -82,19 +63,25 @@ def modules_imported_by(path: Path) -> set[str]:
     }
 
 
-def test_every_module_has_its_place_in_the_layers() -> None:
-    assert set(MODULES) <= set(LEVELS)
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(module) for module in MODULES} == set(LEVELS)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down_only(module: str) -> None:
-    above = {
-        imported
-        for imported in modules_imported_by(MODULES[module])
-        if LEVELS[imported] >= LEVELS[module]
-    }
+    room = room_of(module)
 
-    assert above == set()
+    rooms = {room_of(imported) for imported in modules_imported_by(MODULES[module])} - {room}
+
+    assert {other for other in rooms if LEVELS[other] >= LEVELS[room]} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: modules_imported_by(path) - {module} for module, path in MODULES.items()}
+
+    order = list(TopologicalSorter(graph).static_order())
+
+    assert set(order) == set(MODULES)
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:

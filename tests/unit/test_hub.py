@@ -32,10 +32,10 @@ from tests.unit.following import (
 )
 from tests.unit.logs import FakeLog
 
-from sse_starlette.channel import Channel, Gap
+from sse_starlette.channels.channel import Channel, Gap
+from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 
@@ -691,7 +691,7 @@ def test_the_url_says_which_log(
 ) -> None:
     stand_in = ModuleType(module)
     setattr(stand_in, name, LogAt)
-    monkeypatch.setitem(sys.modules, f"sse_starlette.backends.{module}", stand_in)
+    monkeypatch.setitem(sys.modules, f"sse_starlette.eventlogs.{module}", stand_in)
 
     follower = Hub(url).channel("c").follower
 
@@ -719,7 +719,7 @@ def test_a_log_that_there_is_not_is_refused(url: str, found: str) -> None:
 def test_a_log_whose_client_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "sse_starlette.backends.redis", raising=False)
+    monkeypatch.delitem(sys.modules, "sse_starlette.eventlogs.redis", raising=False)
     for name in {"redis", *(name for name in sys.modules if name.startswith("redis."))}:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -730,9 +730,9 @@ def test_a_log_whose_client_is_missing_says_what_to_install(
 
 
 def test_an_import_that_fails_for_another_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sse_starlette.backends.redis", None)
+    monkeypatch.setitem(sys.modules, "sse_starlette.eventlogs.redis", None)
 
-    with pytest.raises(ImportError, match=r"backends\.redis"):
+    with pytest.raises(ImportError, match=r"eventlogs\.redis"):
         Hub("redis://localhost")
 
 

@@ -16,7 +16,7 @@ from anyio import wait_all_tasks_blocked
 from tests.unit.driving import until
 from tests.unit.sources import settle
 
-from sse_starlette._loop import Loop, WakeUp, current_loop, stand_in
+from sse_starlette._runtime.loop import Loop, WakeUp, current_loop, stand_in
 
 pytestmark = pytest.mark.anyio
 

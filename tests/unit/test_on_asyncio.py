@@ -15,8 +15,8 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, on, until
 from tests.unit.sources import settle
 
-from sse_starlette._loop import Cut, Loop, Reins, Standby, WakeUp, current_loop
-from sse_starlette._on_asyncio import _CLOCKS, AsyncioAlarm
+from sse_starlette._runtime.loop import Cut, Loop, Reins, Standby, WakeUp, current_loop
+from sse_starlette._runtime.on_asyncio import _CLOCKS, AsyncioAlarm
 
 pytestmark = pytest.mark.anyio
 

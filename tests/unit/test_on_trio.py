@@ -13,7 +13,7 @@ import trio.testing
 from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.sources import settle
 
-from sse_starlette._loop import Loop, Reins, current_loop
+from sse_starlette._runtime.loop import Loop, Reins, current_loop
 
 pytestmark = pytest.mark.anyio
 

@@ -11,13 +11,13 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
 from tests.unit.logs import FakeLog, FakeStore
 
-import sse_starlette._follower as follower_module
-import sse_starlette._publish_queue as module
-from sse_starlette._lock import Lock
-from sse_starlette.backends.base import Limits, NewEntry, Position
-from sse_starlette.channel import Channel
+import sse_starlette.eventlogs._follower as follower_module
+import sse_starlette.eventlogs._publish_queue as module
+from sse_starlette._runtime.lock import Lock
+from sse_starlette.channels.channel import Channel
+from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
-from sse_starlette.hub import Hub
+from sse_starlette.eventlogs.base import Limits, NewEntry, Position
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from tests.unit.driving import DISCONNECT, Exchange, drive, http_scope, on_asyncio, settled, turns
 
-from sse_starlette import EventSourceResponse, _receive
-from sse_starlette._receive import may_have_body, until_body_is_read, until_disconnect
-from sse_starlette.channel import Channel
+from sse_starlette import EventSourceResponse
+from sse_starlette._stream import receive as _receive
+from sse_starlette._stream.receive import may_have_body, until_body_is_read, until_disconnect
+from sse_starlette.channels.channel import Channel
 
 BODY = b'{"q": "why?"}'
 

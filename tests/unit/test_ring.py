@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sse_starlette._feed import JOINED_BYTES
-from sse_starlette._ring import Ring
+from sse_starlette._stream.feed import JOINED_BYTES
+from sse_starlette.channels._ring import Ring
 
 
 def ring_of(*, events: int = 1_000, bytes_: int = 1 << 30, seconds: float | None = None) -> Ring:

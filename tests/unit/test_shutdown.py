@@ -31,9 +31,10 @@ from tests.unit.driving import (
 from tests.unit.nothing_left import SIGNALS, nothing_is_left, sleeping, streams_leave_nothing
 from uvicorn.lifespan.off import LifespanOff
 
-from sse_starlette import EventSourceResponse, _shutdown, drain
-from sse_starlette._loop import Loop, current_loop
-from sse_starlette._shutdown import AppStatus, stream_begins, stream_ended
+from sse_starlette import EventSourceResponse, drain
+from sse_starlette._runtime.loop import Loop, current_loop
+from sse_starlette._shutdown import streams as _shutdown
+from sse_starlette._shutdown.streams import AppStatus, stream_begins, stream_ended
 
 on_each_loop = pytest.mark.anyio
 

@@ -30,9 +30,9 @@ from tests.unit.sources import (
     settle,
 )
 
-from sse_starlette._content import iterate
-from sse_starlette._feed import JOINED_BYTES
-from sse_starlette._loop import current_loop
+from sse_starlette._runtime.loop import current_loop
+from sse_starlette._stream.content import iterate
+from sse_starlette._stream.feed import JOINED_BYTES
 
 pytestmark = pytest.mark.anyio
 

@@ -28,8 +28,8 @@ from tests.unit.driving import (
 from tests.unit.hand_fed import FAREWELL, PING, Run
 from tests.unit.nothing_left import nothing_is_left
 
-from sse_starlette import _stream
-from sse_starlette._loop import current_loop
+from sse_starlette._runtime.loop import current_loop
+from sse_starlette._stream import run as _stream
 from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
@@ -1026,7 +1026,7 @@ async def test_cancelled_stream_waits_for_the_feed_to_close(way: str) -> None:
 async def test_cancelled_stream_whose_client_does_not_read_gives_up(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse_starlette._stream._LAST_CHUNK_SECONDS", 0)
+    monkeypatch.setattr("sse_starlette._stream.run._LAST_CHUNK_SECONDS", 0)
     run = Run(b"data")
 
     async with drive(run) as exchange:

@@ -15,8 +15,8 @@ from tests.unit.sources import SEAT_BELT, Writer, feed_of, running, settle
 from tests.unit.test_source import Blocking
 
 from sse_starlette import sync_source_limiter
-from sse_starlette._loop import current_loop
-from sse_starlette._threads import ThreadedIterator, _Job, _Pool, _Worker
+from sse_starlette._runtime.loop import current_loop
+from sse_starlette._stream.threads import ThreadedIterator, _Job, _Pool, _Worker
 
 pytestmark = pytest.mark.anyio
 

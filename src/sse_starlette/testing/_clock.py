@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from sse_starlette._loop import current_loop
+from sse_starlette._runtime.loop import current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sse_starlette._loop import Alarm, Beside, Loop
+    from sse_starlette._runtime.loop import Alarm, Beside, Loop
 
 _TURNS = 40
 """How often the loop turns before anybody asks whether all tasks wait: more than a reaction takes."""

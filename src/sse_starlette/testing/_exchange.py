@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from sse_starlette._loop import stand_in
+from sse_starlette._runtime.loop import stand_in
 
 from ._clock import ServedLoop, settled
 from ._failures import StreamFailure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import httpx2
 
-from sse_starlette._shutdown import _current_streams, _drain
+from sse_starlette._shutdown.streams import _current_streams, _drain
 
 from ._clock import Clock, ServedLoop
 from ._exchange import Exchange, Lifespan

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from sse_starlette import EventSourceResponse, _receive
+from sse_starlette import EventSourceResponse
+from sse_starlette._stream import receive as _receive
 
 if "BODY_SECONDS" in os.environ:
     _receive._BODY_SECONDS = float(os.environ["BODY_SECONDS"])

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sse_starlette import EventSourceResponse, Hub
-from sse_starlette.backends.redis import RedisLog
-from sse_starlette.backends.sqlite import SQLiteLog
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog
 
 
 def hub_on(log: str) -> Hub:

@@ -1,0 +1,187 @@
+"""What we ask of an event loop beside anyio: the time, a wake-up, an alarm, tasks and their ends.
+
+Every stream waits, wakes, pings and ends through these, so they are as light as the loop allows.
+Nothing here knows what a stream is, and nothing outlives the stream that asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from .led import Led
+from .on_asyncio import AsyncioLoop
+from .on_trio import TrioLoop
+
+
+class WakeUp(Protocol):
+    """One task waits here; anything on the same loop may wake it. A wake-up nobody waits for is lost."""
+
+    def set(self) -> None:
+        """Have the loop run the waiting task soon, if there is one."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait to be woken. May return although nothing happened: look again, then wait again."""
+
+
+class Standby(WakeUp, Protocol):
+    """
+    A wake-up whose waiting task needn't be woken for what others can do in its name.
+
+    A task that is woken so often pays for a switch each time.
+    """
+
+    def act(self, run: Callable[[], Coroutine[Any, Any, None]], /) -> bool:
+        """
+        Do what the waiting task would do, `await run()`, in its name and now; it goes on waiting.
+
+        False if it is to be woken (`set`): the loop can't do that, or nobody waits, and nothing has been
+        done; or what was begun waits or has failed. The waiting task then awaits the rest of it within
+        its `await`, which raises what it raises.
+        """
+
+
+class Alarm(Protocol):
+    """Rings at one time at the most; setting it again moves it."""
+
+    def set(self, when: float) -> None:
+        """Ring at `when`, on the loop's clock; up to 20 ms late if that's a second off or more."""
+
+    def stop(self) -> None:
+        """Don't ring. May be called twice."""
+
+
+class Beside(Protocol):
+    """Where a task can be started: a task group of anyio, too."""
+
+    def start_soon(self, run: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> object:
+        """Start a task that calls `run`."""
+
+
+class Tasks(Beside, Protocol):
+    """Tasks that are over when the `async with` is, beside the one that has entered it."""
+
+    async def __aenter__(self) -> Self:
+        """Return these tasks."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None:
+        """Wait until all are over; raise what one of them has raised."""
+
+    def cancel(self) -> None:
+        """Cancel those that are not over, but for the calling one."""
+
+
+class Cut(Protocol):
+    """A stretch of one task, entered by `with`, that others may cut off; the task goes on behind it."""
+
+    def __enter__(self) -> object:
+        """Begin the stretch."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool | None:
+        """End the stretch; swallow the cancellation that was meant for it."""
+
+    def cancel(self) -> None:
+        """
+        Cut the stretch off where it waits.
+
+        Before it begins, it is cut off where it first waits; behind its end this does nothing.
+        """
+
+
+class Reins(Protocol):
+    """How a source is led: cancelled once, where it waits, and then left alone until its time is up."""
+
+    cut_short: bool
+    """Whether its cleanup has taken longer than it may."""
+
+    def cancel(self) -> None:
+        """Cancel the source, once, unless it's cleaning up. May be called twice."""
+
+    def clean_up(self) -> None:
+        """From now on the source is left alone, until its time is up."""
+
+    def lead(self, source: Coroutine[Any, Any, None], led: Led, /) -> Awaitable[None]:
+        """Await `source`, and keep `led` up to date."""
+
+
+class Loop(Protocol):
+    """What a stream needs of the loop it runs on."""
+
+    key: object
+    """The loop itself: the same object for whatever runs on it."""
+
+    def time(self) -> float:
+        """The loop's clock, in seconds."""
+
+    def stopwatch(self) -> float:
+        """A clock in seconds that only tells how long something takes, but that well."""
+
+    def wake_up(self) -> WakeUp:
+        """A new wake-up, for one waiting task."""
+
+    def standby(self) -> Standby:
+        """A new standby, for one waiting task."""
+
+    def alarm(self, ring: Callable[[], None], beside: Beside, /) -> Alarm:
+        """A new alarm that calls `ring`; where the loop has no timers its task runs in `beside`."""
+
+    def tasks(self) -> Tasks:
+        """New tasks, none yet."""
+
+    def cut(self) -> Cut:
+        """A new stretch that may be cut off."""
+
+    def reins(self, cleanup_seconds: float | None, /) -> Reins:
+        """New reins for one source, which has so many seconds for its cleanup; None: any number."""
+
+    def run_noting_first_wait(
+        self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None], /
+    ) -> Awaitable[None]:
+        """Await `coroutine`; call `note` once, when it first waits, or has ended without."""
+
+    def soon(self, call: Callable[[], object], /) -> object:
+        """Have the loop call `call` after all that is ready to run now, unless it's over by then."""
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> object:
+        """Have the loop call `call` in so many seconds; a loop without timers does it soon."""
+
+    def is_current(self) -> bool:
+        """Whether the calling thread runs this loop. Any thread may ask."""
+
+    def knock(self, call: Callable[[], object]) -> None:
+        """Have the loop call `call` soon, from any thread; RuntimeError if it has been closed."""
+
+
+stand_in: ContextVar[Loop | None] = ContextVar("sse_starlette_stand_in", default=None)
+"""What `current_loop` answers instead. The testing kit sets it in the context it runs an app in."""
+
+
+def current_loop() -> Loop:
+    """The loop that runs the calling task."""
+    if (loop := stand_in.get()) is not None:
+        return loop
+    return AsyncioLoop() if is_on_asyncio() else TrioLoop()
+
+
+def is_on_asyncio() -> bool:
+    """Whether the calling task is one of asyncio's."""
+    try:
+        # A trio program that is a guest of an asyncio loop has that loop, but no asyncio task.
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

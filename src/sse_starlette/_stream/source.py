@@ -1,0 +1,363 @@
+"""Drives one iterable into a feed: first step to close in one task, cancelled once, closed for certain.
+
+Two wishes meet here. An event must be with the server before the source computes the next one, even
+if it does so without ever waiting; and events that are ready together must leave together, for that
+is where the speed is. So a source earns the right to have frames held back by being quick, a few at
+first, and loses it by being slow (`SourceFeed._judge`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from .._wire.boundary import EventBoundary
+from .._wire.doubts import doubt
+from .content import iterate
+from .feed import JOINED_BYTES, Feed
+from .threads import ThreadedIterator
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._runtime.loop import Loop
+
+logger = logging.getLogger("sse_starlette.sse")
+
+_HELD_SECONDS = 0.001
+"""About how long a frame may wait for further ones that the source is busy making."""
+_SLOW_SECONDS = 0.01
+"""A source that keeps the loop for longer than this computes: for now none of its frames waits."""
+_TRUSTED_AFTER = 100
+"""Quick events that a source has to deliver before a frame of its own may wait at all."""
+_SHARE = 8
+"""Further quick events for each frame that may wait."""
+_SENDS_IN_A_TURN = 4
+"""Sends after which the loop gets its turn: a server may see only then that the client has gone, and asyncio
+complains in the log of the fifth write after that."""
+_MOST_CAUTION = 4096
+"""Each slow stretch makes us four times as cautious as the one before, up to this."""
+_FORGIVEN_AFTER = 8192
+"""Quick events after which a slow stretch counts as the machine's, not the source's."""
+
+
+_BYTES = (bytes, bytearray, memoryview)
+_DOUBLED = b"data: data:"
+"""How the frames of a source begin that yields the lines of another stream as text."""
+
+
+class SourceFeed(Feed):
+    """The frames of one async or sync iterable, which this feed owns from now on."""
+
+    # `take` takes all, and whoever makes a frame then tells the writer.
+    drained: bool = True
+
+    def __init__(
+        self,
+        content: object,
+        encode: Callable[[object], bytes],
+        loop: Loop,
+        *,
+        sep: str,
+        cleanup_timeout: float | None,
+        joins: bool,
+    ) -> None:
+        """
+        Take over `content`; it isn't touched before `run`.
+
+        Args:
+            content: an async iterable, or an iterable whose steps run in a worker thread.
+            encode: makes a frame of what `content` yields; what it raises ends the feed.
+            loop: the loop that `run` will run on.
+            sep: what ends a line that a source has left open.
+            cleanup_timeout: seconds that the source has for its cleanup; None: no bound.
+            joins: whether frames may be held back for each other at all.
+        """
+        self._content = content
+        self._encode = encode
+        self._loop = loop
+        self._frames: list[bytes] = []
+        self._wake: Callable[[], None] = _wake_nobody
+        self._writer_told = False
+        self._room = loop.wake_up()
+        self._sep = sep
+        self._boundary: EventBoundary | None = None
+        self._told_of_bytes = False
+        self._in_threads: ThreadedIterator | None = None
+
+        self._cleanup_timeout = cleanup_timeout
+        self._stopping = False
+        self._reins = loop.reins(cleanup_timeout)
+
+        self.joins = joins
+        self._may_hold = 0
+        self._quick = 0
+        self._caution = _TRUSTED_AFTER
+        self.time: Callable[[], float] = loop.stopwatch
+        self.runs_since = 0.0
+        self._pushed = 0
+        self._turn_room = JOINED_BYTES
+        self._sending = False
+        self._blocked = False
+
+    def open(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._may_hold = -1
+        self._reins.cancel()
+
+    def take(self) -> bytes:
+        frames = self._frames
+        if not frames:
+            return b""
+        self._writer_told = False
+        self._pushed += len(frames)
+        joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        frames.clear()
+        if joined:
+            if joined.startswith(_DOUBLED):
+                doubt("frame")
+            self._sending = True
+        elif self._blocked:
+            # Frames without a byte: nobody will say that they have been sent.
+            self._room.set()
+        return joined
+
+    def sent(self) -> None:
+        self._sending = False
+        if self._blocked and not self._frames:
+            self._room.set()
+
+    @property
+    def thread(self) -> str | None:
+        return None if self._in_threads is None else self._in_threads.stepping_in
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._pushed or self._quick)
+
+    def let_go(self) -> None:
+        threads = self._in_threads
+        if threads is not None and threads.stepping_in is not None and not threads.is_let_go:
+            logger.warning(
+                "%r is still at a step in thread %r, which can't be interrupted; it's closed when it "
+                "comes back",
+                self._content,
+                self.thread,
+            )
+            threads.let_go()
+
+    def finish_event(self) -> bytes:
+        if self._boundary is None or not self.unfinished:
+            return b""
+        self.unfinished = False
+        self._tell_of_bytes()
+        return self._boundary.finish(self._sep)
+
+    async def run(self) -> None:
+        try:
+            await self._reins.lead(self._drive(), self)
+            if self._reins.cut_short:
+                where = self.thread
+                logger.warning(
+                    "cleanup of %r was cut short after %s s (cleanup_timeout)%s",
+                    self._content,
+                    self._cleanup_timeout,
+                    "" if where is None else f"; a step of it goes on in thread {where!r}",
+                )
+        finally:
+            self.ended = True
+            self._wake()
+            self._wake = _wake_nobody
+
+    async def _drive(self) -> None:
+        cancelled = anyio.get_cancelled_exc_class()
+        iterator: AsyncIterator[object] | None = None
+        thrown_away = False
+        try:
+            if not self._stopping:
+                iterator = iterate(self._content, self._loop)
+                if isinstance(iterator, ThreadedIterator):
+                    self._in_threads = iterator
+                await self._pump(iterator, cancelled)
+        except GeneratorExit:
+            thrown_away = True
+            raise
+        except BaseException as exc:  # What is not ours is raised again.
+            # A cancellation that was asked for ends here: nobody outside waits for it, and one that
+            # went through other hands may not look like anyio's any more.
+            error = _error_in(exc, cancelled)
+            if self._stopping:
+                self._log(error)
+            elif error is not None:
+                self.error = error
+            else:
+                self.error = RuntimeError(
+                    f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
+                )
+                self.error.__cause__ = exc
+        finally:
+            if not thrown_away:
+                self._reins.clean_up()
+                await self._close(iterator, cancelled)
+
+    async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
+        encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
+        size = sends = 0
+        turn = 0.0
+        step: Awaitable[object] = step_on()
+        while True:
+            try:
+                value = await step
+            except StopAsyncIteration:
+                if self.unfinished:
+                    self._tell_of_bytes()
+                return
+            frame = encode(value)
+            if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
+                frame = self._bounded(value, frame)
+            size = size + len(frame) if frames else len(frame)
+            frames.append(frame)
+            held = len(frames)
+            if (
+                (held > self._may_hold and held > self._allowance())
+                or size >= self._turn_room
+                or now() > self.runs_since + _HELD_SECONDS
+            ):
+                if turn != self.runs_since:
+                    turn, sends = self.runs_since, 0
+                sends += 1
+                self._turn_room -= size
+                self._tell_writer()
+                if self._stopping:
+                    return
+                if (
+                    frames
+                    or self._sending
+                    or sends >= _SENDS_IN_A_TURN
+                    or self._turn_room <= 0
+                    or now() > turn + _HELD_SECONDS
+                ):
+                    try:
+                        await self._pause()
+                    except cancelled as exc:
+                        # A timeout or cancel scope that the source holds open around its `yield` has
+                        # run out. It's the source's, so there it goes; the writer, in a task of its
+                        # own, is not hit, and the frames stay where they are.
+                        throw = getattr(iterator, "athrow", None)
+                        if self._stopping or throw is None:
+                            raise
+                        step = throw(exc)
+                        continue
+            step = step_on()
+
+    def _bounded(self, value: object, frame: bytes) -> bytes:
+        """Return `frame` with what must come before it, and take note of where it ends."""
+        boundary = self._boundary
+        if boundary is None:
+            boundary = self._boundary = EventBoundary()
+        if isinstance(value, _BYTES):
+            boundary.follow(frame)
+        else:
+            frame = self.finish_event() + frame
+        self.unfinished = boundary.unfinished
+        return frame
+
+    def _tell_of_bytes(self) -> None:
+        if not self._told_of_bytes:
+            self._told_of_bytes = True
+            logger.warning(
+                "%r has yielded bytes that don't end with a blank line, and then something else, or "
+                "nothing: bytes are sent as they are. End an event with a blank line, as in "
+                r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
+                self._content,
+            )
+
+    def _tell_writer(self) -> None:
+        # Where the loop can do that, this sends the frames.
+        if not self._writer_told:
+            self._writer_told = True
+            self._wake()
+
+    async def _pause(self) -> None:
+        """Let the writer take what there is, and the others on this loop have their turn."""
+        if not self._frames and not self._sending:
+            self._loop.soon(self._room.set)
+            await self._room
+        self._blocked = True
+        while self._frames or self._sending:
+            await self._room
+        self._blocked = False
+
+    def about_to_wait(self) -> None:
+        if self._frames:
+            self._tell_writer()
+        if self._pushed:
+            self._turn_room = JOINED_BYTES
+            self._judge()
+
+    def _judge(self) -> None:
+        """Count what the source has made since it waited last for it, or against it."""
+        pushed = self._pushed
+        self._pushed = 0
+        if self.time() - self.runs_since <= _SLOW_SECONDS:
+            self._quick += pushed
+            if self._quick > _FORGIVEN_AFTER:
+                self._caution = _TRUSTED_AFTER
+        else:
+            self._quick = -self._caution
+            self._caution = min(4 * self._caution, _MOST_CAUTION)
+            self._may_hold = min(self._may_hold, 0)
+
+    def _allowance(self) -> int:
+        """How many frames may be held from now on."""
+        if self.joins and not self._stopping:
+            pushed = self._pushed + len(self._frames)
+            quick = self._quick + pushed
+            ran = self.time() - self.runs_since
+            affordable = int(_HELD_SECONDS * pushed / ran) if ran > 0 else pushed
+            self._may_hold = max(0, min((quick - _TRUSTED_AFTER) // _SHARE, affordable))
+        return self._may_hold
+
+    def _log(self, error: Exception | None) -> None:
+        if error is not None:
+            logger.error("error in the cleanup of %r", self._content, exc_info=error)
+
+    async def _close(self, iterator: object | None, cancelled: type[BaseException]) -> None:
+        content = self._content
+        if iterator is None and not isinstance(content, AsyncIterable):
+            iterator = ThreadedIterator(cast("Iterable[object]", content), self._loop)
+        for resource in (iterator, content if content is not iterator else None):
+            close = getattr(resource, "aclose", None)
+            if close is None and not isinstance(iterator, ThreadedIterator):
+                # Streams of HTTP clients have `close` alone, async or not.
+                close = getattr(resource, "close", None)
+            if close is not None:
+                try:
+                    outcome = close()
+                    if isawaitable(outcome):
+                        await outcome
+                except BaseException as exc:  # What is not ours is raised again.
+                    self._log(_error_in(exc, cancelled))
+
+
+def _wake_nobody() -> None:
+    """Stand in for the writer until there is one."""
+
+
+def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception | None:
+    """What's left of `exc` without the cancellation and, from a task group, the `GeneratorExit`."""
+    left: BaseException | None = exc
+    if isinstance(exc, cancelled):
+        left = None
+    elif isinstance(exc, BaseExceptionGroup) and not isinstance(exc, ExceptionGroup):
+        left = exc.split((cancelled, GeneratorExit))[1]
+    if left is None or isinstance(left, Exception):
+        return left
+    raise left

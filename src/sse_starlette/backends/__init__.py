@@ -1,1 +1,0 @@
-"""Where a channel's history lives beyond this process: one module for each kind of store."""

@@ -1,0 +1,155 @@
+"""Who is to be called when something has been published: the subscriptions on one loop."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._runtime.loop import Loop
+
+logger = logging.getLogger("sse_starlette.channel")
+
+_LONGEST_PAUSE_SECONDS = 0.1
+"""However long something else had the loop meanwhile, nobody waits longer than this for an event."""
+_CALLED_AT_ONCE = 100
+"""After so many members, some two milliseconds of sending, the loop gets its turn."""
+_QUIET_SHARE = 3
+"""Whoever publishes later than this part of a pause finds the channel quiet."""
+
+
+class Member(Protocol):
+    """What can be called: a subscription."""
+
+    def call(self) -> None:
+        """Look for something new; on the loop of the audience."""
+
+    def offset_in(self, channel: Any) -> int:
+        """Return the offset of the newest event of `channel` that was taken."""
+
+
+class Audience:
+    """
+    The open subscriptions of one channel on one loop, called together.
+
+    They are called when the loop turns, unless the last call is still at work or has been just now: what
+    is published before a third of its time has passed waits until it has passed once. So a quiet channel
+    delivers without delay, and a busy one joins what was published meanwhile and leaves the loop half of
+    its time, unless so much is published that the ring would run over before they look.
+    """
+
+    def __init__(
+        self, loop: Loop, forsake: Callable[[Audience], None], most_waiting: int = 250
+    ) -> None:
+        """
+        Begin without members.
+
+        Args:
+            loop: where the members are called.
+            forsake: called when that loop turns out to be closed.
+            most_waiting: how many calls may come together in a pause before it's cut short, so that
+                the channel doesn't forget what the members haven't seen yet.
+        """
+        # Not a WeakSet: whoever goes through one may find that another thread has changed it.
+        self._members: set[weakref.ref[Member]] = set()
+        self._loop = loop
+        self._forsake = forsake
+        self._knocked = False
+        self._calling = False
+        self._again = False
+        self._pausing = False
+        self._waiting = 0
+        self._most_waiting = most_waiting
+        self._began = 0.0
+        self._took = 0.0
+        self._ended = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def members(self) -> list[Member]:
+        """Those who are called; any thread may ask."""
+        return [one for member in list(self._members) if (one := member()) is not None]
+
+    def add(self, member: Member) -> None:
+        """Call `member` too, as long as somebody else holds on to it."""
+        self._members.add(weakref.ref(member, self._members.discard))
+
+    def discard(self, member: Member) -> None:
+        """Don't call `member` any more."""
+        self._members.discard(weakref.ref(member))
+
+    def call(self, *, knock: bool = False) -> None:
+        """
+        Call the members soon; from any thread.
+
+        With `knock`, also from a signal handler that has interrupted the loop while it was waiting.
+        """
+        if not knock and self._loop.is_current():
+            self._call_here()
+        elif not self._knocked:
+            self._knocked = True
+            try:
+                self._loop.knock(self._answer)
+            except RuntimeError:
+                self._forsake(self)  # The loop has been closed in mid-stream.
+
+    def _answer(self) -> None:
+        # First, so that whatever is published from now on knocks again.
+        self._knocked = False
+        self._call_here()
+
+    def _call_here(self) -> None:
+        if self._calling:
+            self._again = True
+            self._waiting += 1
+            if self._pausing and self._waiting >= self._most_waiting:
+                self._call_all_soon()
+            return
+        self._calling = True
+        since = self._loop.time() - self._ended
+        if since < self._took / _QUIET_SHARE:
+            self._pausing = True
+            self._loop.later(self._took - since, self._end_pause)
+        else:
+            self._call_all_soon()
+
+    def _end_pause(self) -> None:
+        # Unless it has been cut short, and perhaps another one has begun, which this then cuts short.
+        if self._pausing:
+            self._pausing = False
+            self._call_all()
+
+    def _call_all_soon(self) -> None:
+        # Not at once: whoever publishes doesn't wait for the writers, which may run in the call.
+        self._pausing = False
+        self._loop.soon(self._call_all)
+
+    def _call_all(self) -> None:
+        self._again = False
+        self._waiting = 0
+        self._began = self._loop.time()
+        self._call_some(self.members(), 0)
+
+    def _call_some(self, members: list[Member], begin: int) -> None:
+        end = begin + _CALLED_AT_ONCE
+        for member in members[begin:end]:
+            try:
+                member.call()
+            except Exception:
+                # The others are called all the same, now and from now on.
+                logger.exception("a subscriber could not be told of news; it's left out this time")
+        # Comes after the turns of all writers that have been woken.
+        more = end < len(members)
+        self._loop.soon(partial(self._call_some, members, end) if more else self._all_called)
+
+    def _all_called(self) -> None:
+        self._ended = self._loop.time()
+        self._took = min(self._ended - self._began, _LONGEST_PAUSE_SECONDS)
+        self._calling = False
+        if self._again:
+            self._call_here()

@@ -1,0 +1,129 @@
+"""What a client is to get of its channels, and in which form: the arguments of `subscribe`, checked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from starlette.requests import HTTPConnection
+
+from ._checks import check_count, check_flag, check_function
+from ._opening import Events
+
+if TYPE_CHECKING:
+    from ..event import ServerSentEvent
+    from ._start import GapReason
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """
+    A hole in what a client gets, as `on_gap` is told of it.
+
+    Attributes:
+        channel: the name of the channel.
+        reason: why there is one; see `GapReason`.
+        cursor: the id from which the client goes on.
+    """
+
+    channel: str
+    reason: GapReason
+    cursor: str
+
+
+Snapshot: TypeAlias = (
+    Callable[[], Events | Awaitable[Events]] | Callable[[list[str]], Events | Awaitable[Events]]
+)
+Since: TypeAlias = datetime | timedelta | float
+"""A time, how long ago that was, or the seconds of a Unix timestamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The arguments of `Channel.subscribe`, but for the request; what is wrong with them is said."""
+
+    filter: Callable[[ServerSentEvent], object] | None = None
+    on_gap: Callable[[Gap], Events | Awaitable[Events]] | None = None
+    snapshot: Snapshot | None = None
+    replay: int = 0
+    after: str | int | None = None
+    since: Since | None = None
+    id_blocks: bool = True
+    name_channels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.filter is not None:
+            check_function("filter", self.filter, "one event", may_wait=False)
+        if self.on_gap is not None:
+            check_function("on_gap", self.on_gap, "one Gap", may_wait=True)
+        if self.snapshot is not None:
+            check_function("snapshot", self.snapshot, "", may_wait=True, most=1)
+        check_count("replay", self.replay, 0, ">= 0 events")
+        check_flag("id_blocks", self.id_blocks)
+        check_flag("name_channels", self.name_channels)
+        self._check_after()
+        if self.since is not None:
+            self.seconds_ago()
+        given = [name for name in ("after", "since") if getattr(self, name) is not None]
+        if self.replay:
+            given.append("replay")
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} say in different ways where a new client begins: give one."
+            )
+
+    def _check_after(self) -> None:
+        after = self.after
+        if after is None:
+            return
+        if isinstance(after, bool) or not isinstance(after, (str, int)):
+            raise TypeError(
+                f'after must be the id of an event, an offset or "start", got: {after!r}'
+            )
+        if after == "":
+            raise ValueError(
+                "after is empty: where the channel is isn't known here. Ask for it, "
+                "`await channel.position()`, or leave it out for a client that begins anew."
+            )
+        if isinstance(after, int) and after < 0:
+            raise ValueError(f"after must be >= 0 as an offset, got: {after}")
+
+    def seconds_ago(self) -> float | None:
+        """How long ago `since` is; None if it wasn't given."""
+        since: Any = self.since
+        if since is None:
+            return None
+        if isinstance(since, timedelta):
+            return since.total_seconds()
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                raise ValueError(
+                    f"since has no time zone: {since!r}. Use datetime.now(UTC), or a timedelta."
+                )
+            since = since.timestamp()
+        if isinstance(since, bool) or not isinstance(since, (int, float)):
+            raise TypeError(
+                f"since must be a datetime, a timedelta or a Unix timestamp, got: {since!r}"
+            )
+        if not math.isfinite(since):
+            raise ValueError(f"since must be a time, got: {since!r}")
+        return time.time() - since
+
+
+def check_request(request: object) -> None:
+    """Make sure that `request` may say where a client left off."""
+    if request is None or isinstance(request, (HTTPConnection, str)):
+        return
+    advice = ""
+    if isinstance(request, int) and not isinstance(request, bool):
+        advice = f". To begin after an offset: subscribe(after={request})"
+    elif isinstance(request, dict) and "type" in request:
+        advice = ". Of an ASGI scope make a request: starlette.requests.Request(scope)"
+    raise TypeError(
+        "subscribe needs the request, for its Last-Event-ID, or that id as a str, or None for a client that "
+        f"begins anew, got: {type(request).__name__} {request!r:.80}{advice}"
+    )

@@ -1,0 +1,429 @@
+"""Hub: the channels of an application by name, and for how long a name stands for the same channel.
+
+A hub has its channels in this process alone, or keeps them in step with a log that it shares with
+others. Which kind of log it is, is known here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio.lowlevel
+
+from .._runtime.fork import tell_child
+from .._runtime.lock import Lock
+from .._wire.cursor import MOST_CHANNELS
+from .._wire.values import check_serializer
+from ..eventlogs._follower import Follower
+from ..eventlogs.base import DEFAULT_EXPIRE, Backend, Limits
+from ..eventlogs.publisher import Publisher
+from ._checks import check_seconds
+from ._linger import FEW, MANY, Lingering
+from ._wishes import Wishes
+from .channel import Channel, ChannelStats
+from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import HTTPConnection
+
+    from .._wire.values import Serializer
+    from ..event import ServerSentEvent
+    from ._opening import Events
+    from ._wishes import Gap, Since, Snapshot
+    from .channel import Slow
+
+__all__ = ["Hub", "HubStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class HubStats:
+    """
+    The channels of a hub that are in use.
+
+    Attributes:
+        channels: the figures of each channel, by its name.
+        connected: whether the log is in reach, as far as is known; always, if there's none.
+        losses: how often the log has been out of reach.
+        catch_ups: how often a channel has read from the log what it had not heard.
+        reason: what is wrong with the log, as far as is known, and what to do about it; of a channel
+            alone, if there's no more. Empty: nothing.
+    """
+
+    channels: dict[str, ChannelStats]
+    connected: bool = True
+    losses: int = 0
+    catch_ups: int = 0
+    reason: str = ""
+
+    @property
+    def subscribers(self) -> int:
+        """Streams that are open now; one of several channels counts in each."""
+        return sum(one.subscribers for one in self.channels.values())
+
+    @property
+    def published(self) -> int:
+        """Events that were published."""
+        return sum(one.published for one in self.channels.values())
+
+    @property
+    def delivered(self) -> int:
+        """Events that were handed to clients' connections."""
+        return sum(one.delivered for one in self.channels.values())
+
+
+class Hub:
+    """
+    The channels of an application, by name: in this process, or on a log that many processes share.
+
+    ```python
+    hub = Hub()
+    prices = hub.channel("prices", history=1_000)
+
+
+    async def stream(request):
+        return EventSourceResponse(prices.subscribe(request))
+
+
+    async def tick(request):
+        return JSONResponse({"id": await prices.publish({"event": "tick", "data": 12.5})})
+    ```
+
+    It may be a module's variable, and be used from any thread. In memory it needs no loop and no
+    start. On a log it needs its lifespan:
+
+    ```python
+    hub = Hub("sqlite:///events.db")  # or "redis://…", for many hosts
+    app = Starlette(lifespan=hub.lifespan)
+    ```
+    """
+
+    def __init__(
+        self,
+        log: str | Backend | None = None,
+        *,
+        linger: float = 30.0,
+        publish_wait: float = 5.0,
+        expire: float | None = None,
+        check_every: float = 30.0,
+        serializer: Serializer | None = None,
+    ) -> None:
+        """
+        Make a hub without channels.
+
+        Args:
+            log: where the channels are kept: a URL, or a `Backend`. `redis://`, `rediss://`,
+                `unix://` (a socket of Redis), `redis+cluster://` and `rediss+cluster://` are for many
+                hosts, `sqlite://` is for the processes of one. None: in this process alone.
+            linger: seconds that a channel nobody holds on to is remembered after it was last used,
+                so that clients that reload their page find its history. See `channel`. On a log,
+                seconds for which it's listened to after its last subscriber has left.
+            publish_wait: seconds for which publishing is tried again while the log is out of reach;
+                0: not at all.
+            expire: seconds after which the log may forget a channel that nobody has published or
+                listened to. Default: what another process has said, or a day.
+            check_every: seconds between two looks whether anything was added to the log that has not
+                been heard here, as when a connection has died without a word.
+            serializer: makes JSON (str or bytes) of data that is neither text nor a number, when an
+                event is published or a snapshot read: `orjson.dumps`, `msgspec.json.encode`, or a
+                function that knows your types. What it raises, `publish` raises. None: see
+                `ServerSentEvent`.
+
+        Raises:
+            ImportError: the log needs an extra that isn't installed.
+            ValueError: a number is out of range, or there's no log of this scheme.
+        """
+        check_seconds("linger", linger)
+        check_seconds("publish_wait", publish_wait)
+        check_seconds("check_every", check_every, above=0)
+        given_expire: object = DEFAULT_EXPIRE if expire is None else expire
+        if isinstance(given_expire, bool) or not isinstance(given_expire, (int, float)):
+            raise TypeError(f"expire must be a number of seconds, got: {expire!r}")
+        if not given_expire > check_every:
+            # With each look it's said that somebody listens.
+            raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
+        self._follower: Follower | None = None
+        if log is not None:
+            self._follower = Follower(
+                _backend(log),
+                publish_wait=publish_wait,
+                expire=expire,
+                check_every=check_every,
+            )
+        if serializer is not None:
+            check_serializer(serializer)
+        self._serializer = serializer
+        self._linger = linger
+        self._lock = Lock()
+        # A channel that the application holds on to is never replaced by a namesake.
+        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
+        self._lingering = Lingering()
+        tell_child(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork: another thread may have held the lock."""
+        self._lock = Lock()
+
+    def channel(
+        self,
+        name: str,
+        *,
+        history: int | None = None,
+        history_bytes: int | None = None,
+        history_seconds: float | None = None,
+        slow: Slow | None = None,
+        latest_by: Callable[[ServerSentEvent], object] | None = None,
+        linger: float | None = None,
+    ) -> Channel:
+        """
+        Return the channel of this name; the first call makes it.
+
+        A channel is forgotten, with its history, when it has no subscriber, nothing has been
+        published for its linger time, and the application holds no reference to it. After that the
+        name stands for a new channel, and clients of the old one are told (`reset`). On a log only
+        what this process has of it is forgotten; the log keeps it, see `expire`.
+
+        Args:
+            name: any text.
+            history: events that are kept for clients that come back, and that a connected client
+                may be behind. Default: 1,000; at least 1.
+            history_bytes: bytes that these may take together. Default: 16 MiB. The newest event is
+                kept, however large.
+            history_seconds: seconds that an event is kept. Default: as long as there's room.
+            slow: what becomes of a client that falls behind further than that; see `Slow`.
+                Default: `"disconnect"`.
+            latest_by: for `slow="latest"`: the key of an event. Of each key the newest event is
+                kept, of as many keys as `history` says.
+            linger: seconds for this channel instead of those of the hub.
+
+        Raises:
+            ValueError: an argument is out of range, or the channel exists with other options.
+        """
+        given: dict[str, Any] = {
+            "history": history,
+            "history_bytes": history_bytes,
+            "history_seconds": history_seconds,
+            "slow": slow,
+            "latest_by": latest_by,
+            "linger": linger,
+        }
+        options = {option: value for option, value in given.items() if value is not None}
+        with self._lock:
+            now = time.monotonic()
+            self._lingering.let_go_if_idle(name, now)
+            self._lingering.sweep(now, FEW)
+            channel = self._channels.get(name)
+            if channel is None:
+                options = {"linger": self._linger, **options}
+                channel = Channel(
+                    name, **options, follower=self._follower, serializer=self._serializer
+                )
+                self._channels[name] = channel
+            else:
+                for option, value in options.items():
+                    if channel.options[option] != value:
+                        raise ValueError(
+                            f"channel {name!r} has {option}={channel.options[option]!r} already, "
+                            f"so it can't get {option}={value!r}: give its options in one place, and "
+                            "only the name elsewhere."
+                        )
+                channel.touch()
+            self._lingering.hold(name, channel, now)
+            return channel
+
+    def subscribe(
+        self,
+        channels: Iterable[Channel | str],
+        request: HTTPConnection | str | None = None,
+        *,
+        filter: Callable[[ServerSentEvent], object] | None = None,  # noqa: A002  (the usual word)
+        on_gap: Callable[[Gap], Events | Awaitable[Events]] | None = None,
+        snapshot: Snapshot | None = None,
+        replay: int = 0,
+        after: str | None = None,
+        since: Since | None = None,
+        id_blocks: bool = True,
+        name_channels: bool = False,
+    ) -> Subscription:
+        """
+        Subscribe to several channels on one stream.
+
+        Its ids hold the position in each channel, so a client that comes back gets what it missed in
+        each. A channel that its id doesn't name begins anew. Events of one channel keep their order;
+        there's none between channels.
+
+        Args:
+            channels: the channels, or their names; 200 at the most.
+            request: as for `Channel.subscribe`, and so are the others.
+            filter: see there; `event.channel` is the name of the channel.
+            on_gap: see there; called for each channel that has a gap.
+            snapshot: see there.
+            replay: see there; of each channel.
+            after: see there; the id of a subscription to several channels, or `"start"`.
+            since: see there.
+            id_blocks: see there.
+            name_channels: see there.
+
+        Raises:
+            TypeError: `channels` is one name, or something else than channels and their names; or as for
+                `Channel.subscribe`.
+            ValueError: there's no channel, too many, or one is named twice; or as for
+                `Channel.subscribe`.
+            RuntimeError: the hub has a log, and its lifespan isn't under way.
+        """
+        wishes = Wishes(filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels)
+        return Subscription(self._channels_of(channels), request, wishes)
+
+    def _channels_of(self, channels: Iterable[Channel | str]) -> list[Channel]:
+        if isinstance(channels, (str, Channel)):
+            what = "name" if isinstance(channels, str) else "channel"
+            raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
+        if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
+            raise TypeError(
+                "subscribe needs a list of channels or of their names, got: "
+                f"{type(channels).__name__} {channels!r:.80}"
+            )
+        given = list(channels)
+        for one in given:
+            if not isinstance(one, (str, Channel)):
+                raise TypeError(
+                    f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
+                )
+        if len(given) <= MOST_CHANNELS:  # If there are more, none of them is made.
+            given = [self.channel(one) if isinstance(one, str) else one for one in given]
+        if not given or len({one if isinstance(one, str) else id(one) for one in given}) < len(
+            given
+        ):
+            names = [one if isinstance(one, str) else one.name for one in given]
+            raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
+        return given  # type: ignore[return-value]  # too many names are refused next
+
+    def publisher(self) -> Publisher:
+        """
+        Return a way to publish from code without an event loop: Celery, Django, cron, scripts.
+
+        It needs no lifespan. Keys, limits and what clients get are as with `Channel.publish`; the limits
+        are those given to `hub.channel` in this process, or by anybody else.
+
+        Raises:
+            RuntimeError: the hub has no log, so nobody outside of its process hears of anything.
+        """
+        follower = self._follower
+        if follower is None:
+            raise RuntimeError(
+                "a hub in memory has its clients in its own process, so there's nobody to publish to "
+                "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
+                "another thread of this process use channel.publish_threadsafe(…)."
+            )
+
+        def limits_of(name: str) -> Limits:
+            channel = self._channels.get(name)
+            return Limits(expire=follower.expire) if channel is None else channel.limits
+
+        return Publisher(
+            follower.backend,
+            limits_of=limits_of,
+            publish_wait=follower.publish_wait,
+            serializer=self._serializer,
+        )
+
+    def stats(self) -> HubStats:
+        """The figures of each channel that has not been forgotten."""
+        with self._lock:
+            self._lingering.sweep_all(time.monotonic())
+            channels = dict(self._channels.items())
+        figures = {name: channel.stats() for name, channel in sorted(channels.items())}
+        follower = self._follower
+        if follower is None:
+            return HubStats(figures)
+        connected = follower.running and follower.away_since is None
+        return HubStats(figures, connected, follower.losses, follower.catch_ups, follower.reason)
+
+    async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
+        """
+        Whether channels can be used now: for the readiness probe of a service.
+
+        In memory they always can. On a log: whether the lifespan is under way, the log is being
+        listened to, and it answers and refuses nothing that channels need. If not, `stats().reason`
+        says what is wrong. What is wrong with one channel alone leaves the hub ready.
+
+        Args:
+            timeout: seconds within which the log has to answer.
+        """
+        if self._follower is None:
+            await anyio.lowlevel.checkpoint()
+            return True
+        return await self._follower.ready(timeout)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  (Starlette passes it)
+        """
+        Keep the hub for as long as the application runs: `Starlette(lifespan=hub.lifespan)`.
+
+        Or `async with hub.lifespan():`, in a lifespan of your own or in a script. A hub in memory does
+        without. One on a log is connected to it meanwhile; whether the log is in reach at the
+        beginning doesn't matter. Streams that are still open at the end of it, end. After that it may
+        be entered again, on another loop, too.
+
+        Raises:
+            RuntimeError: it has been entered already, and not left.
+        """
+        if self._follower is None:
+            yield
+        else:
+            async with self._follower.run(self._sweep):
+                yield
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._lingering.sweep(time.monotonic(), MANY)
+
+
+def _backend(log: object) -> Backend:
+    if isinstance(log, Backend):
+        return log
+    if not isinstance(log, str):
+        found = f"{type(log).__module__}.{type(log).__qualname__}"
+        way = "Hub(log) takes a URL, a Backend or nothing"
+        if type(log).__module__.partition(".")[0] == "redis":
+            way = (
+                "for a client of redis.asyncio, write Hub(RedisLog(client)) with RedisLog from "
+                "sse_starlette.eventlogs.redis; otherwise give Hub the URL"
+            )
+        elif isinstance(log, os.PathLike):
+            way = "for a file, write Hub(f'sqlite:///{path}')"
+        raise TypeError(f"Hub was given a {found}: {way}.")
+    url = log
+    scheme, colon, _ = url.partition("://")
+    if colon and scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+        try:
+            from ..eventlogs.redis import RedisLog  # noqa: PLC0415  (an extra)
+        except ModuleNotFoundError as exc:
+            if (exc.name or "").partition(".")[0] != "redis":
+                raise
+            raise ImportError(
+                f"Hub({scheme + '://…'!r}) needs the client of Redis, the extra `redis`. "
+                "From a checkout: pip install '.[redis]'"
+            ) from exc
+        return RedisLog(url)
+    if colon and scheme == "sqlite":
+        from ..eventlogs.sqlite import SQLiteLog  # noqa: PLC0415  (not everyone needs it)
+
+        return SQLiteLog(url)
+    # The rest may have a password.
+    known = colon and scheme.isascii() and scheme.replace("+", "").isalnum()
+    found = repr(scheme + colon) if known else "a URL without a scheme"
+    if re.fullmatch(r"[a-z0-9.-]*(:\d+)?", url):
+        found = repr(url)
+    raise ValueError(
+        f"there's no log for {found}: give Hub a URL that begins with redis://, "
+        "rediss://, unix://, redis+cluster://, rediss+cluster:// or sqlite://, a Backend, or nothing."
+    )

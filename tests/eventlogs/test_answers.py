@@ -1,0 +1,145 @@
+"""A relay between the log and a real Redis spoils one answer: nothing is lost, and nothing doubled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import SEAT_BELT_SECONDS, on
+
+from sse_starlette import Hub, LogUnavailable
+from sse_starlette.eventlogs.redis import RedisLog
+
+SPOILS = ["late", "twice", "cut", "nonsense", "another type", "an error"]
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+class Relay:
+    """Passes on what both say; the answer to one command is spoilt as often as the test says."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.spoils: list[str] = []
+        self.command = b""
+        self.spoilt = 0
+        self.url = ""
+        self._served: list[asyncio.Task[None] | None] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._served.append(asyncio.current_task())
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
+        asked = asyncio.Event()
+
+        async def there() -> None:
+            while data := await reader.read(65_536):
+                if self.spoils and self.command in data:
+                    asked.set()
+                to_server.write(data)
+            to_server.close()
+
+        async def back() -> None:
+            while data := await from_server.read(65_536):
+                if asked.is_set() and self.spoils:
+                    asked.clear()
+                    self.spoilt += 1
+                    match self.spoils.pop(0):
+                        case "late":
+                            await asyncio.sleep(0.6)
+                        case "twice":
+                            data += data
+                        case "cut":
+                            writer.write(data[: len(data) // 2])
+                            break
+                        case "nonsense":
+                            data = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+                        case "another type":
+                            data = b":5\r\n"
+                        case _:
+                            data = b"-ERR made up\r\n"
+                writer.write(data)
+            writer.close()
+
+        with suppress(OSError):
+            await asyncio.gather(there(), back())
+        for each in (writer, to_server):
+            each.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        listening = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
+        try:
+            yield
+        finally:
+            listening.close()
+            await asyncio.wait([each for each in self._served if each is not None])
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("command", [b"EVALSHA", b"HMGET", b"SUBSCRIBE"])
+@pytest.mark.anyio
+async def test_a_spoilt_answer_loses_and_doubles_nothing(
+    server: RedisServer, command: bytes, spoil: str, tmp_path: Path
+) -> None:
+    server.say("FLUSHALL")
+    relay = Relay(server.port)
+    got: list[str] = []
+    news = anyio.Event()
+    async with relay.running():
+        hub = Hub(RedisLog(relay.url, timeout=0.3), check_every=0.05)
+        async with hub.lifespan(), anyio.create_task_group() as tasks:
+            channel = hub.channel("c")
+
+            async def follow() -> None:
+                async for event in channel.subscribe(replay=1):
+                    got.append(str(event.data))
+                    news.set()
+
+            async def until_got(last: str) -> None:
+                nonlocal news
+                with anyio.fail_after(SEAT_BELT_SECONDS):
+                    while got[-1:] != [last]:
+                        news = anyio.Event()
+                        await news.wait()
+
+            async def publish(text: str) -> None:
+                while True:
+                    with suppress(LogUnavailable):
+                        await channel.publish(text, key=text)
+                        return
+
+            await publish("first")
+            tasks.start_soon(follow)
+            await until_got("first")
+            relay.command, relay.spoils = command, [spoil]
+            if command == b"SUBSCRIBE":
+                hub.channel("d").subscribe()
+            for number in range(10):
+                await publish(f"{number}")
+                await anyio.sleep(0.02)
+            await publish("last")
+            await until_got("last")
+            with anyio.fail_after(SEAT_BELT_SECONDS):
+                while not await hub.ready():  # noqa: ASYNC110  (there is nothing to wait for)
+                    await anyio.sleep(0.02)
+            tasks.cancel_scope.cancel()
+
+    assert relay.spoilt == 1
+    assert got == ["first", *map(str, range(10)), "last"]

@@ -1,0 +1,102 @@
+"""What is told of errors and answers that no server here gives, and what a log does that overrides nothing."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from redis.exceptions import AuthenticationError, InvalidResponse
+from redis.exceptions import ConnectionError as RedisConnectionError
+from tests.unit.log_contract import ALL
+from tests.unit.logs import FakeLog
+
+from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
+from sse_starlette.eventlogs.base import Backend, NewEntry, Position
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.redis._faults import Secrets, explain
+from sse_starlette.eventlogs.redis._scripts import answer_to, appended_in
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (AuthenticationError("no"), "Correct the user name"),
+        (ssl.SSLError("no"), "rediss://"),
+        (RedisConnectionError("SSL is needed"), "rediss://"),
+        (caused(RedisConnectionError("no"), ssl.SSLError("no")), "rediss://"),
+        (InvalidResponse("no"), "doesn't speak as Redis does"),
+    ],
+)
+def test_who_has_to_mend_something_is_told_what(error: Exception, remedy: str) -> None:
+    told = explain(error, "redis://", Secrets([]), timeout=1)
+
+    assert isinstance(told, LogRefused)
+    assert remedy in told.remedy
+
+
+def test_a_password_given_as_bytes_is_taken_out_too() -> None:
+    secrets = Secrets([{"password": b"sesame"}, {"password": None}])
+
+    assert secrets.taken_out("wrong: sesame") == "wrong: ***"
+
+
+def test_an_option_with_a_wrong_value_that_its_error_does_not_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"has a wrong value$"):
+        RedisLog("rediss://localhost?ssl_cert_reqs=colour")
+
+
+def test_an_answer_that_redis_py_stumbles_over_is_told_without_what_it_says() -> None:
+    told = RedisLog("redis://localhost")._explain(KeyError("made up"))
+
+    assert "an answer of another form" in told.reason
+    assert "made up" not in told.reason
+
+
+@pytest.mark.parametrize("answer", [None, [], [b"other"], [b"tag", 1]])
+def test_an_answer_to_something_else_is_refused(answer: object) -> None:
+    with pytest.raises(InvalidResponse):
+        answer_to(b"tag", answer, 0)
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"other\n\ne 1", b"tag\n", b"tag\n\ne 1\ne 2"])
+def test_what_does_not_answer_an_append_is_refused(answer: object) -> None:
+    with pytest.raises(InvalidResponse):
+        appended_in(b"tag", answer, "c", 1)
+
+
+def test_what_became_of_each_entry_is_read_from_one_answer() -> None:
+    found, warning = appended_in(b"tag", b"tag\nlate\ne 1\n\n!WRONGTYPE", "c", 3)
+
+    assert found[0] == Position("e", 1)
+    assert isinstance(found[1], ChannelClosed)
+    assert (found[2], warning) == ("WRONGTYPE", "late")
+
+
+@pytest.mark.anyio
+async def test_entries_are_added_one_after_the_other_until_the_log_is_out_of_reach() -> None:
+    log = FakeLog()
+    entries = [NewEntry(body, f"{body!r}", 120) for body in (b"x", b"", b"late")]
+    async with log.open():
+        first, closing, late = await Backend.append_many(log, "c", entries, limits=ALL)
+        log.store.down = True
+        away = await Backend.append_many(log, "c", entries, limits=ALL)
+
+    assert [each.offset for each in (first, closing) if isinstance(each, Position)] == [1, 2]
+    assert isinstance(late, ChannelClosed)
+    assert [type(each) for each in away] == [LogUnavailable] * 3
+
+
+def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
+    with pytest.raises(TypeError, match="FakeLog can't be published to without an event loop"):
+        Backend.blocking(FakeLog())
+
+
+@pytest.mark.anyio
+async def test_a_log_without_times_says_so() -> None:
+    with pytest.raises(TypeError, match="FakeLog keeps no times"):
+        await Backend.seek(FakeLog(), "c", age=0, limits=ALL)

@@ -1,0 +1,380 @@
+"""What an operator, another process or another version does to an event log, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
+from tests.unit.log_contract import ALL, append, look, offsets, opened
+
+from sse_starlette import ChannelClosed, Hub, LogRefused, LogUnavailable
+from sse_starlette.eventlogs.base import Limits, NewEntry, Position
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog
+
+# redis-py runs on asyncio alone.
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
+ON_EITHER_LOG = pytest.mark.parametrize(
+    ("anyio_backend", "url"),
+    [
+        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
+        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+# --- Refused by an ACL ----------------------------------------------------------------
+
+COMMANDS = (
+    *("evalsha", "time", "hmget", "hset", "pexpire", "xadd", "xlen", "xrange", "xtrim"),
+    *("get", "set", "pttl", "hget", "hlen"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_a_command_that_is_refused_for_a_while_ends_nothing_and_doubles_nothing(
+    server: RedisServer, command: str
+) -> None:
+    hub = Hub(server.url, check_every=0.05)
+    async with hub.lifespan():
+        channel = hub.channel("c", history=100)
+        got: list[str] = []
+        news = anyio.Event()
+
+        async def follow() -> None:
+            async for event in channel.subscribe(replay=1):
+                got.append(str(event.data))
+                news.set()
+
+        async def until_got(last: str) -> None:
+            nonlocal news
+            with anyio.fail_after(SEAT_BELT_SECONDS):
+                while got[-1:] != [last]:
+                    news = anyio.Event()
+                    await news.wait()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await channel.publish("first")
+            await until_got("first")
+            server.say("ACL SETUSER", "default", f"-{command}")
+            for number in range(3):
+                with suppress(LogRefused):
+                    await channel.publish(f"{number}", key=f"{number}")
+            assert not await hub.ready()
+            assert "ACL SETUSER" in hub.stats().reason
+            await anyio.sleep(0.2)  # Some checks.
+            server.say("ACL SETUSER", "default", f"+{command}")
+            for number in range(3):
+                await channel.publish(f"{number}", key=f"{number}")
+            await channel.publish("last")
+            await until_got("last")
+            assert await hub.ready()
+            tasks.cancel_scope.cancel()
+
+    assert got == ["first", "0", "1", "2", "last"]
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_who_may_not_tell_others_has_added_its_event_once_and_is_warned(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.say("ACL SETUSER", "mute", "on", ">x", "~*", "+@all", "resetchannels")
+    hub = Hub(server.url.replace("//", "//mute:x@"))
+    async with hub.lifespan():
+        ids = [await hub.channel("c").publish("x", wait=0) for _ in range(3)]
+
+    assert [each.partition(".")[2] for each in ids] == ["1", "2", "3"]
+    assert server.say("XLEN", "{sse:c}:s") == 3
+    assert caplog.text.count("hears of it late") == 1
+
+
+# --- Secrets --------------------------------------------------------------------------
+
+PASSWORD = "Xq7vTz9k"
+
+
+@pytest.mark.parametrize("mark", ["#", "/", "?", "@", ":", "[", "]", "%", "%zz", " ", "\\", "#/@:"])
+@pytest.mark.parametrize(
+    "where", ["redis://:{}@127.0.0.1:1", "redis://u:{}@127.0.0.1:1/0", "redis://:{}"]
+)
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_no_part_of_a_password_is_ever_shown(
+    caplog: pytest.LogCaptureFixture, mark: str, where: str
+) -> None:
+    if where.endswith("{}") and "@" in mark:
+        return  # What follows is the host then.
+    url = where.format(PASSWORD + mark + PASSWORD[::-1])
+    shown: list[str] = []
+    try:
+        hub = Hub(url, publish_wait=0)
+        shown.append(repr(hub) + repr(RedisLog(url)))
+        async with hub.lifespan():
+            await hub.ready()
+            shown.append(hub.stats().reason)
+            await hub.channel("c").publish("x")
+    except (ValueError, LogUnavailable) as error:
+        met: BaseException | None = error
+        shown += traceback.format_exception(error)
+        while met is not None:
+            shown += [str(met), repr(met)]
+            met = met.__cause__ or met.__context__
+        logging.getLogger().exception("failed")
+    shown.append(caplog.text)
+
+    text = "\n".join(shown)
+    # The line that a traceback quotes is that of this test.
+    assert not any(
+        part in text for part in (PASSWORD, PASSWORD[::-1], PASSWORD[:5], PASSWORD[::-1][:5])
+    )
+
+
+# --- Limits and clocks ----------------------------------------------------------------
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
+    return server.url if request.param == "redis" else f"sqlite:///{tmp_path}/events.db"
+
+
+def kept(url: str, server: RedisServer) -> int:
+    if url.startswith("redis"):
+        return int(server.say("XLEN", "{sse:c}:s"))
+    with closing(sqlite3.connect(url.partition("///")[2])) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM sse_entries").fetchone()
+        return int(count)
+
+
+def log_at(url: str) -> RedisLog | SQLiteLog:
+    return RedisLog(url) if url.startswith("redis") else SQLiteLog(url, synchronous="normal")
+
+
+@ON_EITHER_LOG
+@pytest.mark.anyio
+async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
+    url: str, server: RedisServer
+) -> None:
+    web, worker = log_at(url), log_at(url)
+    entries = [NewEntry(b"x", f"w.{turn}", 60, "w", turn) for turn in range(1, 1_401)]
+    async with opened(web, worker):
+        await look(web, "c", limits=Limits(events=5_000))
+        for start in range(0, 1_400, 200):
+            await worker.append_many("c", entries[start : start + 200], limits=Limits())
+        page = await look(worker, "c", limits=Limits())
+
+    assert len(page.entries) == 1_400
+
+
+@ON_EITHER_LOG
+@pytest.mark.anyio
+async def test_bytes_bound_the_event_log_and_the_newest_entry_is_kept(
+    url: str, server: RedisServer
+) -> None:
+    log = log_at(url)
+    few = Limits(bytes=100_000)
+    async with opened(log):
+        for _ in range(64):
+            await append(log, "c", b"x" * 10_000, limits=few)
+        if url.startswith("sqlite"):
+            await anyio.sleep(1.1)  # Who follows has had the time to read them.
+            for _ in range(32):
+                await append(log, "c", b"y" * 10_000, limits=few)
+            await anyio.sleep(1.1)
+            for _ in range(32):
+                await append(log, "c", b"y" * 10_000, limits=few)
+        else:
+            assert kept(url, server) == 10
+            await append(log, "c", b"z" * 200_000, limits=few)
+            page = await look(log, "c", limits=few)
+            assert [len(entry.body) for entry in page.entries] == [200_000]
+
+    assert kept(url, server) <= 42
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_bytes_that_redis_has_not_counted_for_long_still_bound_the_event_log(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    few = Limits(events=200, bytes=1_000_000)
+
+    async def add(first: int, count: int, size: int) -> None:
+        entries = [NewEntry(b"x" * size, f"w.{n}", 60, "w", n) for n in range(first, first + count)]
+        for outcome in await log.append_many("c", entries, limits=few):
+            assert isinstance(outcome, Position)
+
+    async with opened(log):
+        for batch in range(30):
+            await add(
+                1 + batch * 100, 100, 10
+            )  # Far from the limit: nobody counts what is dropped.
+        for batch in range(3):
+            await add(3_001 + batch * 100, 100, 20_000)
+        page = await look(log, "c", limits=few, most=1_000)
+        for batch in range(3):
+            await add(3_301 + batch * 100, 100, 1_000)
+        small = await look(log, "c", limits=few, most=1_000)
+
+    assert [len(entry.body) for entry in page.entries] == [20_000] * 50
+    # There's room for all that is to be kept again.
+    assert 200 <= len(small.entries) <= 264
+    assert offsets(small)[-1] == 3_600
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_what_is_refused_in_the_middle_of_a_batch_takes_all_that_follows_along(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    server.say("ACL SETUSER", "default", "-set")
+    entries = [
+        NewEntry(b"1", "w.1", 60, "w", 1),
+        NewEntry(b"2", "own", 60),
+        NewEntry(b"", "w.2", 60, "w", 2),
+        NewEntry(b"4", "w.3", 60, "w", 3),
+    ]
+    async with opened(log):
+        first = await log.append_many("c", entries, limits=Limits())
+        halfway = await look(log, "c")
+        server.say("ACL SETUSER", "default", "+set")
+        second = await log.append_many("c", entries, limits=Limits())
+        third = await log.append_many("c", entries, limits=Limits())
+        page = await look(log, "c")
+
+    epoch = page.epoch
+    assert first[0] == Position(epoch, 1)
+    assert [type(each) for each in first[1:]] == [LogRefused] * 3
+    assert (halfway.head, halfway.closed) == (1, False)
+    assert second[:3] == [Position(epoch, n) for n in (1, 2, 3)]
+    assert isinstance(second[3], ChannelClosed)
+    assert third[:3] == second[:3]
+    assert (page.head, page.closed) == (3, True)
+
+
+@pytest.mark.anyio
+async def test_a_clock_that_was_ahead_for_one_event_keeps_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+    log = SQLiteLog(url, synchronous="normal")
+    few = Limits(events=100, seconds=3_600, expire=7 * 86_400)
+    real = time.time
+    async with opened(log):
+        await append(log, "c", limits=few)
+        monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+        ahead = await append(log, "c", key="ahead", limits=few)
+        monkeypatch.setattr(time, "time", real)
+        for _ in range(200):
+            await append(log, "c", limits=few)
+        again = await append(log, "c", key="ahead", limits=few)
+        monkeypatch.setattr(time, "time", lambda: real() + 5)
+        for _ in range(64):
+            await append(log, "c", limits=few)
+        monkeypatch.setattr(time, "time", real)
+        page = await look(log, "c", limits=few)
+
+    assert again == ahead
+    assert len(page.entries) <= 100 + 64
+    assert offsets(page)[-1] == 266
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_events_without_a_key_leave_few_keys_in_redis(server: RedisServer) -> None:
+    hub = Hub(server.url)
+    async with hub.lifespan():
+        channel = hub.channel("c", history=100)
+        await asyncio.gather(*(channel.publish("x") for _ in range(2_000)))
+
+    assert server.say("DBSIZE") == 2
+    assert kept(server.url, server) <= 100 + 64
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_a_small_pool_is_never_exceeded(server: RedisServer) -> None:
+    client = Redis(port=server.port, max_connections=2)
+    for log in (f"{server.url}?max_connections=2", RedisLog(client)):
+        hub = Hub(log)
+        async with hub.lifespan():
+            channels = [hub.channel(f"{number}") for number in range(200)]
+            await asyncio.gather(*(channel.publish("x", wait=0) for channel in channels))
+    await client.aclose()
+
+
+@pytest.mark.parametrize("damage", ["replaced", "missing", "tables"])
+@pytest.mark.anyio
+async def test_a_file_that_is_mended_is_used_again(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "folder"
+    path = folder / "events.db"
+    if damage != "missing":
+        folder.mkdir()
+    if damage == "replaced":
+        path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+    elif damage == "tables":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE sse_channels (mine)")
+            connection.commit()
+    hub = Hub(f"sqlite:///{path}", publish_wait=0)
+    async with hub.lifespan():
+        with pytest.raises(LogRefused):
+            await hub.channel("c").publish("x")
+        assert not await hub.ready()
+        assert hub.stats().reason
+        if damage == "missing":
+            folder.mkdir()
+        else:
+            path.unlink()
+        await hub.channel("c").publish("x")
+        assert await hub.ready()
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_one_bad_channel_stops_no_other(url: str, server: RedisServer) -> None:
+    log = log_at(url)
+    entry = NewEntry(b"x", "k", 60)
+    async with opened(log):
+        await append(log, "bad")
+        if url.startswith("redis"):
+            server.say("DEL", "{sse:bad}:m")
+            server.say("SET", "{sse:bad}:m", "mine")
+        else:
+            with closing(sqlite3.connect(url.partition("///")[2])) as connection:
+                connection.execute("UPDATE sse_channels SET head = 'mine'")
+                connection.commit()
+        outcomes = await asyncio.gather(
+            *(log.append_many(name, [entry], limits=ALL) for name in ("good", "bad", "fine")),
+            return_exceptions=True,
+        )
+        assert [isinstance(each, LogRefused) for each in outcomes] == [False, True, False]
+        with pytest.raises(LogRefused) as caught:
+            await look(log, "bad")
+        heads = await log.heads(["good", "bad", "fine"], expire=60)
+
+    assert caught.value.channel == "bad"
+    assert set(heads) == {"good", "fine"}

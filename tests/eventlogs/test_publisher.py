@@ -1,0 +1,219 @@
+"""Publishing without an event loop: on Redis and SQLite, from threads and forks, without a lifespan."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import LOOPS, on
+
+import sse_starlette.eventlogs.sqlite as sqlite_module
+from sse_starlette import Hub, LogRefused, LogUnavailable
+from sse_starlette.errors import ChannelClosed
+from sse_starlette.eventlogs.redis import RedisLog
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    server.say("FLUSHALL")
+    return server.url
+
+
+@pytest.mark.parametrize(
+    ("anyio_backend", "url"),
+    [
+        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
+        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
+    ],
+    indirect=True,
+)
+@pytest.mark.anyio
+async def test_what_is_published_without_a_loop_reaches_who_listens(url: str) -> None:
+    hub, other = Hub(url), Hub(url)
+    async with hub.lifespan():
+        subscription = hub.channel("prices").subscribe(replay=1)
+        with ThreadPoolExecutor(1) as thread, other.publisher() as publisher:
+            future = thread.submit(publisher.publish, "prices", {"data": {"px": 12.5}}, key="k")
+            event = await anext(aiter(subscription))
+
+            event_id = future.result()
+            again = await hub.channel("prices").publish("not again", key="k")
+
+    assert (event.data, event.id) == ('{"px":12.5}', event_id)
+    assert again == event_id
+
+
+def test_threads_share_a_publisher(url: str) -> None:
+    publisher = Hub(url).publisher()
+
+    with ThreadPoolExecutor(4) as threads:
+        ids = list(threads.map(lambda number: publisher.publish("c", f"{number}"), range(40)))
+
+    assert {int(each.partition(".")[2]) for each in ids} == set(range(1, 41))
+    publisher.close()
+    assert publisher.publish("c", "x").endswith(".41")
+    publisher.close()
+    publisher.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+def test_a_child_of_a_fork_has_a_connection_of_its_own(url: str) -> None:
+    program = """
+import os, sys
+from sse_starlette import Hub
+publisher = Hub(sys.argv[1]).publisher()
+publisher.publish("c", "parent")
+child = os.fork()
+for number in range(20):
+    publisher.publish("c", f"{child} {number}")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    print(publisher.publish("c", "last").partition(".")[2])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("42", "")
+
+
+def test_errors_are_those_of_publish(url: str, server: RedisServer, tmp_path: Path) -> None:
+    hub = Hub(url)
+    publisher = hub.publisher()
+
+    with pytest.raises(TypeError, match=r"publisher\.publish\(channel\.name, event\)"):
+        publisher.publish(hub.channel("c"), "x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="wait must be >= 0"):
+        publisher.publish("c", "x", wait=-1)
+    with pytest.raises(ValueError, match="id"):
+        publisher.publish("c", {"id": "1", "data": "x"})
+    publisher.close()
+
+
+def test_a_closed_channel_takes_nothing(url: str) -> None:
+    async def close() -> None:
+        hub = Hub(url)
+        async with hub.lifespan():
+            await hub.channel("c").aclose()
+
+    anyio.run(close)
+    with Hub(url).publisher() as publisher, pytest.raises(ChannelClosed):
+        publisher.publish("c", "too late")
+
+
+def test_who_may_not_tell_others_has_published_and_is_warned(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.say("FLUSHALL")
+    server.say("ACL SETUSER", "default", "-publish")
+    try:
+        with Hub(server.url).publisher() as publisher:
+            event_id = publisher.publish("c", "x")
+    finally:
+        server.say("ACL SETUSER", "default", "+publish")
+
+    assert event_id.endswith(".1")
+    assert "is added to the log" in caplog.text
+    assert "ACL SETUSER" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://127.0.0.1:1", "redis+cluster://127.0.0.1:1,[::1]:1"]
+)
+def test_a_cluster_that_is_out_of_reach_is_told_without_a_loop_too(url: str) -> None:
+    with Hub(url).publisher() as publisher, pytest.raises(LogUnavailable) as caught:
+        publisher.publish("c", "x", wait=0)
+
+    assert not isinstance(caught.value, LogRefused)
+
+
+def test_what_is_out_of_reach_or_refused_is_told_apart(tmp_path: Path) -> None:
+    away = Hub("redis://127.0.0.1:1").publisher()
+    with pytest.raises(LogUnavailable) as caught:
+        away.publish("c", "x", wait=0.5)
+    assert not isinstance(caught.value, LogRefused)
+    with pytest.raises(LogRefused, match="Make its folder"):
+        Hub(f"sqlite:///{tmp_path}/missing/events.db").publisher().publish("c", "x")
+
+
+def test_a_file_that_another_process_writes_to_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.db"
+    log = f"sqlite:///{path}"
+    publisher = Hub(log).publisher()
+    publisher.publish("c", "1")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        other.execute("ROLLBACK")
+
+    slow = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=pause)
+    monkeypatch.setattr(sqlite_module, "time", slow)
+    assert publisher.publish("c", "2").endswith(".2")
+    assert len(pauses) == 1
+    other.close()
+    publisher.close()
+
+
+def test_a_hub_without_a_url_says_why_it_has_no_publisher(server: RedisServer) -> None:
+    with pytest.raises(RuntimeError, match="a hub in memory has its clients in its own process"):
+        Hub().publisher()
+    with pytest.raises(TypeError, match="the URL of the server"):
+        Hub(RedisLog(Redis(port=server.port))).publisher().publish("c", "x")
+
+
+def test_a_publisher_that_has_not_connected_begins_anew_in_a_child(url: str) -> None:
+    with Hub(url).publisher() as publisher:
+        publisher.after_fork()
+
+        assert publisher.publish("c", "x").endswith(".1")
+
+
+def test_a_channel_that_is_something_else_is_refused_alone(server: RedisServer) -> None:
+    server.say("FLUSHALL")
+    server.say("SET", "{sse:c}:m", "of another program")
+    with Hub(server.url).publisher() as publisher:
+        with pytest.raises(LogRefused) as caught:
+            publisher.publish("c", "x")
+
+        assert caught.value.channel == "c"
+        assert publisher.publish("d", "x").endswith(".1")
+
+
+def test_an_entry_that_the_script_refuses_is_told_for_its_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(
+        client: object, command: str, script: str, count: int, *asked: bytes, **_: object
+    ) -> bytes:
+        return asked[count] + b"\n\n!WRONGTYPE made up"
+
+    monkeypatch.setattr(SyncRedis, "execute_command", refuse)
+    with Hub("redis://127.0.0.1:1").publisher() as publisher, pytest.raises(LogRefused) as caught:
+        publisher.publish("c", "x")
+
+    assert caught.value.channel == "c"

@@ -1,0 +1,728 @@
+"""The log in Redis, on a real one: how it fails, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+import redis
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import AuthenticationError
+from tests.servers.redis_servers import ClusterNode, RedisServer
+from tests.servers.serving import free_port, until
+from tests.unit.driving import on
+from tests.unit.log_contract import (
+    Ears,
+    LogContract,
+    MakeLog,
+    append,
+    listening,
+    look,
+    offsets,
+    opened,
+)
+from tests.unit.test_fork import run_program
+
+from sse_starlette.errors import LogRefused, LogUnavailable
+from sse_starlette.eventlogs.base import Limits
+from sse_starlette.eventlogs.redis import RedisLog, _answer_within
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that a test may break."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_server(shared_server: RedisServer) -> RedisServer:
+    """The one that all share; a test leaves it as it was."""
+    shared_server.say("FLUSHALL")
+    return shared_server
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[RedisServer]:
+    """A cluster of one, which for its first two seconds is not ready for more than listening."""
+    with ClusterNode(tmp_path) as server:
+        server.say("CLUSTER ADDSLOTS", *range(16384))
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What no other test has in its keys."""
+    return secrets.token_hex(4)
+
+
+class TestContract(LogContract):
+    @pytest.fixture
+    def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
+        return lambda: RedisLog(shared_server.url, prefix=prefix)
+
+
+@asynccontextmanager
+async def closed_at_the_end(*clients: Any) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+# --- What it is made with -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://localhost", "begins with one of redis://, rediss://, .*, not 'http'"),
+        ("localhost:6379", "begins with one of"),
+        ("redis://localhost:port", "can't be understood"),
+        ("redis://localhost/0?colour=red", "can't be understood: .*colour"),
+        ("redis+cluster://one:6379,two:port", "can't be understood"),
+    ],
+)
+def test_url_that_cannot_be_understood_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RedisLog(url)
+
+
+@pytest.mark.parametrize("client", [redis.Redis(), None, 5, b"redis://localhost"])
+def test_what_is_neither_a_url_nor_a_client_is_refused(client: Any) -> None:
+    with pytest.raises(TypeError, match=r"a URL or a client of redis\.asyncio is needed"):
+        RedisLog(client)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prefix": ""}, "prefix"),
+        ({"prefix": "a:b"}, "prefix"),
+        ({"prefix": "{"}, "prefix"),
+        ({"timeout": 0}, "timeout must be > 0 seconds, got: 0"),
+        ({"probe": float("nan")}, "probe must be > 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        RedisLog("redis://localhost", **options)
+
+
+@pytest.mark.parametrize("url", ["redis://u:secret@127.0.0.1:1/3", "unix://u:secret@/no/such?db=3"])
+@pytest.mark.anyio
+async def test_log_is_named_without_its_password(url: str) -> None:
+    log = RedisLog(url)
+
+    async with opened(log):
+        with pytest.raises(LogUnavailable) as caught:
+            await log.check()
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.log == url.replace("u:secret@", "").partition("?")[0]
+    assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.anyio
+async def test_clients_of_the_users_own_are_named_by_where_they_lead() -> None:
+    behind = Sentinel([("127.0.0.1", 1)]).master_for("events")  # type: ignore[no-untyped-call]
+    cluster = RedisCluster("127.0.0.1", 1)
+    clients: dict[str, Redis | RedisCluster] = {
+        "redis://127.0.0.1:1": Redis(host="127.0.0.1", port=1, password="secret"),
+        "unix:///no/such": Redis(unix_socket_path="/no/such"),
+        "events (by Sentinel)": behind,
+        "redis+cluster://127.0.0.1:1": cluster,
+    }
+
+    for named, client in clients.items():
+        log = RedisLog(client, timeout=0.05)
+        async with closed_at_the_end(client), opened(log):
+            with pytest.raises(LogUnavailable) as caught:
+                await log.check()
+        assert caught.value.log == named
+
+
+def test_trio_is_refused() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="RedisLog needs asyncio"):
+            async with RedisLog("redis://localhost").open():
+                raise AssertionError
+
+    anyio.run(main, backend="trio")
+
+
+@pytest.mark.anyio
+async def test_guest_of_asyncio_that_has_no_task_is_refused() -> None:
+    """As trio is, when it's a guest of asyncio's loop."""
+    manager = RedisLog("redis://localhost").open()
+    entering: Any = manager.__aenter__()
+    said: list[str] = []
+    stepped = anyio.Event()
+
+    def step() -> None:
+        try:
+            entering.send(None)
+        except RuntimeError as error:
+            said.append(str(error))
+        stepped.set()
+
+    asyncio.get_running_loop().call_soon(step)
+    await stepped.wait()
+
+    assert "needs asyncio" in said[0]
+
+
+@pytest.mark.anyio
+async def test_server_is_reached_by_its_socket_too(shared_server: RedisServer, prefix: str) -> None:
+    by_socket = RedisLog(f"unix://{shared_server.socket}", prefix=prefix)
+    by_port = RedisLog(shared_server.url, prefix=prefix)
+
+    async with opened(by_socket, by_port), listening(by_socket, "a") as ears:
+        await append(by_port, "a")
+        await ears.until(lambda: ears.offsets("a") == [1])
+
+
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}, {}])
+@pytest.mark.anyio
+async def test_client_of_the_users_own_is_used_as_it_is_and_left_open(
+    shared_server: RedisServer, prefix: str, options: dict[str, Any]
+) -> None:
+    client = Redis(port=shared_server.port, **options)
+    log = RedisLog(client, prefix=prefix)
+    body = bytes(range(256))
+
+    async with closed_at_the_end(client):
+        async with opened(log), listening(log, "a") as ears:
+            position = await append(log, "a", body, key="\N{SNOWMAN}")
+            page = await look(log, "a")
+            heads = await log.heads(["a"], expire=60)
+            await ears.until(lambda: ears.entries)
+
+        assert page.entries == [(1, "\N{SNOWMAN}", body)]
+        assert ears.entries == [("a", position.epoch, page.entries[0])]
+        assert heads == {"a": position}
+        assert await client.ping()
+
+
+@pytest.mark.anyio
+async def test_databases_of_one_server_know_nothing_of_each_other(
+    shared_server: RedisServer, prefix: str
+) -> None:
+    """What is published in one is heard in all of them."""
+    first = RedisLog(shared_server.url, prefix=prefix)
+    second = RedisLog(shared_server.url[:-1] + "1", prefix=prefix)
+
+    async with opened(first, second), listening(first, "a") as ears:
+        other = await append(second, "a")
+        position = await append(first, "a")
+        await ears.until(lambda: ears.entries)
+
+    assert other.epoch != position.epoch
+    assert [epoch for _, epoch, _ in ears.entries] == [position.epoch]
+
+
+# --- Out of reach ---------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        log = RedisLog(server.url)
+        server.stop()
+        async with opened(log), anyio.create_task_group() as tasks:
+            ears = Ears()
+            log.watch("a")
+            tasks.start_soon(log.listen, ears)
+            await ears.until(lambda: ears.losses)
+            with pytest.raises(LogUnavailable, match=f"the log at {server.url} can't be reached"):
+                await append(log, "a")
+            await anyio.sleep(0.1)
+            server.start()
+            await ears.until(lambda: ears.joins)
+            position = await append(log, "a")
+            await ears.until(lambda: ears.entries)
+            tasks.cancel_scope.cancel()
+
+    assert position.offset == 1
+    (error,) = ears.losses
+    assert isinstance(error, LogUnavailable)
+    assert isinstance(error.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.anyio
+async def test_silent_connection_is_tried_again_and_again(own_server: RedisServer) -> None:
+    """However long an answer may take: the next try comes after `probe` seconds of silence."""
+    log = RedisLog(own_server.url, timeout=60, probe=0.02)
+
+    def tried_often() -> bool:
+        tries: dict[str, int] = own_server.say("INFO", "commandstats").get("cmdstat_ping", {})
+        return tries.get("calls", 0) > 3
+
+    async with opened(log), listening(log, "a") as ears:
+        assert await anyio.to_thread.run_sync(partial(until, tried_often))
+        await append(log, "a")
+        await ears.until(lambda: ears.offsets("a") == [1])
+
+    assert ears.losses == []
+
+
+@pytest.mark.anyio
+async def test_subscription_that_is_not_acknowledged_is_noticed(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url, timeout=0.1)
+
+    async with opened(log), listening(log, "a") as ears:
+        own_server.freeze()
+        log.watch("b")
+        await ears.until(lambda: ears.losses)
+        own_server.thaw()
+        await ears.until(lambda: sorted(ears.joins) == ["a", "a", "b"])
+
+
+@pytest.mark.anyio
+async def test_lost_history_has_another_epoch(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        before = await append(log, "a")
+        empty_server.say("FLUSHALL")
+        assert await log.heads(["a"], expire=60) == {}
+        empty = await look(log, "a", 1)
+        after = await append(log, "a")
+        empty_server.say("FLUSHALL")
+        # The other script comes first this time.
+        again = await append(log, "a")
+        await ears.until(lambda: len(ears.entries) == 3)
+
+    assert (empty.head, empty.entries) == (0, [])
+    assert after == (empty.epoch, 1)
+    assert len({before.epoch, after.epoch, again.epoch}) == 3
+    assert [epoch for _, epoch, _ in ears.entries] == [before.epoch, after.epoch, again.epoch]
+    assert ears.losses == []
+
+
+@pytest.mark.anyio
+async def test_scripts_that_the_server_has_forgotten_are_given_again(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log):
+        for offset in range(1, 4):
+            assert (await append(log, "a")).offset == offset
+            empty_server.say("SCRIPT FLUSH")
+            assert (await look(log, "a")).head == offset
+            empty_server.say("SCRIPT FLUSH")
+
+
+@pytest.mark.anyio
+async def test_history_whose_head_was_evicted_is_not_read(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log):
+        for _ in range(5):
+            await append(log, "a")
+        empty_server.say("DEL", "{sse:a}:m")
+        page = await look(log, "a")
+        for _ in range(5):
+            await append(log, "b")
+        empty_server.say("DEL", "{sse:b}:m")
+        position = await append(log, "b")
+        other = await look(log, "b")
+
+    assert (page.head, page.entries) == (0, [])
+    assert (position.offset, offsets(other)) == (1, [1])
+
+
+@pytest.mark.anyio
+async def test_page_with_a_gap_begins_behind_it(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log):
+        for _ in range(9):
+            await append(log, "a")
+        ids = empty_server.say("XRANGE", "{sse:a}:s", "-", "+")
+        empty_server.say("XDEL", "{sse:a}:s", ids[1][0], ids[5][0])
+
+        assert offsets(await look(log, "a")) == [7, 8, 9]
+
+
+# --- What the server says -------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_replica_is_left_for_whoever_is_the_master_now(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        before = await append(log, "a")
+        connected = own_server.connections()
+        own_server.say("CONFIG SET", "replica-serve-stale-data", "yes")
+        own_server.say("REPLICAOF", "127.0.0.1", free_port())
+        with pytest.raises(LogUnavailable):
+            await append(log, "a", key="k")
+        left = own_server.connections()
+        own_server.say("REPLICAOF", "NO", "ONE")
+        after = await append(log, "a", key="k")
+
+    assert (len(connected), len(left)) == (1, 0)
+    assert after == (before.epoch, 2)
+
+
+@pytest.mark.anyio
+async def test_full_server_is_unavailable_until_it_has_room(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log):
+        await append(log, "a")
+        own_server.say("CONFIG SET", "maxmemory", 1)
+        # Whether it's a new channel, one that was just added to, or one whose time to live is to be told.
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "b")
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "a")
+        with pytest.raises(LogUnavailable, match="maxmemory"):
+            await append(log, "a", limits=Limits(expire=1_000))
+        own_server.say("CONFIG SET", "maxmemory", 0)
+        position = await append(log, "a")
+
+    assert position.offset == 2
+
+
+@pytest.mark.anyio
+async def test_key_of_somebody_else_concerns_its_channel_alone(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+    empty_server.say("SET", "{sse:a}:s", "mine")
+
+    async with opened(log):
+        await look(log, "b")
+        empty_server.say("SET", "{sse:b}:s", "mine")
+        with pytest.raises(LogRefused, match="wrong kind") as caught:
+            await append(log, "b")
+        assert caught.value.channel == "b"
+        await append(log, "c")
+        # Nothing was counted that isn't there.
+        empty_server.say("DEL", "{sse:b}:s")
+        position = await append(log, "b")
+
+    assert position.offset == 1
+
+
+@pytest.mark.anyio
+async def test_wrong_password_is_refused_and_listening_goes_on_trying(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url.replace("//", "//:wrong@"))
+    own_server.say("CONFIG SET", "requirepass", "right")
+
+    async with opened(log), anyio.create_task_group() as tasks:
+        ears = Ears()
+        log.watch("a")
+        tasks.start_soon(log.listen, ears)
+        await ears.until(lambda: ears.losses)
+        with pytest.raises(LogRefused, match="Correct the user name and the password"):
+            await append(log, "a")
+        with redis.Redis(port=own_server.port, password="right") as client:
+            client.config_set("requirepass", "wrong")
+        await ears.until(lambda: ears.joins)
+        tasks.cancel_scope.cancel()
+
+    (error,) = ears.losses
+    assert isinstance(error, LogRefused)
+    assert isinstance(error.__cause__, AuthenticationError)
+    assert str(error).startswith("the log at redis://127.0.0.1")
+    assert "wrong@" not in str(error)
+
+
+@pytest.mark.anyio
+async def test_whoever_may_not_listen_is_told_so(
+    own_server: RedisServer,
+) -> None:
+    own_server.say("ACL SETUSER", "deaf", "on", ">x", "~*", "+@all", "resetchannels")
+    log = RedisLog(own_server.url.replace("//", "//deaf:x@"))
+
+    async with opened(log), anyio.create_task_group() as tasks:
+        ears = Ears()
+        log.watch("a")
+        tasks.start_soon(log.listen, ears)
+        await ears.until(lambda: ears.losses)
+        own_server.say("ACL SETUSER", "deaf", "allchannels")
+        await ears.until(lambda: ears.joins)
+        tasks.cancel_scope.cancel()
+
+    assert isinstance(ears.losses[0], LogRefused)
+    assert "no permissions" in str(ears.losses[0])
+
+
+@pytest.mark.anyio
+async def test_what_others_publish_there_is_looked_up(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        for payload in ("", "hello", "e 1 x y", "e x 1 y"):
+            empty_server.say("PUBLISH", "{sse:a}:p0", payload)
+        await ears.until(lambda: len(ears.stirs) == 4)
+
+    assert ears.entries == []
+
+
+@pytest.mark.anyio
+async def test_flood_of_events_leaves_the_loop_to_others(empty_server: RedisServer) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        with redis.Redis(port=empty_server.port) as client, client.pipeline() as pipeline:
+            for number in range(1, 501):
+                pipeline.publish("{sse:a}:p0", f"e {number} 1 kx")
+            pipeline.execute()
+        # Nothing has been read yet; then it's there all at once.
+        await ears.until(lambda: ears.entries)
+        first = len(ears.entries)
+        await ears.until(lambda: len(ears.entries) == 500)
+
+    assert first <= 64
+
+
+@pytest.mark.anyio
+async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
+
+    async with opened(log), listening(log, "a", "b") as ears:
+        for channel in "ab":
+            empty_server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
+        log.unwatch("a")
+        await ears.until(lambda: ears.entries)
+
+    assert [channel for channel, _, _ in ears.entries] == ["b"]
+
+
+@pytest.mark.anyio
+async def test_channel_that_goes_before_it_was_joined_is_not_joined(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+
+    async with opened(log), listening(log, "a") as ears:
+        own_server.freeze()
+        log.watch("b")
+        log.watch("c")
+        await anyio.wait_all_tasks_blocked()
+        log.unwatch("b")
+        own_server.thaw()
+        await ears.until(lambda: "c" in ears.joins)
+        log.watch("d")
+        await ears.until(lambda: "d" in ears.joins)
+
+        assert ears.joins == ["a", "c", "d"]
+        assert own_server.connections("pubsub")[0]["sub"] == "3"
+
+
+@pytest.mark.anyio
+async def test_waiting_for_a_turn_counts_as_waiting(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url, timeout=0.1)
+    failed: list[LogUnavailable] = []
+
+    async def publish() -> None:
+        with pytest.raises(LogUnavailable) as caught:
+            await append(log, "a")
+        failed.append(caught.value)
+
+    async with opened(log):
+        own_server.freeze()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(publish)
+        own_server.thaw()
+
+    assert len(failed) == 50
+
+
+# --- A cluster ------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_cluster_that_is_down_is_unavailable(node: RedisServer) -> None:
+    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port},127.0.0.1:1")
+
+    async with opened(log), listening(log, "a") as ears:
+        node.say("CLUSTER DELSLOTS", 0)
+        with pytest.raises(LogUnavailable):
+            await append(log, "a")
+        node.say("PUBLISH", "{sse:a}:p0", "e 1 1 kx")
+        await ears.until(lambda: ears.entries)
+
+
+@pytest.mark.anyio
+async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
+    log = RedisLog(f"redis+cluster://127.0.0.1:{node.port}", timeout=60)
+
+    async with opened(log), listening(log, "a") as ears:
+        node.stop()
+        await ears.until(lambda: ears.losses)
+        await anyio.sleep(0.1)
+        node.start()
+        await ears.until(lambda: ears.joins == ["a", "a"])
+
+    assert len(ears.losses) == 1
+    assert isinstance(ears.losses[0], LogUnavailable)
+
+
+FORKED_WITH_REDIS = """
+import multiprocessing
+from sse_starlette import Hub
+from sse_starlette.eventlogs.redis import RedisLog, _answer_within
+from redis.asyncio import Redis
+
+hub = Hub({log})
+# More than the parent publishes in all the time that the program has: the first event stays.
+channel = hub.channel("c", history=100_000)
+running, over = threading.Event(), threading.Event()
+
+async def keep():
+    async with hub.lifespan():
+        async with channel.subscribe() as subscription:
+            await channel.publish("first")
+            assert (await anext(subscription)).data == "first"
+            running.set()
+            while not over.is_set():
+                await asyncio.sleep(0.02)
+                await channel.publish("tick")
+                assert (await anext(subscription)).data in ("tick", "from the child")
+
+thread = threading.Thread(target=lambda: asyncio.run(keep()), daemon=True)
+thread.start()
+running.wait()
+
+async def again():
+    async with hub.lifespan():
+        async with channel.subscribe(replay=100_000) as subscription:
+            assert (await anext(subscription)).data == "first"
+            await channel.publish("from the child")
+            async for event in subscription:
+                if event.data == "from the child":
+                    break
+
+def child():
+    try:
+        channel.publish_threadsafe("x").result()
+    except RuntimeError as error:
+        assert "before this process was forked" in str(error), error
+    else:
+        assert False
+    asyncio.run(again())
+
+for _ in range(3):
+    in_child(child)
+workers = [multiprocessing.get_context("fork").Process(target=child) for _ in range(4)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+assert [worker.exitcode for worker in workers] == [0] * 4
+over.set()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("log", ["{url!r}", "RedisLog(Redis.from_url({url!r}))"])
+def test_children_of_a_fork_and_their_parent_publish_and_listen_side_by_side(
+    empty_server: RedisServer, tmp_path: Path, log: str
+) -> None:
+    program = FORKED_WITH_REDIS.format(log=log.format(url=empty_server.url))
+
+    run_program(program, tmp_path)
+
+
+@pytest.mark.anyio
+async def test_a_cluster_client_that_was_in_use_at_the_fork_is_refused_in_the_child() -> None:
+    log = RedisLog(RedisCluster(host="127.0.0.1", port=1))
+    async with log.open():
+        log.after_fork()
+
+    with pytest.raises(RuntimeError, match="when this process was forked"):
+        async with log.open():
+            pass
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_open_at_a_fork_is_used_again_with_other_connections(
+    empty_server: RedisServer,
+) -> None:
+    client = Redis.from_url(empty_server.url)
+    log = RedisLog(client)
+    log.after_fork()
+    async with closed_at_the_end(client):
+        async with log.open():
+            log.after_fork()
+            with pytest.raises(RuntimeError, match="isn't open"):
+                await append(log, "a")
+        async with opened(log):
+            assert (await append(log, "a")).offset == 1
+
+
+# --- Waiting and answers --------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_who_gives_up_before_its_turn_appends_nothing(own_server: RedisServer) -> None:
+    log = RedisLog(own_server.url)
+    async with opened(log):
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(4):
+                await log._turns.acquire()
+            given_up = tasks.create_task(append(log, "a"))
+            while not log._waiting:  # noqa: ASYNC110  (nothing says so)
+                await asyncio.sleep(0)
+            given_up.cancel()
+        assert not log._waiting
+        for _ in range(4):
+            log._turns.release()
+
+        assert (await append(log, "a")).offset == 1
+
+
+@pytest.mark.anyio
+async def test_an_epoch_that_cannot_be_read_is_refused_for_its_channel(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
+    async with opened(log):
+        await append(log, "a")
+        empty_server.say("HSET", "{sse:a}:m", "e", b"\xff")  # type: ignore[arg-type]
+        with pytest.raises(LogRefused, match="can't be read") as caught:
+            await look(log, "a")
+
+    assert caught.value.channel == "a"
+
+
+@pytest.mark.anyio
+async def test_time_in_which_the_loop_was_busy_is_not_counted_against_the_server() -> None:
+    async with _answer_within(0.08):
+        for _ in range(10):
+            time.sleep(0.03)  # noqa: ASYNC251  (the loop is to be late)
+            await asyncio.sleep(0)

@@ -1,0 +1,234 @@
+"""No fork finds SQLite at work, and none inherits an open file; tests/unit/test_fork.py forks indeed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from tests.unit.driving import SEAT_BELT_SECONDS
+from tests.unit.log_contract import append, listening, look, offsets, opened
+
+from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.eventlogs.sqlite import _forks as _sqlite_forks
+from sse_starlette.eventlogs.sqlite._forks import Gate, gate
+
+from .test_sqlite import another_process
+
+
+class File:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def close_at_once(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def gate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    return Gate()
+
+
+@contextmanager
+def inside(gate: Gate) -> Iterator[threading.Event]:
+    """Have another thread be inside, until this is set."""
+    entered, leaves = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate:
+            entered.set()
+            leaves.wait(SEAT_BELT_SECONDS)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert entered.wait(SEAT_BELT_SECONDS)
+    yield leaves
+    leaves.set()
+    thread.join()
+
+
+def test_a_fork_waits_for_who_uses_a_file_and_who_comes_then_waits_for_the_fork(
+    gate_of_its_own: Gate,
+) -> None:
+    gate, file, gone = gate_of_its_own, File(), File()
+    gate.add(file)
+    gate.add(gone)
+    del gone
+    events: list[str] = []
+
+    def come() -> None:
+        with gate:
+            events.append("came")
+
+    def leave() -> None:
+        events.append("leaves")
+        leaves.set()
+
+    with inside(gate) as leaves:
+        threading.Timer(0.05, leave).start()
+        gate.before_fork()
+        events.append("forks")
+    late = threading.Thread(target=come)
+    late.start()
+    assert (events, file.closed) == (["leaves", "forks"], 1)
+    # Who forks may use a file meanwhile.
+    come()
+    events.append("forked")
+    gate.after_fork_in_parent()
+    late.join()
+
+    assert events == ["leaves", "forks", "came", "forked", "came"]
+
+
+def test_who_forks_while_using_a_file_closes_none(gate_of_its_own: Gate) -> None:
+    gate_of_its_own.add(file := File())
+    with gate_of_its_own:
+        gate_of_its_own.before_fork()
+        with gate_of_its_own:
+            pass
+        gate_of_its_own.after_fork_in_parent()
+
+    assert file.closed == 0
+
+
+def test_a_fork_does_not_wait_for_ever(
+    gate_of_its_own: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite_forks, "_LONGEST_WAIT_SECONDS", 0.01)
+    gate_of_its_own.add(file := File())
+    with inside(gate_of_its_own):
+        gate_of_its_own.before_fork()
+        gate_of_its_own.after_fork_in_parent()
+
+    assert file.closed == 0
+
+
+def test_the_first_file_registers_with_python_and_a_child_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registered: list[dict[str, object]] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **calls: registered.append(calls))
+    gate, files = Gate(), (File(), File())
+    for file in files:
+        gate.add(file)
+    gate.before_fork()
+    (calls,) = registered
+    in_child = calls["after_in_child"]
+    assert callable(in_child)
+    in_child()
+
+    with gate:
+        assert [file.closed for file in files] == [1, 1]
+
+
+@pytest.mark.anyio
+async def test_a_log_goes_on_after_a_fork_and_misses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log, other = SQLiteLog(path), SQLiteLog(path)
+    async with opened(log, other), listening(log, "a", "b") as ears:
+        first = await append(log, "a")
+        await ears.until(lambda: ears.has("a", 1))
+        with another_process(path) as there:
+            there.execute(
+                "SELECT * FROM sse_entries"
+            ).fetchall()  # Somebody has it open all the time.
+            gate.before_fork()
+            assert log._file is not None
+            assert log._file._connection is None
+            gate.after_fork_in_parent()
+            second = await append(log, "a")
+            await append(other, "b")
+            await ears.until(lambda: ears.has("a", 2) and ears.has("b", 1))
+        page = await look(log, "a")
+
+    assert (second.epoch, second.offset) == (first.epoch, 2)
+    assert offsets(page) == [1, 2]
+    assert (ears.losses, sorted(ears.joins)) == ([], ["a", "b"])
+
+
+@pytest.mark.anyio
+async def test_a_log_that_cannot_be_opened_at_once_after_a_fork_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(path)
+    async with opened(log), listening(log, "a") as ears:
+        await append(log, "a")
+        await ears.until(lambda: ears.has("a", 1))
+        gate.before_fork()
+        with another_process(path) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("CREATE TABLE theirs (x)")
+            gate.after_fork_in_parent()
+            log.watch("b")
+            await anyio.sleep(0.1)
+            assert ears.joins == ["a"]
+        await append(log, "a")
+        await ears.until(lambda: ears.has("a", 2) and ears.has_joined("b"))
+
+    assert ears.losses == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["before", "meanwhile"])
+async def test_a_file_that_was_replaced_during_a_fork_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(path)
+
+    def replace() -> None:
+        for each in tmp_path.glob("events.db*"):
+            each.rename(each.with_name(f"old-{each.name}"))
+
+    async with opened(log), listening(log, "a") as ears:
+        before = await append(log, "a")
+        await ears.until(lambda: ears.has("a", 1))
+        assert log._follower is not None
+        file = log._follower._file
+        gate.before_fork()
+        if how == "before":
+            replace()
+        else:
+            connect, monkeypatched = file.connect, threading.Event()
+
+            def connect_late() -> object:
+                if not monkeypatched.is_set():
+                    monkeypatched.set()
+                    replace()
+                return connect()
+
+            monkeypatch.setattr(file, "connect", connect_late)
+        gate.after_fork_in_parent()
+        await ears.until(lambda: ears.losses and ears.has_joined("a", 2))
+        after = await append(log, "a")
+        await ears.until(lambda: after.epoch in {epoch for _, epoch, _ in ears.entries})
+
+    assert after.epoch != before.epoch
+    assert "deleted or replaced" in str(ears.losses[0])
+
+
+@pytest.mark.anyio
+async def test_a_file_that_cannot_be_opened_after_a_fork_is_told_as_lost(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(path)
+    async with opened(log), listening(log, "a") as ears:
+        await append(log, "a")
+        await ears.until(lambda: ears.has("a", 1))
+        gate.before_fork()
+        kept = path.read_bytes()
+        with path.open("r+b") as file:  # The same file, with something else in it.
+            file.write(b"no database any more" * 100)
+        gate.after_fork_in_parent()
+        await ears.until(lambda: ears.losses)
+        with path.open("r+b") as file:
+            file.write(kept)
+        await ears.until(lambda: ears.has_joined("a", 2))
+
+    assert "not a database" in str(ears.losses[0])

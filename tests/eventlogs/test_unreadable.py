@@ -1,0 +1,162 @@
+"""What is stored for a channel and can't be understood: it's refused, for that channel alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import SEAT_BELT_SECONDS, on
+from tests.unit.log_contract import ALL, append, listening, look, opened
+
+from sse_starlette import Hub, LogRefused
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog
+
+# redis-py runs on asyncio alone.
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    server.say("FLUSHALL")
+    return server.url
+
+
+def log_at(url: str) -> RedisLog | SQLiteLog:
+    return RedisLog(url) if url.startswith("redis") else SQLiteLog(url, synchronous="normal")
+
+
+BAD_EPOCHS = {
+    "undecodable": b"\xff\xfe",
+    "empty": b"",
+    "with a dot": b"a.b",
+    "with a dash": b"a-b",
+    "with a blank": b"a b",
+    "of two lines": b"a\ndata: b",
+    "too long": b"a" * 65,
+}
+
+
+@pytest.mark.parametrize("epoch", BAD_EPOCHS.values(), ids=BAD_EPOCHS)
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
+    url: str, server: RedisServer, epoch: bytes
+) -> None:
+    log = log_at(url)
+    hub = Hub(log_at(url), publish_wait=0)
+    async with opened(log), hub.lifespan(), hub.channel("fine").subscribe() as subscription:
+        await append(log, "fine")
+        await append(log, "bad", key="k")
+        if url.startswith("redis"):
+            server.say("HSET", "{sse:bad}:m", "e", epoch)  # type: ignore[arg-type]
+        else:
+            with closing(sqlite3.connect(url.partition("///")[2])) as connection:
+                for table in ("channels", "keys"):
+                    connection.execute(
+                        f"UPDATE sse_{table} SET epoch = CAST(? AS TEXT) WHERE name = ?",
+                        (epoch, b"bad"),
+                    )
+                connection.commit()
+        for attempt in (
+            partial(append, log, "bad"),
+            partial(append, log, "bad", key="k"),
+            partial(look, log, "bad"),
+            partial(log.seek, "bad", age=60, limits=ALL),
+            partial(hub.channel("bad").publish, "x"),
+        ):
+            with pytest.raises(LogRefused) as caught:
+                await attempt()
+            assert caught.value.channel == "bad"
+            assert "clients are told of the gap" in caught.value.remedy
+        assert set(await log.heads(["fine", "bad"], expire=60)) == {"fine"}
+
+        # Who listens to it waits, and keeps nobody from anything.
+        waiting = hub.channel("bad").subscribe()
+        with anyio.fail_after(SEAT_BELT_SECONDS):
+            async with waiting:
+                waits = asyncio.ensure_future(anext(waiting))
+                await hub.channel("fine").publish("last")
+                while (await anext(subscription)).data != "last":
+                    pass
+                assert await hub.ready()
+                waits.cancel()
+
+
+@pytest.mark.parametrize("head", ["-3", "many", ""])
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_a_head_that_is_no_offset_is_refused_for_its_channel(
+    url: str, server: RedisServer, head: str
+) -> None:
+    log = log_at(url)
+    async with opened(log):
+        await append(log, "bad")
+        if url.startswith("redis"):
+            server.say("HSET", "{sse:bad}:m", "n", head)
+        else:
+            with closing(sqlite3.connect(url.partition("///")[2])) as connection:
+                connection.execute("UPDATE sse_channels SET head = ?", (head,))
+                connection.commit()
+        for attempt in (partial(append, log, "bad"), partial(look, log, "bad")):
+            with pytest.raises(LogRefused) as caught:
+                await attempt()
+            assert caught.value.channel == "bad"
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_a_key_that_cannot_be_read_in_redis_is_refused_for_its_channel(
+    server: RedisServer,
+) -> None:
+    server.say("FLUSHALL")
+    log = RedisLog(server.url)
+    async with opened(log):
+        await append(log, "bad")
+        server.say("XADD", "{sse:bad}:s", "2-0", "k", b"\xff", "b", "x")  # type: ignore[arg-type]
+        with pytest.raises(LogRefused, match="can't be read") as caught:
+            await look(log, "bad")
+
+    assert caught.value.channel == "bad"
+
+
+@pytest.mark.parametrize("column", ["key", "body"])
+@pytest.mark.anyio
+async def test_an_entry_of_another_type_is_heard_by_nobody_and_refused_for_its_channel(
+    tmp_path: Path, column: str
+) -> None:
+    log, path = SQLiteLog(tmp_path / "events.db"), tmp_path / "events.db"
+    async with opened(log), listening(log, "bad", "fine") as ears:
+        await append(log, "bad")
+        await ears.until(lambda: ears.has("bad", 1))
+        with closing(sqlite3.connect(path)) as connection:
+            columns = {"key": b"k", "body": b"b"} | {column: "text"}
+            connection.execute(
+                'INSERT INTO sse_entries (channel, "offset", made, key, body)'
+                " SELECT id, 2, 2e12, ?, ? FROM sse_channels",
+                (columns["key"], columns["body"]),
+            )
+            connection.commit()
+        await ears.until(lambda: ears.stirs == ["bad"])
+        with pytest.raises(LogRefused) as caught:
+            await look(log, "bad", 1, 2)
+        await append(log, "fine")
+        await ears.until(lambda: ears.has("fine", 1))
+
+    assert caught.value.channel == "bad"
+    assert ears.losses == []

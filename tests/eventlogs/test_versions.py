@@ -1,0 +1,183 @@
+"""What an earlier 4.0 wrote is gone on with, and what a later one wrote is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import on
+from tests.unit.log_contract import append, look, opened
+
+from sse_starlette.errors import LogRefused
+from sse_starlette.eventlogs.base import Limits, Position
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog
+
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
+EPOCH = "0a1b2c3d4e5f"
+
+# As the first layout of the file was: no limits, sizes, format or triggers.
+EARLIER_TABLES = """
+CREATE TABLE sse_channels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE, epoch TEXT NOT NULL,
+    head INTEGER NOT NULL, closed INTEGER NOT NULL, expires REAL NOT NULL
+);
+CREATE INDEX sse_channels_by_expiry ON sse_channels (expires);
+CREATE TABLE sse_entries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER NOT NULL, "offset" INTEGER NOT NULL,
+    made REAL NOT NULL, key BLOB NOT NULL, body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX sse_entries_by_offset ON sse_entries (channel, "offset");
+CREATE TABLE sse_keys (
+    name BLOB NOT NULL, key BLOB NOT NULL, epoch TEXT NOT NULL, "offset" INTEGER NOT NULL,
+    expires REAL NOT NULL, UNIQUE (name, key)
+);
+CREATE INDEX sse_keys_by_expiry ON sse_keys (expires);
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+def append_as_earlier_in_redis(server: RedisServer, offset: int) -> None:
+    """Write what the first layout had of one event, and publish it as it did."""
+    made, key, body = f"{time.time() * 1000:.0f}", f"k{offset}", f"data: {offset}"
+    base, position = "{sse:c}", f"{EPOCH} {offset}"
+    server.say("HSET", f"{base}:m", "e", EPOCH)
+    server.say("XADD", f"{base}:s", f"{offset}-{made}", "k", key, "b", body)
+    server.say("HSET", f"{base}:m", "n", str(offset))
+    server.say("PEXPIRE", f"{base}:s", "86400000")
+    server.say("PEXPIRE", f"{base}:m", "86400000")
+    server.say("SET", f"{base}:k:{key}", position, "PX", "120000")
+    server.say("PUBLISH", f"{base}:p0", f"{position} {len(key)} {key}{body}")
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: RedisServer) -> None:
+    log = RedisLog(server.url)
+    for offset in (1, 2):
+        append_as_earlier_in_redis(server, offset)
+
+    async with opened(log):
+        repeated = await append(log, "c", key="k2")
+        own = await append(log, "c", b"data: 3")
+        append_as_earlier_in_redis(server, 4)
+        last = await append(log, "c", b"data: 5")
+        page = await look(log, "c")
+
+    assert repeated == Position(EPOCH, 2)
+    assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
+    assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
+    assert server.say("HMGET", "{sse:c}:m", "e", "n") == [EPOCH, "5"]
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_limits_that_a_preview_kept_with_a_channel_of_redis_still_count(
+    server: RedisServer,
+) -> None:
+    log = RedisLog(server.url)
+    fields = ("e", EPOCH, "n", "0", "t", "0", "l", "0", "h", "5", "b", "900000", "x", "3600000")
+    server.say("HSET", "{sse:c}:m", *fields)
+
+    async with opened(log):
+        heads = await log.heads(["c"], expire=None)
+        lives = server.say("PTTL", "{sse:c}:m")
+        for _ in range(70):
+            await append(log, "c", b"x", limits=Limits())
+        again = await log.heads(["c"], expire=None)
+        still_lives = server.say("PTTL", "{sse:c}:m")
+
+    assert heads == {"c": Position(EPOCH, 0)}
+    assert again == {"c": Position(EPOCH, 70)}
+    assert isinstance(lives, int)
+    assert isinstance(still_lives, int)
+    assert 3_000_000 < lives <= 3_601_000
+    assert 3_000_000 < still_lives <= 3_601_000
+    assert server.say("XLEN", "{sse:c}:s") == 5
+
+
+def append_as_earlier_in_sqlite(path: Path, offset: int) -> None:
+    """Write what the first layout had of one event."""
+    now = time.time()
+    name, key = b"c", b"k%d" % offset
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO sse_channels (name, epoch, head, closed, expires) VALUES (?, ?, 0, 0, ?)"
+            " ON CONFLICT DO NOTHING",
+            (name, EPOCH, now + 86_400),
+        )
+        connection.execute(
+            'INSERT INTO sse_entries (channel, "offset", made, key, body) VALUES (1, ?, ?, ?, ?)',
+            (offset, now, key, b"data: %d" % offset),
+        )
+        connection.execute("UPDATE sse_channels SET head = ?, closed = 0 WHERE id = 1", (offset,))
+        connection.execute(
+            "INSERT OR REPLACE INTO sse_keys VALUES (?, ?, ?, ?, ?)",
+            (name, key, EPOCH, offset, now + 120),
+        )
+
+
+@pytest.mark.anyio
+async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(EARLIER_TABLES)
+    for offset in (1, 2):
+        append_as_earlier_in_sqlite(path, offset)
+    log = SQLiteLog(f"sqlite:///{path}")
+
+    async with opened(log):
+        repeated = await append(log, "c", key="k2")
+        own = await append(log, "c", b"data: 3")
+        append_as_earlier_in_sqlite(path, 4)
+        last = await append(log, "c", b"data: 5")
+        page = await look(log, "c")
+
+    assert repeated == Position(EPOCH, 2)
+    assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
+    assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
+
+
+@ON_ASYNCIO
+@pytest.mark.anyio
+async def test_a_channel_of_a_later_format_is_refused_and_left_alone(server: RedisServer) -> None:
+    log = RedisLog(server.url)
+    server.say("HSET", "{sse:c}:m", "v", "2", "e", EPOCH, "n", "7")
+
+    async with opened(log):
+        with pytest.raises(LogRefused, match="written in format 2") as caught:
+            await append(log, "c")
+        with pytest.raises(LogRefused, match="written in format 2"):
+            await look(log, "c")
+        await append(log, "other")
+
+    assert "Update this package" in str(caught.value)
+    assert server.say("EXISTS", "{sse:c}:s") == 0
+    assert server.say("HGET", "{sse:c}:m", "n") == "7"
+
+
+@pytest.mark.anyio
+async def test_a_file_of_a_later_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = SQLiteLog(f"sqlite:///{path}")
+    async with opened(log):
+        await append(log, "c")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE sse_format SET version = 2")
+
+    async with opened(log):
+        with pytest.raises(LogRefused, match="written in format 2"):
+            await append(log, "c")
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sse_entries").fetchone() == (1,)
