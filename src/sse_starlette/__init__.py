@@ -1,6 +1,6 @@
 """Server-sent events for Starlette, FastAPI and any ASGI server."""
 
-from ._shutdown.streams import drain
+from ._shutdown import drain
 from ._stream.threads import sync_source_limiter
 from ._version import __version__
 from .channels.channel import Channel, last_event_id

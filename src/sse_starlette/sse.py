@@ -23,7 +23,7 @@ from starlette.responses import StreamingResponse
 
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._runtime.loop import current_loop
-from ._shutdown.streams import AppStatus
+from ._shutdown import AppStatus
 from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
 from ._stream.feed import Feed
 from ._stream.headers import event_stream_headers, is_event_stream, sent_headers

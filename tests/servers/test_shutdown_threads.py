@@ -16,7 +16,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.nothing_left import nothing_is_left, sleeping
 
 from sse_starlette import EventSourceResponse, drain
-from sse_starlette._shutdown.streams import AppStatus
+from sse_starlette._shutdown import AppStatus
 
 
 @pytest.fixture(autouse=True)

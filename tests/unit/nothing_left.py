@@ -15,8 +15,8 @@ from starlette.types import Message
 from tests.unit.driving import http_scope
 
 from sse_starlette import EventSourceResponse
+from sse_starlette._shutdown import AppStatus
 from sse_starlette._shutdown import streams as _shutdown
-from sse_starlette._shutdown.streams import AppStatus
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,8 +34,8 @@ def nothing_is_left() -> Iterator[None]:
     yield
 
     assert hooked_places() == before
-    assert _shutdown._State.streams == {}
-    assert dict(_shutdown._State.going_down) == {}
+    assert _shutdown.State.streams == {}
+    assert dict(_shutdown.State.going_down) == {}
     assert not AppStatus.should_exit
     assert AppStatus.enable_automatic_graceful_drain
 
@@ -82,4 +82,4 @@ async def streams_leave_nothing(rounds: int, at_a_time: int) -> None:
 
     assert count_tasks() == tasks
     assert hooked_places() == hooks
-    assert _shutdown._State.streams == {}
+    assert _shutdown.State.streams == {}

@@ -33,8 +33,8 @@ from uvicorn.lifespan.off import LifespanOff
 
 from sse_starlette import EventSourceResponse, drain
 from sse_starlette._runtime.loop import Loop, current_loop
+from sse_starlette._shutdown import AppStatus, stream_begins, stream_ended
 from sse_starlette._shutdown import streams as _shutdown
-from sse_starlette._shutdown.streams import AppStatus, stream_begins, stream_ended
 
 on_each_loop = pytest.mark.anyio
 
@@ -719,7 +719,7 @@ def test_loop_that_was_closed_in_mid_stream_is_forgotten_when_the_next_one_has_s
 ) -> None:
     """And each of the loops after it drains its streams."""
     abandoned = Abandoned()
-    remembered = len(_shutdown._State.streams)
+    remembered = len(_shutdown.State.streams)
     drain()
 
     bodies = [run_next(drained) for _ in range(2)]
@@ -756,10 +756,10 @@ def test_loop_that_is_closed_while_another_streams_is_forgotten_when_that_one_ha
             # Held, or it would be forgotten whenever Python collects it.
             abandoned = await anyio.to_thread.run_sync(Abandoned)
             signal.raise_signal(signal.SIGTERM)
-            going_down = [len(_shutdown._State.going_down)]
+            going_down = [len(_shutdown.State.going_down)]
             await anyio.to_thread.run_sync(asyncio.run, drained())
             assert not abandoned.task.done()
-            return [*going_down, len(_shutdown._State.going_down)]
+            return [*going_down, len(_shutdown.State.going_down)]
 
     with handling(signal.SIGTERM, Handler()):
         assert asyncio.run(main()) == [2, 1]
@@ -785,3 +785,15 @@ async def test_signal_does_not_concern_a_loop_that_comes_later() -> None:
 async def test_streams_leave_no_task_hook_or_registry_entry() -> None:
     """`tests/thorough` does so with a thousand."""
     await streams_leave_nothing(rounds=2, at_a_time=5)
+
+
+def test_the_switch_of_automatic_drain_reads_as_it_was_set() -> None:
+    assert AppStatus.enable_automatic_graceful_drain
+
+    AppStatus.disable_automatic_graceful_drain()
+    try:
+        assert not AppStatus.enable_automatic_graceful_drain
+    finally:
+        AppStatus.enable_automatic_graceful_drain_mode()
+
+    assert AppStatus.enable_automatic_graceful_drain

@@ -18,7 +18,7 @@ from tests.unit.driving import drive, each_way_to_cancel, settled
 from tests.unit.hand_fed import FAREWELL, START, Run
 
 from sse_starlette import EventSourceResponse, ServerSentEvent, drain
-from sse_starlette._shutdown.streams import AppStatus
+from sse_starlette._shutdown import AppStatus
 from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio

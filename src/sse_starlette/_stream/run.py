@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from .._shutdown.streams import stream_begins, stream_ended
+from .._shutdown import stream_begins, stream_ended
 from ..errors import SendTimeoutError
 from .receive import until_body_is_read, until_disconnect
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import httpx2
 
-from sse_starlette._shutdown.streams import _current_streams, _drain
+from sse_starlette._shutdown.streams import current_streams, drain_streams
 
 from ._clock import Clock, ServedLoop
 from ._exchange import Exchange, Lifespan
@@ -161,10 +161,10 @@ class StreamingASGITransport(httpx2.AsyncBaseTransport):
         """
         ours = [
             one
-            for one in _current_streams()
+            for one in current_streams()
             if isinstance(one.loop, ServedLoop) and one.loop.server is self
         ]
-        _drain(ours, grace=grace, spread=spread)
+        drain_streams(ours, grace=grace, spread=spread)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """
