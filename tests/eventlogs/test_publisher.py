@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, on
 
-import sse_starlette.eventlogs.sqlite as sqlite_module
 from sse_starlette import Hub, LogRefused, LogUnavailable
 from sse_starlette.errors import ChannelClosed
 from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.sqlite import _appending
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_a_file_that_another_process_writes_to_is_waited_for(
         other.execute("ROLLBACK")
 
     slow = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=pause)
-    monkeypatch.setattr(sqlite_module, "time", slow)
+    monkeypatch.setattr(_appending, "time", slow)
     assert publisher.publish("c", "2").endswith(".2")
     assert len(pauses) == 1
     other.close()

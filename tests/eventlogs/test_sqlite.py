@@ -26,11 +26,12 @@ from tests.unit.log_contract import (
     opened,
 )
 
-import sse_starlette.eventlogs.sqlite as sqlite_module
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Entry, NewEntry
-from sse_starlette.eventlogs.sqlite import SQLiteLog, _File, _Follower
+from sse_starlette.eventlogs.sqlite import SQLiteLog, _appending, _clock
+from sse_starlette.eventlogs.sqlite._file import DatabaseFile
+from sse_starlette.eventlogs.sqlite._follower import Follower
 
 
 class TestContract(LogContract):
@@ -87,7 +88,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(sqlite_module, "time", clock)
+    monkeypatch.setattr(_clock, "time", clock)
     return clock
 
 
@@ -640,7 +641,7 @@ async def test_what_was_added_at_once_is_heard_in_portions(path: Path) -> None:
 @pytest.mark.anyio
 async def test_follower_that_was_stopped_waits_for_nobody(path: Path) -> None:
     """Whatever comes first: the last news, or the end."""
-    follower = _Follower(_File(path, "full"), {}, current_loop(), poll=1, timeout=1)
+    follower = Follower(DatabaseFile(path, "full"), {}, current_loop(), poll=1, timeout=1)
     follower.stop()
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
@@ -687,7 +688,7 @@ async def test_the_newest_entry_may_be_larger_than_all_that_is_kept(path: Path) 
     log = SQLiteLog(path)
     limits = ALL._replace(bytes=1)
     async with opened(log):
-        for _ in range(sqlite_module._TRIM_EVERY):
+        for _ in range(_appending._TRIM_EVERY):
             newest = await append(log, "a", b"large", limits=limits)
 
         assert offsets(await look(log, "a", newest.offset - 1)) == [newest.offset]

@@ -13,12 +13,11 @@ from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
 from tests.unit.log_contract import ALL, append, look, offsets, opened
 
-import sse_starlette.eventlogs.sqlite as sqlite_module
 from sse_starlette import Hub
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.eventlogs.base import Limits
 from sse_starlette.eventlogs.redis import RedisLog
-from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.eventlogs.sqlite import SQLiteLog, _clock
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
 ON_EACH_LOG = pytest.mark.parametrize(
@@ -111,7 +110,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(sqlite_module, "time", clock)
+    monkeypatch.setattr(_clock, "time", clock)
     return clock
 
 

@@ -209,13 +209,13 @@ asyncio.run(main())
 
 SQLITE_IS_AT_WORK = """
 from sse_starlette import Hub
-from sse_starlette.eventlogs import sqlite
+from sse_starlette.eventlogs.sqlite import _appending
 
 hub = Hub("sqlite:///events.db")
 channel = hub.channel("c")
 running, at_work, over = (threading.Event() for _ in range(3))
 got = []
-append = sqlite._append_one
+append = _appending._append_entries
 
 def append_slowly(*arguments):
     at_work.set()
@@ -246,7 +246,7 @@ def child(number, publisher):
     publisher.publish("c", "without a loop")
     asyncio.run(again(number))
 
-sqlite._append_one = append_slowly
+_appending._append_entries = append_slowly
 with hub.publisher() as publisher:
     for number in range(3):
         at_work.clear()
@@ -256,13 +256,13 @@ with hub.publisher() as publisher:
             other = threading.Thread(target=publisher.publish, args=("c", "x"))
             other.start()
         at_work.wait()
-        sqlite._append_one = append
+        _appending._append_entries = append
         in_child(lambda: child(number, publisher))
-        sqlite._append_one = append_slowly
+        _appending._append_entries = append_slowly
         pending[0].result(30)
         if number:
             other.join()
-sqlite._append_one = append
+_appending._append_entries = append
 channel.publish_threadsafe("last").result(30)
 thread.join()
 expected = ["first", "last", "x", "x"] + 3 * ["without a loop"]
