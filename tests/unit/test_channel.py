@@ -46,6 +46,7 @@ from tests.unit.following import (
 )
 from tests.unit.parsers import read_by_the_standard
 
+import sse_starlette._stream.batching as batching_module
 import sse_starlette._stream.source as source_module
 import sse_starlette.channels.channel as channel_module
 import sse_starlette.channels.subscription as subscription_module
@@ -2585,8 +2586,9 @@ async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was quick, so its last events were held for further ones, and the writer is at a send."""
-    monkeypatch.setattr(source_module, "_HELD_SECONDS", 1e9)
-    monkeypatch.setattr(source_module, "_SLOW_SECONDS", 1e9)
+    for module in (batching_module, source_module):
+        monkeypatch.setattr(module, "HELD_SECONDS", 1e9)
+    monkeypatch.setattr(batching_module, "SLOW_SECONDS", 1e9)
     channel = Channel("c")
     subscription = channel.subscribe(snapshot=lambda: list(map(str, range(300))))
     taken: list[bytes] = []

@@ -1,10 +1,4 @@
-"""Drives one iterable into a feed: first step to close in one task, cancelled once, closed for certain.
-
-Two wishes meet here. An event must be with the server before the source computes the next one, even
-if it does so without ever waiting; and events that are ready together must leave together, for that
-is where the speed is. So a source earns the right to have frames held back by being quick, a few at
-first, and loses it by being slow (`SourceFeed._judge`).
-"""
+"""Drives one iterable into a feed: first step to close in one task, cancelled once, closed for certain."""
 
 from __future__ import annotations
 
@@ -17,6 +11,7 @@ import anyio
 
 from .._wire.boundary import EventBoundary
 from .._wire.doubts import doubt
+from .batching import HELD_SECONDS, Batching
 from .content import iterate
 from .feed import JOINED_BYTES, Feed
 from .threads import ThreadedIterator
@@ -28,22 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sse_starlette.sse")
 
-_HELD_SECONDS = 0.001
-"""About how long a frame may wait for further ones that the source is busy making."""
-_SLOW_SECONDS = 0.01
-"""A source that keeps the loop for longer than this computes: for now none of its frames waits."""
-_TRUSTED_AFTER = 100
-"""Quick events that a source has to deliver before a frame of its own may wait at all."""
-_SHARE = 8
-"""Further quick events for each frame that may wait."""
 _SENDS_IN_A_TURN = 4
 """Sends after which the loop gets its turn: a server may see only then that the client has gone, and asyncio
 complains in the log of the fifth write after that."""
-_MOST_CAUTION = 4096
-"""Each slow stretch makes us four times as cautious as the one before, up to this."""
-_FORGIVEN_AFTER = 8192
-"""Quick events after which a slow stretch counts as the machine's, not the source's."""
-
 
 _BYTES = (bytes, bytearray, memoryview)
 _DOUBLED = b"data: data:"
@@ -94,9 +76,7 @@ class SourceFeed(Feed):
         self._reins = loop.reins(cleanup_timeout)
 
         self.joins = joins
-        self._may_hold = 0
-        self._quick = 0
-        self._caution = _TRUSTED_AFTER
+        self._batching = Batching(on=joins)
         self.time: Callable[[], float] = loop.stopwatch
         self.runs_since = 0.0
         self._pushed = 0
@@ -109,7 +89,7 @@ class SourceFeed(Feed):
 
     def stop(self) -> None:
         self._stopping = True
-        self._may_hold = -1
+        self._batching.turn_off()
         self._reins.cancel()
 
     def take(self) -> bytes:
@@ -140,7 +120,7 @@ class SourceFeed(Feed):
 
     @property
     def has_begun(self) -> bool:
-        return bool(self._pushed or self._quick)
+        return bool(self._pushed or self._batching.quick)
 
     def let_go(self) -> None:
         threads = self._in_threads
@@ -209,6 +189,7 @@ class SourceFeed(Feed):
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
+        batching = self._batching
         size = sends = 0
         turn = 0.0
         step: Awaitable[object] = step_on()
@@ -226,9 +207,15 @@ class SourceFeed(Feed):
             frames.append(frame)
             held = len(frames)
             if (
-                (held > self._may_hold and held > self._allowance())
+                (
+                    held > batching.limit
+                    and not (
+                        batching.on
+                        and held <= batching.allow(self._pushed + held, now() - self.runs_since)
+                    )
+                )
                 or size >= self._turn_room
-                or now() > self.runs_since + _HELD_SECONDS
+                or now() > self.runs_since + HELD_SECONDS
             ):
                 if turn != self.runs_since:
                     turn, sends = self.runs_since, 0
@@ -242,7 +229,7 @@ class SourceFeed(Feed):
                     or self._sending
                     or sends >= _SENDS_IN_A_TURN
                     or self._turn_room <= 0
-                    or now() > turn + _HELD_SECONDS
+                    or now() > turn + HELD_SECONDS
                 ):
                     try:
                         await self._pause()
@@ -300,30 +287,8 @@ class SourceFeed(Feed):
             self._tell_writer()
         if self._pushed:
             self._turn_room = JOINED_BYTES
-            self._judge()
-
-    def _judge(self) -> None:
-        """Count what the source has made since it waited last for it, or against it."""
-        pushed = self._pushed
-        self._pushed = 0
-        if self.time() - self.runs_since <= _SLOW_SECONDS:
-            self._quick += pushed
-            if self._quick > _FORGIVEN_AFTER:
-                self._caution = _TRUSTED_AFTER
-        else:
-            self._quick = -self._caution
-            self._caution = min(4 * self._caution, _MOST_CAUTION)
-            self._may_hold = min(self._may_hold, 0)
-
-    def _allowance(self) -> int:
-        """How many frames may be held from now on."""
-        if self.joins and not self._stopping:
-            pushed = self._pushed + len(self._frames)
-            quick = self._quick + pushed
-            ran = self.time() - self.runs_since
-            affordable = int(_HELD_SECONDS * pushed / ran) if ran > 0 else pushed
-            self._may_hold = max(0, min((quick - _TRUSTED_AFTER) // _SHARE, affordable))
-        return self._may_hold
+            self._batching.waits(self._pushed, self.time() - self.runs_since)
+            self._pushed = 0
 
     def _log(self, error: Exception | None) -> None:
         if error is not None:
