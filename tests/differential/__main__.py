@@ -11,35 +11,19 @@ a program took another course.
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import os
-import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from .comparing import PACKAGE, ROOT, compare, show
+from .comparing import compare, show
+from .unpacking import unpack
 
 SHOWN = 5
 AT_ONCE = 500
-
-
-def unpack(revision: str, folder: Path) -> None:
-    """Put the package as it was at a revision into a folder, under the name `before`; "." is the checkout."""
-    target = folder / "before"
-    if revision == ".":
-        shutil.copytree(ROOT / "src" / PACKAGE, target)
-        return
-    command = ["git", "archive", revision, f"src/{PACKAGE}"]
-    archive = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
-    shutil.move(folder / "src" / PACKAGE, target)
 
 
 def main() -> int:
@@ -56,7 +40,7 @@ def main() -> int:
     end = options.first + options.programs
     with tempfile.TemporaryDirectory(prefix="differential-") as name:
         folder = Path(name)
-        unpack(options.revision, folder)
+        unpack(options.revision, folder, "before")
         parts = [range(n, min(end, n + AT_ONCE)) for n in range(options.first, end, AT_ONCE)]
         ran, different, seen = 0, [], Counter[str]()
         context = multiprocessing.get_context("spawn")
