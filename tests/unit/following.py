@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.unit.driving import StillLoop
 
-import sse_starlette.channels.channel
-import sse_starlette.channels.hub
+from sse_starlette import channels
 from sse_starlette._runtime.loop import Alarm, Beside, Cut, Reins, Standby, Tasks, WakeUp, stand_in
 from sse_starlette.channels.channel import Channel, Subscription
 
@@ -137,8 +136,8 @@ def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> Hands:
     """Stop the clock of channels and hubs until the test moves it."""
     hands = Hands()
     time = SimpleNamespace(monotonic=hands.monotonic)
-    monkeypatch.setattr(sse_starlette.channels.channel, "time", time)
-    monkeypatch.setattr(sse_starlette.channels.hub, "time", time)
+    for module in (channels._memory, channels._replica, channels._state, channels.hub):
+        monkeypatch.setattr(module, "time", time)
     return hands
 
 

@@ -48,12 +48,13 @@ from tests.unit.parsers import read_by_the_standard
 
 import sse_starlette._stream.batching as batching_module
 import sse_starlette._stream.source as source_module
-import sse_starlette.channels.channel as channel_module
+import sse_starlette.channels._parsed as parsed_module
 import sse_starlette.channels.subscription as subscription_module
 from sse_starlette._stream.feed import JOINED_BYTES
+from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels._ring import Ring
-from sse_starlette.channels._wishes import Wishes
-from sse_starlette.channels.channel import Channel, Gap, Subscription
+from sse_starlette.channels._stats import ChannelStats
+from sse_starlette.channels.channel import Channel, Gap, Subscription, state_of
 from sse_starlette.errors import ChannelClosed, HistoryGap, SubscriberTooSlow
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent, parse_frame
 from sse_starlette.sse import EventSourceResponse
@@ -341,7 +342,7 @@ def test_a_key_is_forgotten_after_120_seconds(hands: Hands) -> None:
 
     assert again == f"{channel.epoch}.3"
     assert channel.publish_nowait("y", key="l") == later
-    assert channel._ids_by_key.keys() == {"k", "l"}
+    assert vars(state_of(channel))["_ids_by_key"].keys() == {"k", "l"}
 
 
 def test_a_key_that_is_tried_again_does_not_live_longer(hands: Hands) -> None:
@@ -486,14 +487,15 @@ async def test_publishing_in_a_thread_wakes_who_waits() -> None:
 async def test_nobody_looks_for_news_while_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = Channel("c")
     reads = 0
-    real = channel.read
+    state = state_of(channel)
+    real = state.read
 
     def counted(ring: Ring, after: int) -> tuple[bytes, int] | None:
         nonlocal reads
         reads += 1
         return real(ring, after)
 
-    monkeypatch.setattr(channel, "read", counted)
+    monkeypatch.setattr(state, "read", counted)
     async with drive(EventSourceResponse(channel.subscribe())) as client:
         await settled()
         before = reads
@@ -853,7 +855,7 @@ async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
         await client.returns()
 
     assert channel.stats().subscribers == 0
-    assert channel._audiences == {}
+    assert state_of(channel)._fanouts == {}
 
 
 @pytest.mark.anyio
@@ -1038,7 +1040,7 @@ async def test_a_subscription_that_was_never_opened_is_not_kept_alive() -> None:
     gc.collect()
 
     assert gone() is None
-    assert not channel._subscriptions
+    assert not state_of(channel)._subscriptions
 
 
 @pytest.mark.anyio
@@ -1122,7 +1124,7 @@ def test_an_event_is_parsed_once_for_all_filters(
         parsed.append(frame)
         return parse_frame(frame)
 
-    monkeypatch.setattr(channel_module, "parse_frame", parse)
+    monkeypatch.setattr(parsed_module, "parse_frame", parse)
     subscriptions = [opened(channel.subscribe(filter=even)) for _ in range(5)]
 
     fill(channel, 1, 10)
@@ -1141,8 +1143,9 @@ def test_parsed_events_are_soon_let_go(loop: HandLoop, events: int, size: int) -
         channel.publish_nowait("x" * size)
         taken(subscription)
 
-    assert len(channel._parsed) <= 256
-    assert sum(len(event.data) for _, event in channel._parsed.values()) < 2_000_000
+    parsed = state_of(channel).parsed._events
+    assert len(parsed) <= 256
+    assert sum(len(event.data) for _, event in parsed.values()) < 2_000_000
 
 
 @pytest.mark.anyio
@@ -1933,7 +1936,9 @@ def test_the_newest_event_is_kept_of_as_many_keys_as_history_says(loop: HandLoop
     publish(channel, *(f"{name}1" for name in "abcdefgb"))
 
     assert [one.event for one in read(subscription)] == ["reset", "f", "g", "b"]
-    assert list(channel._latest) == ["f", "g", "b"]
+    latest = state_of(channel)._latest
+    assert latest is not None
+    assert list(latest.frames) == ["f", "g", "b"]
 
 
 def test_the_newest_events_of_all_keys_take_no_more_bytes_than_history(loop: HandLoop) -> None:
@@ -1942,12 +1947,14 @@ def test_the_newest_events_of_all_keys_take_no_more_bytes_than_history(loop: Han
     for name in "abcdefgha":
         channel.publish_nowait({"event": name, "data": "x" * 300})
 
-    assert list(channel._latest) == ["g", "h", "a"]
-    assert channel._latest_bytes == sum(len(frame) for _, frame in channel._latest.values())
+    latest = state_of(channel)._latest
+    assert latest is not None
+    assert list(latest.frames) == ["g", "h", "a"]
+    assert latest.size == sum(len(frame) for _, frame in latest.frames.values())
     channel.publish_nowait({"event": "huge", "data": "x" * 5_000})
-    assert list(channel._latest) == ["huge"]
+    assert list(latest.frames) == ["huge"]
     publish(channel, "a1")
-    assert list(channel._latest) == ["a"]
+    assert list(latest.frames) == ["a"]
 
 
 @pytest.mark.anyio
@@ -2016,7 +2023,7 @@ async def test_a_client_that_falls_behind_later_is_no_new_client() -> None:
 
 def test_what_happened_is_counted(loop: HandLoop) -> None:
     channel = Channel("c", history=5, slow="reset")
-    assert channel.stats() == channel_module.ChannelStats(
+    assert channel.stats() == ChannelStats(
         subscribers=0,
         published=0,
         delivered=0,
@@ -2134,8 +2141,9 @@ def test_what_is_published_between_a_look_and_the_close_is_not_lost(
 
         return look
 
-    monkeypatch.setattr(channel, "read", meanwhile(channel.read))
-    monkeypatch.setattr(channel, "read_each", meanwhile(channel.read_each))
+    state = state_of(channel)
+    monkeypatch.setattr(state, "read", meanwhile(state.read))
+    monkeypatch.setattr(state, "read_each", meanwhile(state.read_each))
 
     got = [*read(subscription), *read(subscription)]
 
@@ -2206,6 +2214,28 @@ async def test_iteration_ends_with_the_channel() -> None:
     assert [event async for event in channel.subscribe()] == []
 
 
+# --- What a channel shows
+
+
+def test_a_channel_shows_what_is_for_users_and_nothing_else() -> None:
+    assert [name for name in dir(Channel("c")) if not name.startswith("_")] == [
+        "aclose",
+        "close",
+        "closed",
+        "epoch",
+        "head",
+        "history",
+        "last_event_id",
+        "name",
+        "position",
+        "publish",
+        "publish_nowait",
+        "publish_threadsafe",
+        "stats",
+        "subscribe",
+    ]
+
+
 # --- For whom a channel is kept
 
 
@@ -2215,12 +2245,12 @@ def test_a_channel_is_idle_when_nobody_has_used_it_for_its_linger_time(
     channel = Channel("c", linger=30)
 
     def idle_after(seconds: float) -> bool:
-        return channel.idle_since(hands.now + seconds)
+        return state_of(channel).idle_since(hands.now + seconds)
 
     assert (idle_after(30), idle_after(30.1)) == (False, True)
     hands.now += 100
     uses: list[Callable[[], object]] = [
-        channel.touch,
+        state_of(channel).touch,
         lambda: channel.publish_nowait("x"),
         lambda: channel.subscribe().last_event_id,
         channel.close,
@@ -2238,14 +2268,14 @@ def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
     channel = Channel("c", linger=30)
     subscription = channel.subscribe()
     hands.now += 100
-    assert not channel.idle_since(hands.now)
+    assert not state_of(channel).idle_since(hands.now)
     subscription.open(lambda: None)
-    assert not channel.idle_since(hands.now)
+    assert not state_of(channel).idle_since(hands.now)
 
     subscription.stop()
 
-    assert not channel.idle_since(hands.now + 30)
-    assert channel.idle_since(hands.now + 31)
+    assert not state_of(channel).idle_since(hands.now + 30)
+    assert state_of(channel).idle_since(hands.now + 31)
 
 
 # --- Several channels on one stream
@@ -2253,7 +2283,7 @@ def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
 
 def both(*channels: Channel, asked: str | None = None, **options: Any) -> Subscription:
     """Subscribe to several channels, as `Hub.subscribe` does it."""
-    return opened(Subscription(channels, asked, Wishes(**options)))
+    return opened(Subscription(list(map(state_of, channels)), asked, SubscribeOptions(**options)))
 
 
 def test_one_cursor_holds_the_position_in_each_channel(loop: HandLoop) -> None:
@@ -2383,7 +2413,7 @@ def test_an_event_of_fastapi_is_published_as_an_event() -> None:
     channel.publish_nowait(fastapi.sse.ServerSentEvent(data={"a": 1}, event="e"))
 
     frame = f'id: {channel.epoch}.1\r\nevent: e\r\ndata: {{"a":1}}\r\n\r\n'
-    assert channel._ring.frames(0, 1) == [frame.encode()]
+    assert state_of(channel)._ring.frames(0, 1) == [frame.encode()]
     with pytest.raises(ValueError, match="the event has the id '7'"):
         channel.publish_nowait(fastapi.sse.ServerSentEvent(data="a", id="7"))
 

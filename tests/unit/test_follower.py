@@ -22,9 +22,10 @@ from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, turns, until
 from tests.unit.following import Client, Hands, numbers, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore, Gate
 
-import sse_starlette.channels.channel as channel_module
+import sse_starlette.channels._newcomers as newcomers_module
 import sse_starlette.eventlogs._follower as follower_module
-from sse_starlette.channels.channel import Channel, Subscription
+from sse_starlette.channels._replica import ReplicatedChannel
+from sse_starlette.channels.channel import Channel, Subscription, state_of
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, HistoryGap, LogRefused, LogUnavailable
 from sse_starlette.event import ServerSentEvent
@@ -835,7 +836,9 @@ async def test_an_event_whose_key_can_not_be_found_is_delivered_and_kept_without
         store.say("c", 0, 1)
 
         await ear.has(0, 1)
-        assert len(channel._latest) == 1
+        latest = state_of(channel)._latest
+        assert latest is not None
+        assert len(latest.frames) == 1
         with pytest.raises(ZeroDivisionError):
             await channel.publish("0")
     assert caplog.text.count("latest_by failed for an event of channel 'c'") == 1
@@ -1925,8 +1928,10 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
         ear = Ear(channel.subscribe())
         ear._woken = False
     ear._woken = True
-    follower.tend(channel)
-    follower._tend(channel)
+    state = state_of(channel)
+    assert isinstance(state, ReplicatedChannel)
+    follower.tend(state)
+    follower._tend(state)
 
     await ear.ends()
 
@@ -2032,7 +2037,9 @@ async def test_what_this_process_publishes_after_subscribe_is_not_missed(
         for ear in map(Ear, subscriptions):
             await ear.has(*range(1, 3 + newer))
         await late.has(*range(2, 3 + newer))
-        assert len(channel._newcomers) == 0
+        state = state_of(channel)
+        assert isinstance(state, ReplicatedChannel)
+        assert len(state._newcomers) == 0
 
 
 async def test_publishing_does_not_listen(store: FakeStore, log: FakeLog) -> None:
@@ -2111,7 +2118,7 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
         channel = hub.channel("c")
         ear = await Ear(channel.subscribe()).begun()
         follower_of(hub).after_fork()
-        channel.after_fork()
+        state_of(channel).after_fork()
 
         for attempt in (channel.subscribe, channel.publish_threadsafe("x").result, channel.close):
             with pytest.raises(RuntimeError, match="before this process was forked"):
@@ -2314,7 +2321,7 @@ async def test_an_event_that_never_gets_through_keeps_nobody_from_beginning(
 async def test_many_doubts_are_forgotten_from_the_oldest_on(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel_module, "_MOST_DOUBTS", 2)
+    monkeypatch.setattr(newcomers_module, "_MOST_DOUBTS", 2)
     log.joining.shut()
     async with one(log) as hub:
         channel = hub.channel("c")

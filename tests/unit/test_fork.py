@@ -14,7 +14,7 @@ import pytest
 from sse_starlette._runtime import fork as _fork
 from sse_starlette._runtime.fork import call_in_child, leave_to_parent, tell_child
 from sse_starlette._runtime.lock import InterruptedHolderError, Lock
-from sse_starlette.channels.channel import Channel
+from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed
 
@@ -90,6 +90,7 @@ assert made_before.publish_nowait("parent") == f"{EPOCH}.4"
 
 A_LOCK_IS_HELD = """
 from sse_starlette import Hub
+from sse_starlette.channels.channel import state_of
 
 hub = Hub()
 channel = hub.channel("c")
@@ -97,7 +98,7 @@ channel.publish_nowait("before")
 held, done = threading.Event(), threading.Event()
 
 def hold():
-    with channel._lock, hub._lock:
+    with state_of(channel)._lock, hub._lock:
         held.set()
         done.wait()
 
@@ -391,7 +392,7 @@ def test_another_thread_waits_for_the_lock() -> None:
 
 def test_what_interrupts_a_publish_is_published_after_it() -> None:
     channel = Channel("c")
-    with channel._lock:
+    with state_of(channel)._lock:
         with pytest.raises(RuntimeError, match="signal handler"):
             channel.publish_nowait("refused")
         futures = [channel.publish_threadsafe(text) for text in ("one", {"id": "of its own"})]
@@ -409,25 +410,27 @@ def test_what_interrupts_a_publish_is_published_after_it() -> None:
 def test_an_interrupted_change_is_not_carried_on() -> None:
     channel = Channel("c", slow="latest", latest_by=lambda event: event.data)
     channel.publish_nowait("one")
-    channel._ring._frames.append(b"half made")
+    state_of(channel)._ring._frames.append(b"half made")
 
     channel.publish_nowait("two")
 
-    assert [frame.split(b"data: ")[1] for frame in channel._ring.frames(0, 2)] == [
+    assert [frame.split(b"data: ")[1] for frame in state_of(channel)._ring.frames(0, 2)] == [
         b"one\r\n\r\n",
         b"two\r\n\r\n",
     ]
-    channel.after_fork()
-    assert all(channel.epoch.encode() in frame for _, frame in channel._latest.values())
+    state_of(channel).after_fork()
+    latest = state_of(channel)._latest
+    assert latest is not None
+    assert all(channel.epoch.encode() in frame for _, frame in latest.frames.values())
 
 
 def test_a_hub_in_a_child_has_its_channels_and_a_lock_of_its_own() -> None:
     hub = Hub()
     channel = hub.channel("c")
     before = hub._lock
-    with before, channel._lock:
+    with before, state_of(channel)._lock:
         hub.after_fork()
-        channel.after_fork()
+        state_of(channel).after_fork()
         assert hub.channel("c") is channel
         assert channel.publish_nowait("x") == f"{channel.epoch}.1"
 

@@ -32,7 +32,8 @@ from tests.unit.following import (
 )
 from tests.unit.logs import FakeLog
 
-from sse_starlette.channels.channel import Channel, Gap
+from sse_starlette.channels._state import ChannelState
+from sse_starlette.channels.channel import Channel, Gap, state_of
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.event import ServerSentEvent
@@ -107,7 +108,7 @@ def test_a_channel_can_not_get_other_options_than_it_has(option: str) -> None:
     assert hub.channel("a") is channel
     with pytest.raises(ValueError, match=f"channel 'a' has {option}={mine!r} already"):
         hub.channel("a", **{option: other})
-    assert channel.options[option] == mine
+    assert getattr(state_of(channel).options, option) == mine
 
 
 def test_options_that_were_left_out_are_options_too() -> None:
@@ -140,7 +141,7 @@ def test_a_channel_whose_options_are_wrong_is_not_made() -> None:
         hub.channel("a", history=0)
 
     assert hub.stats().channels == {}
-    assert hub.channel("a", history=5).options["history"] == 5
+    assert state_of(hub.channel("a", history=5)).options.history == 5
 
 
 # --- How long a channel is kept
@@ -281,14 +282,14 @@ def test_however_many_channels_there_are_a_call_looks_at_a_few(
     hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = Hub(linger=30)
-    looks: list[Channel] = []
-    look = Channel.idle_since
+    looks: list[ChannelState] = []
+    look = ChannelState.idle_since
 
-    def counted(channel: Channel, now: float) -> bool:
+    def counted(channel: ChannelState, now: float) -> bool:
         looks.append(channel)
         return look(channel, now)
 
-    monkeypatch.setattr(Channel, "idle_since", counted)
+    monkeypatch.setattr(ChannelState, "idle_since", counted)
 
     def looks_of_a_call(name: str) -> int:
         looks.clear()
@@ -311,13 +312,13 @@ def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
     hub = Hub(linger=30)
     used = [hub.channel(f"user-{number}") for number in range(50)]
     looks: list[float] = []
-    look = Channel.idle_since
+    look = ChannelState.idle_since
 
-    def counted(channel: Channel, now: float) -> bool:
+    def counted(channel: ChannelState, now: float) -> bool:
         looks.append(now)
         return look(channel, now)
 
-    monkeypatch.setattr(Channel, "idle_since", counted)
+    monkeypatch.setattr(ChannelState, "idle_since", counted)
     for _ in range(300):
         hands.now += 1
         for channel in used:
@@ -345,6 +346,19 @@ def test_a_channel_that_a_subscription_held_is_let_go_after_it(
         hub._sweep()
 
     assert len(hub._lingering) == 0
+
+
+def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: HandLoop) -> None:
+    hub = Hub()
+    subscription = opened(hub.channel("a").subscribe())
+    taken(subscription)
+    gc.collect()
+
+    channel = hub.channel("a")
+    channel.publish_nowait("x")
+
+    assert [one.data for one in read(subscription)] == ["x"]
+    assert hub.channel("a") is channel
 
 
 def test_a_name_that_stands_for_a_new_channel_lingers_anew(hands: Hands) -> None:
@@ -484,7 +498,7 @@ def test_a_history_that_was_lost_is_told_beside_a_channel_that_was_added(loop: H
     hub = Hub()
     a, b, c = (hub.channel(name) for name in "abc")
     asked = f"{a.epoch}.0-{b.epoch}.0"
-    b.after_fork()
+    state_of(b).after_fork()
 
     (reset,) = read(opened(hub.subscribe([a, b, c], asked)))
 
@@ -693,7 +707,7 @@ def test_the_url_says_which_log(
     setattr(stand_in, name, LogAt)
     monkeypatch.setitem(sys.modules, f"sse_starlette.eventlogs.{module}", stand_in)
 
-    follower = Hub(url).channel("c").follower
+    follower = state_of(Hub(url).channel("c")).follower
 
     assert follower is not None
     assert isinstance(follower._backend, LogAt)

@@ -14,7 +14,8 @@ from tests.unit.logs import FakeLog, FakeStore
 import sse_starlette.eventlogs._follower as follower_module
 import sse_starlette.eventlogs._publish_queue as module
 from sse_starlette._runtime.lock import Lock
-from sse_starlette.channels.channel import Channel
+from sse_starlette.channels._replica import ReplicatedChannel
+from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
 from sse_starlette.eventlogs.base import Limits, NewEntry, Position
@@ -274,8 +275,10 @@ async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
     assert gone.cancelled_caught
     assert [each.partition(":")[0] for each in said[:1]] == ["the hub's lifespan has ended"]
     assert queues
+    state = state_of(channel)
+    assert isinstance(state, ReplicatedChannel)
     with pytest.raises(RuntimeError, match="lifespan has ended"):
-        queues.put(module.Job(channel, b"x", None, 0, 0))
+        queues.put(module.Job(state, b"x", None, 0, 0))
 
 
 async def test_a_run_that_a_fork_has_copied_leaves_the_next_one_alone(log: Batches) -> None:

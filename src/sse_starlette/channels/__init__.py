@@ -6,8 +6,11 @@ process is in `eventlogs`.
 
 from __future__ import annotations
 
-from .channel import Channel, ChannelStats, Slow, last_event_id
+from .._wire.cursor import last_event_id
+from ._options import Gap, Slow
+from ._stats import ChannelStats
+from .channel import Channel
 from .hub import Hub
-from .subscription import Gap, Subscription
+from .subscription import Subscription
 
 __all__ = ["Channel", "ChannelStats", "Gap", "Hub", "Slow", "Subscription", "last_event_id"]

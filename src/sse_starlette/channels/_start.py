@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from .._wire.cursor import may_name, parse_cursor
+from ..errors import HistoryGap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -56,15 +57,17 @@ class Place(NamedTuple):
     """Whether the client has nothing of the channel yet."""
 
 
-def place(ring: Ring, channel: str, asked: Asked, others: Collection[str], now: float) -> Place:
+def place(
+    ring: Ring, channel: str, asked: Asked, others: Collection[str] | None, now: float
+) -> Place | None:
     """
-    Say where a subscription begins in the history that `ring` has.
+    Say where a subscription begins in the history that `ring` has; None: that isn't known yet.
 
     Args:
         ring: what is known of the channel.
         channel: its name.
         asked: where the client wants to begin.
-        others: the epochs that the other channels of the subscription have.
+        others: the epochs that the other channels of the subscription have; None: not all are known.
         now: the time, on the clock of the ring.
     """
     positions = asked.positions
@@ -73,6 +76,8 @@ def place(ring: Ring, channel: str, asked: Asked, others: Collection[str], now: 
     if ring.epoch in positions:
         return _after(ring, positions[ring.epoch])
     if positions:
+        if others is None:
+            return None  # The id may be of the others alone.
         # A client that has added this channel to others begins anew in it. The id must be of those.
         if not any(epoch in others for epoch in positions) or may_name(positions, channel, others):
             return Place(ring.head, "epoch")
@@ -113,3 +118,33 @@ def asked_by(
     if isinstance(after, str):
         return Asked(parse_cursor(after), replay=replay)
     return Asked({}, offset=after, seconds_ago=seconds_ago, replay=replay)
+
+
+def offset_after(after: str | int, channel: str, epoch: str, head: int) -> int:
+    """
+    Say after which offset events are wanted from a history.
+
+    Args:
+        after: an id, an offset, or `"start"`.
+        channel: the name of the channel, for the error.
+        epoch: the name of its history.
+        head: the offset of its newest event.
+
+    Raises:
+        HistoryGap: the history has no such place.
+    """
+    offset: int | None
+    if after == "start":
+        return 0
+    if isinstance(after, str):
+        positions = parse_cursor(after)
+        if positions is None:
+            raise HistoryGap(channel, after, "unknown")
+        offset = positions.get(epoch)
+        if offset is None:
+            raise HistoryGap(channel, after, "epoch")
+    else:
+        offset = after
+    if offset > head:
+        raise HistoryGap(channel, after, "future")
+    return offset

@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -26,8 +25,10 @@ from ..eventlogs.base import DEFAULT_EXPIRE, Backend, Limits
 from ..eventlogs.publisher import Publisher
 from ._checks import check_seconds
 from ._linger import FEW, MANY, Lingering
-from ._wishes import Wishes
-from .channel import Channel, ChannelStats
+from ._options import SubscribeOptions
+from ._replica import ReplicatedChannel
+from ._stats import HubStats
+from .channel import Channel, channel_of, state_of
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -38,46 +39,10 @@ if TYPE_CHECKING:
     from .._wire.values import Serializer
     from ..event import ServerSentEvent
     from ._opening import Events
-    from ._wishes import Gap, Since, Snapshot
-    from .channel import Slow
+    from ._options import Gap, Since, Slow, Snapshot
+    from ._state import ChannelState
 
 __all__ = ["Hub", "HubStats"]
-
-
-@dataclass(frozen=True, slots=True)
-class HubStats:
-    """
-    The channels of a hub that are in use.
-
-    Attributes:
-        channels: the figures of each channel, by its name.
-        connected: whether the log is in reach, as far as is known; always, if there's none.
-        losses: how often the log has been out of reach.
-        catch_ups: how often a channel has read from the log what it had not heard.
-        reason: what is wrong with the log, as far as is known, and what to do about it; of a channel
-            alone, if there's no more. Empty: nothing.
-    """
-
-    channels: dict[str, ChannelStats]
-    connected: bool = True
-    losses: int = 0
-    catch_ups: int = 0
-    reason: str = ""
-
-    @property
-    def subscribers(self) -> int:
-        """Streams that are open now; one of several channels counts in each."""
-        return sum(one.subscribers for one in self.channels.values())
-
-    @property
-    def published(self) -> int:
-        """Events that were published."""
-        return sum(one.published for one in self.channels.values())
-
-    @property
-    def delivered(self) -> int:
-        """Events that were handed to clients' connections."""
-        return sum(one.delivered for one in self.channels.values())
 
 
 class Hub:
@@ -163,7 +128,8 @@ class Hub:
         self._serializer = serializer
         self._linger = linger
         self._lock = Lock()
-        # A channel that the application holds on to is never replaced by a namesake.
+        # One that the application or a subscription holds on to is never replaced by a namesake.
+        self._states: weakref.WeakValueDictionary[str, ChannelState] = weakref.WeakValueDictionary()
         self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
         self._lingering = Lingering()
         tell_child(self)
@@ -220,23 +186,27 @@ class Hub:
             now = time.monotonic()
             self._lingering.let_go_if_idle(name, now)
             self._lingering.sweep(now, FEW)
-            channel = self._channels.get(name)
-            if channel is None:
+            channel, state = self._channels.get(name), self._states.get(name)
+            if state is None:
                 options = {"linger": self._linger, **options}
                 channel = Channel(
                     name, **options, follower=self._follower, serializer=self._serializer
                 )
-                self._channels[name] = channel
+                state = self._states[name] = state_of(channel)
             else:
                 for option, value in options.items():
-                    if channel.options[option] != value:
+                    found = getattr(state.options, option)
+                    if found != value:
                         raise ValueError(
-                            f"channel {name!r} has {option}={channel.options[option]!r} already, "
+                            f"channel {name!r} has {option}={found!r} already, "
                             f"so it can't get {option}={value!r}: give its options in one place, and "
                             "only the name elsewhere."
                         )
-                channel.touch()
-            self._lingering.hold(name, channel, now)
+                state.touch()
+                if channel is None:
+                    channel = channel_of(state)
+            self._channels[name] = channel
+            self._lingering.hold(name, state, now)
             return channel
 
     def subscribe(
@@ -279,10 +249,12 @@ class Hub:
                 `Channel.subscribe`.
             RuntimeError: the hub has a log, and its lifespan isn't under way.
         """
-        wishes = Wishes(filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels)
-        return Subscription(self._channels_of(channels), request, wishes)
+        options = SubscribeOptions(
+            filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
+        )
+        return Subscription(self._states_of(channels), request, options)
 
-    def _channels_of(self, channels: Iterable[Channel | str]) -> list[Channel]:
+    def _states_of(self, channels: Iterable[Channel | str]) -> list[ChannelState]:
         if isinstance(channels, (str, Channel)):
             what = "name" if isinstance(channels, str) else "channel"
             raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
@@ -304,7 +276,8 @@ class Hub:
         ):
             names = [one if isinstance(one, str) else one.name for one in given]
             raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
-        return given  # type: ignore[return-value]  # too many names are refused next
+        # Too many names are refused next.
+        return [state_of(one) if isinstance(one, Channel) else one for one in given]  # type: ignore[misc]
 
     def publisher(self) -> Publisher:
         """
@@ -325,8 +298,10 @@ class Hub:
             )
 
         def limits_of(name: str) -> Limits:
-            channel = self._channels.get(name)
-            return Limits(expire=follower.expire) if channel is None else channel.limits
+            state = self._states.get(name)
+            if isinstance(state, ReplicatedChannel):
+                return state.limits
+            return Limits(expire=follower.expire)
 
         return Publisher(
             follower.backend,
@@ -339,8 +314,8 @@ class Hub:
         """The figures of each channel that has not been forgotten."""
         with self._lock:
             self._lingering.sweep_all(time.monotonic())
-            channels = dict(self._channels.items())
-        figures = {name: channel.stats() for name, channel in sorted(channels.items())}
+            states = dict(self._states.items())
+        figures = {name: state.stats() for name, state in sorted(states.items())}
         follower = self._follower
         if follower is None:
             return HubStats(figures)

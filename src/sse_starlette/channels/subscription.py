@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable, iscoroutine
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import anyio
 from starlette.requests import HTTPConnection
@@ -32,26 +32,21 @@ from ..errors import SubscriberTooSlow
 from ..event import ServerSentEvent, check_field, encoder, parse_frame, split_frames
 from ._checks import required_arguments
 from ._opening import Events, Opening, Step
+from ._options import Gap, Snapshot, SubscribeOptions, check_request
 from ._ring import Ring
-from ._start import Asked, GapReason, asked_by
-from ._wishes import Gap, Snapshot, Wishes, check_request
+from ._start import asked_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._runtime.loop import Loop, WakeUp
-    from .._wire.values import Serializer
-    from ..eventlogs._follower import Follower
+    from ._start import GapReason
+    from ._state import ChannelState
 
 __all__ = ["Gap", "Subscription"]
 
 _logger = logging.getLogger("sse_starlette.channel")
 
-Start: TypeAlias = "tuple[Ring, int, GapReason | None, bool]"
-"""
-Where a subscription begins in a channel, why not where its client left off, and whether the client has
-nothing of it yet.
-"""
 _ENCODE = encoder("\r\n")
 _TURN_SECONDS = 0.003
 """How long one subscription may read before the loop has its turn."""
@@ -59,59 +54,6 @@ _LOOKS = 16
 """Events that are looked at before it's asked how long that has taken."""
 _READ_AT_ONCE = 256
 """Events of one channel that are looked at before it's another one's turn."""
-
-
-class Overtaken(NamedTuple):
-    """What becomes of a subscription whose next event is not here."""
-
-    reason: GapReason
-    ring: Ring
-    head: int
-    latest: list[tuple[int, bytes]]
-    ends: bool
-
-
-class Source(Protocol):
-    """What a subscription needs of a channel. Any thread may call it."""
-
-    name: str
-    closed: bool
-    closes_at: int | None
-    follower: Follower | None
-    serializer: Serializer | None
-
-    @property
-    def epoch(self) -> str:
-        """The history that is known; empty: none yet."""
-
-    def begin(
-        self, subscription: Subscription, asked: Asked, others: set[str] | None
-    ) -> Start | None:
-        """Say where `subscription` begins; None: call it when that's known."""
-
-    def join(self, member: Subscription | Seat, loop: Loop) -> None:
-        """Call `member` on `loop` from now on when there's something new."""
-
-    def leave(self, subscription: Subscription, member: Subscription | Seat) -> None:
-        """Don't call `member` any more."""
-
-    def read(self, ring: Ring, after: int) -> tuple[bytes, int] | None:
-        """Join the frames after a position, and say which is the last; None: they're not here."""
-
-    def read_each(self, ring: Ring, after: int, most: int) -> list[bytes] | None:
-        """Return the frames after a position, each by itself; None: they're not here."""
-
-    def count_delivered(self, events: int) -> None:
-        """Count events that were read by `read_each` and went to the client."""
-
-    def count_failure(self) -> None:
-        """Count a function of the application's that has failed for an event."""
-
-    def parsed(self, offset: int, frame: bytes) -> ServerSentEvent:
-        """Return the event of a frame."""
-
-    def overtook(self, ring: Ring, after: int, *, stays: bool) -> Overtaken | None:
-        """Deal with a subscription whose next event is not here; with `stays` it isn't ended."""
 
 
 class Seat:
@@ -127,7 +69,7 @@ class Seat:
         """Look for something new in this channel; on the loop of the subscription."""
         self._subscription.news_in(self._place)
 
-    def offset_in(self, channel: Source) -> int:
+    def offset_in(self, channel: ChannelState) -> int:
         """The offset of the newest event of `channel` that was taken."""
         return self._subscription.offset_in(channel)
 
@@ -148,15 +90,15 @@ class Subscription(Feed):
 
     def __init__(
         self,
-        channels: Sequence[Source],
+        channels: Sequence[ChannelState],
         request: HTTPConnection | str | None,
-        wishes: Wishes,
+        options: SubscribeOptions,
     ) -> None:
         """Take the positions; see `Channel.subscribe`."""
-        _check_channels(channels, request, wishes)
+        _check_channels(channels, request, options)
         came_with = last_event_id(request) if isinstance(request, HTTPConnection) else request
-        self._wishes = wishes
-        self._filter = wishes.filter
+        self._options = options
+        self._filter = options.filter
         self._channels = list(channels)
         self._places = {id(channel): place for place, channel in enumerate(self._channels)}
         self._followers = {one for channel in channels if (one := channel.follower) is not None}
@@ -167,16 +109,16 @@ class Subscription(Feed):
         # Whether each frame is looked at.
         self._each = (
             len(self._channels) > 1
-            or wishes.filter is not None
-            or wishes.name_channels
-            or not wishes.id_blocks
+            or options.filter is not None
+            or options.name_channels
+            or not options.id_blocks
         )
         # Those that may have something new, and those that aren't known to be at their end.
         self._due: dict[int, None] = {}
         self._open: set[int] = set(range(len(self._channels)))
         self._seats: list[Seat] = []
         # The application's functions may wait, so they need a task, and it an end.
-        self.has_work: bool = wishes.on_gap is not None or wishes.snapshot is not None
+        self.has_work: bool = options.on_gap is not None or options.snapshot is not None
         self._wake: Callable[[], None] = _wake_nobody
         self.call: Callable[[], None] = _wake_nobody
         """Look for something new; on the subscription's loop."""
@@ -207,7 +149,7 @@ class Subscription(Feed):
         self._from: str | None = None
         self._events: deque[ServerSentEvent] = deque()
         self._came_with = came_with
-        self._asked = asked_by(came_with, wishes.after, wishes.seconds_ago(), wishes.replay)
+        self._asked = asked_by(came_with, options.after, options.seconds_ago(), options.replay)
         self._unsettled: list[int] | None = None
         for follower in self._followers:
             follower.must_run()
@@ -222,7 +164,7 @@ class Subscription(Feed):
             return str(self._cursor)
         return f"{self._rings[0].epoch}.{self._offsets[0]}"
 
-    def offset_in(self, channel: Source) -> int:
+    def offset_in(self, channel: ChannelState) -> int:
         """The offset of the newest event of `channel` that was taken."""
         return self._offsets[self._places[id(channel)]]
 
@@ -237,7 +179,7 @@ class Subscription(Feed):
         """Whether the channels are closed and the client has all their events."""
         return (
             not self._gaps
-            and not (self._new_to and self._wishes.snapshot is not None)
+            and not (self._new_to and self._options.snapshot is not None)
             and all(
                 channel.closed and self._has_all(channel, ring, offset)
                 for channel, ring, offset in zip(
@@ -246,8 +188,8 @@ class Subscription(Feed):
             )
         )
 
-    def _has_all(self, channel: Source, ring: Ring, offset: int) -> bool:
-        if not self._wishes.id_blocks and channel.closes_at == offset + 1:
+    def _has_all(self, channel: ChannelState, ring: Ring, offset: int) -> bool:
+        if not self._options.id_blocks and channel.closes_at == offset + 1:
             return True  # What is left is an id alone.
         return channel.read_each(ring, offset, 1) == []
 
@@ -266,7 +208,7 @@ class Subscription(Feed):
         if not self.has_work and self._unsettled is None:
             self._prepare_at_once()
 
-    def _members(self) -> list[tuple[Source, Subscription | Seat]]:
+    def _members(self) -> list[tuple[ChannelState, Subscription | Seat]]:
         """Each channel, and what it calls; one alone calls the subscription itself."""
         if self._seats:
             return list(zip(self._channels, self._seats, strict=True))
@@ -325,7 +267,7 @@ class Subscription(Feed):
         closed = channel.closed
         found = channel.read(self._rings[0], self._offsets[0])
         if found is None:
-            return self._fall_behind()
+            return self._on_lag()
         frames, self._offsets[0] = found
         if frames:
             if found is self._rings[0].newest:
@@ -481,30 +423,30 @@ class Subscription(Feed):
 
     def _steps(self) -> list[bytes | Step]:
         """What has to be sent before the channels' events; at its end the client's cursor moves."""
-        gaps, wishes, cursor = self._gaps, self._wishes, self.last_event_id
+        gaps, options, cursor = self._gaps, self._options, self.last_event_id
         steps: list[bytes | Step] = []
         # What the client has missed while the application made events for it is told, and nothing is
         # made anew: it would take as long again.
         quietly = any(hole.place in self._outrun for hole in gaps)
         new_to = list(self._new_to)
-        if gaps and (wishes.on_gap is None or quietly):
+        if gaps and (options.on_gap is None or quietly):
             steps.append(self._reset_frame(gaps, cursor))
             if not quietly:
                 new_to += [hole.place for hole in gaps]
-        elif wishes.on_gap is not None:
+        elif options.on_gap is not None:
             for hole in gaps:
                 gap = Gap(hole.channel.name, hole.reason, cursor)
                 instead = partial(self._reset_instead, hole, cursor)
-                steps.append(Step(partial(wishes.on_gap, gap), instead))
-        if wishes.snapshot is not None and new_to:
-            steps.append(Step(self._snapshot_of(wishes.snapshot, new_to)))
+                steps.append(Step(partial(options.on_gap, gap), instead))
+        if options.snapshot is not None and new_to:
+            steps.append(Step(self._snapshot_of(options.snapshot, new_to)))
         # These have ids, so they come after what the client has to have before it moves on.
         steps += [frame for hole in gaps for frame in hole.latest]
         # The cursor comes last: who is cut off before it comes back with the one it had.
         if gaps or self._cursor_first or self._new_to:
             if len(steps) == 1 and isinstance(steps[0], bytes):
                 steps[0] = self._cursor_line() + steps[0]
-            elif wishes.id_blocks:
+            elif options.id_blocks:
                 steps.append(self._cursor_line() + b"\r\n")
         return steps
 
@@ -613,7 +555,7 @@ class Subscription(Feed):
 
     def _cursor_block(self) -> bytes:
         """What moves the client's cursor, if it has to be moved."""
-        if self._cursor_told or self._to_prepare or not self._wishes.id_blocks:
+        if self._cursor_told or self._to_prepare or not self._options.id_blocks:
             return b""
         return self._cursor_line() + b"\r\n"
 
@@ -629,28 +571,28 @@ class Subscription(Feed):
         if self._cursor is not None:
             self._cursor.move(place, self._rings[place].epoch, offset)
 
-    def _fall_behind(self) -> bytes:
+    def _on_lag(self) -> bytes:
         """Tell of the events that are not here any more: in all channels that have such, at once."""
         for place in list(self._due) if self._cursor is not None else [0]:
             channel = self._channels[place]
             if channel.read_each(self._rings[place], self._offsets[place], 1) is not None:
                 continue
             stays = place in self._outrun
-            found = channel.overtook(self._rings[place], self._offsets[place], stays=stays)
-            if found is None or found.ends:
-                if found is not None:
+            lag = channel.on_lag(self._rings[place], self._offsets[place], stays=stays)
+            if lag is None or lag.ends:
+                if lag is not None:
                     self.close_reason = "lagging"
                 self._end()
                 return b""
-            self._rings[place] = found.ring
+            self._rings[place] = lag.ring
             frames: list[bytes] = []
-            for offset, frame in found.latest:
+            for offset, frame in lag.latest:
                 self._move(place, offset)
                 if self._wants(channel, offset, frame):
                     frames.append(self._with_cursor(place, frame))
-            self._move(place, found.head)
+            self._move(place, lag.offset)
             channel.count_delivered(len(frames))
-            self._gaps.append(_Hole(place, channel, found.reason, frames))
+            self._gaps.append(_Hole(place, channel, lag.reason, frames))
         self._to_prepare = True
         if not self.has_work:
             self._prepare_at_once()
@@ -682,7 +624,7 @@ class Subscription(Feed):
             frames = channel.read_each(self._rings[place], offset, most)
             if frames is None:
                 if not taken:
-                    return self._fall_behind()
+                    return self._on_lag()
                 break  # What has been taken so far goes out with the cursor of before the gap.
             if not frames or self._in_a_row >= _READ_AT_ONCE:
                 del due[place]
@@ -737,13 +679,13 @@ class Subscription(Feed):
     def _look_again(self) -> None:
         self._wake()
 
-    def _wants(self, channel: Source, offset: int, frame: bytes) -> bool:
+    def _wants(self, channel: ChannelState, offset: int, frame: bytes) -> bool:
         if offset == channel.closes_at:
-            return self._wishes.id_blocks  # It's an id alone.
+            return self._options.id_blocks  # It's an id alone.
         if self._filter is None:
             return True
         try:
-            wanted = self._filter(channel.parsed(offset, frame))
+            wanted = self._filter(channel.parsed.event(offset, frame))
             if wanted is True or wanted is False:
                 return wanted
             if not isawaitable(wanted):
@@ -772,7 +714,7 @@ class Subscription(Feed):
         """Return the frame of a channel as the client is to get it: with all positions as its id."""
         if self._cursor is not None:
             frame = b"id: %b\r\n%b" % (str(self._cursor).encode(), frame[frame.index(b"\n") + 1 :])
-        if self._wishes.name_channels:
+        if self._options.name_channels:
             frame = _with_name(frame, self._channels[place].name.encode())
         return frame
 
@@ -786,13 +728,15 @@ class _Hole:
     """A gap that the client has not been told of yet, and the newest events of each key after it."""
 
     place: int
-    channel: Source
+    channel: ChannelState
     reason: GapReason
     latest: list[bytes]
 
 
 def _check_channels(
-    channels: Sequence[Source], request: HTTPConnection | str | None, wishes: Wishes
+    channels: Sequence[ChannelState],
+    request: HTTPConnection | str | None,
+    options: SubscribeOptions,
 ) -> None:
     check_request(request)
     if len(channels) > MOST_CHANNELS:
@@ -801,12 +745,12 @@ def _check_channels(
             "each, and servers and proxies refuse longer ones when the client comes back. Use several "
             "streams, or one channel for what belongs together, with a filter."
         )
-    if isinstance(wishes.after, int) and len(channels) > 1:
+    if isinstance(options.after, int) and len(channels) > 1:
         raise TypeError(
-            f"after={wishes.after} is an offset in one channel, got {len(channels)} channels: give an id, "
+            f"after={options.after} is an offset in one channel, got {len(channels)} channels: give an id, "
             'such as the last_event_id of a subscription to them, or "start".'
         )
-    if wishes.name_channels:
+    if options.name_channels:
         for channel in channels:
             check_field("the name of a channel, for name_channels,", channel.name)
     if request == "" and any(channel.follower is not None for channel in channels):
@@ -814,7 +758,7 @@ def _check_channels(
             "the id is empty: where the channel is isn't known here. Ask for it, "
             "`await channel.position()`, or give None for a client that begins anew."
         )
-    if wishes.since is not None:
+    if options.since is not None:
         for channel in channels:
             if channel.follower is not None and not channel.follower.backend.keeps_times:
                 raise ValueError(

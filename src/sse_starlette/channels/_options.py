@@ -1,4 +1,4 @@
-"""What a client is to get of its channels, and in which form: the arguments of `subscribe`, checked."""
+"""The options of channels and of subscriptions, checked when they are given. Values, nothing else."""
 
 from __future__ import annotations
 
@@ -7,16 +7,51 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from starlette.requests import HTTPConnection
 
-from ._checks import check_count, check_flag, check_function
+from ..eventlogs.base import DEFAULT_BYTES, DEFAULT_EVENTS
+from ._checks import check_count, check_flag, check_function, check_seconds
 from ._opening import Events
 
 if TYPE_CHECKING:
     from ..event import ServerSentEvent
     from ._start import GapReason
+
+Slow: TypeAlias = Literal["disconnect", "reset", "latest"]
+"""
+What becomes of a client that has not taken an event when the channel forgets it:
+
+- `"disconnect"`: its stream ends. `EventSource` comes back, with the id of what it got last.
+- `"reset"`: it's told so by a `reset` event, and goes on with what is published from then on.
+- `"latest"`: it's told so, gets the newest event of every key (`latest_by`), and goes on.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """What a channel keeps, for how long, and what slow clients get; see `Hub.channel`."""
+
+    history: int = DEFAULT_EVENTS
+    history_bytes: int = DEFAULT_BYTES
+    history_seconds: float | None = None
+    slow: Slow = "disconnect"
+    latest_by: Callable[[ServerSentEvent], object] | None = None
+    linger: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_count("history", self.history, 1, "at least 1 event")
+        check_count("history_bytes", self.history_bytes, 1, "at least 1")
+        if self.history_seconds is not None:
+            check_seconds("history_seconds", self.history_seconds, above=0, unit="")
+        if self.slow not in get_args(Slow):
+            raise ValueError(f"slow must be one of {get_args(Slow)}, got: {self.slow!r}")
+        if self.latest_by is not None:
+            check_function("latest_by", self.latest_by, "one event", may_wait=False)
+        if (self.latest_by is not None) != (self.slow == "latest"):
+            raise ValueError('slow="latest" and latest_by go together: give both or neither')
+        check_seconds("linger", self.linger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +78,8 @@ Since: TypeAlias = datetime | timedelta | float
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """The arguments of `Channel.subscribe`, but for the request; what is wrong with them is said."""
+class SubscribeOptions:
+    """What a client is to get, and in which form: the arguments of `Channel.subscribe` but the request."""
 
     filter: Callable[[ServerSentEvent], object] | None = None
     on_gap: Callable[[Gap], Events | Awaitable[Events]] | None = None

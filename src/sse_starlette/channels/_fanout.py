@@ -17,22 +17,22 @@ logger = logging.getLogger("sse_starlette.channel")
 _LONGEST_PAUSE_SECONDS = 0.1
 """However long something else had the loop meanwhile, nobody waits longer than this for an event."""
 _CALLED_AT_ONCE = 100
-"""After so many members, some two milliseconds of sending, the loop gets its turn."""
+"""After so many subscribers, some two milliseconds of sending, the loop gets its turn."""
 _QUIET_SHARE = 3
 """Whoever publishes later than this part of a pause finds the channel quiet."""
 
 
-class Member(Protocol):
-    """What can be called: a subscription."""
+class Subscriber(Protocol):
+    """What is called: a subscription, or its place in one of several channels."""
 
     def call(self) -> None:
-        """Look for something new; on the loop of the audience."""
+        """Look for something new; on the loop of the fan-out."""
 
     def offset_in(self, channel: Any) -> int:
         """Return the offset of the newest event of `channel` that was taken."""
 
 
-class Audience:
+class Fanout:
     """
     The open subscriptions of one channel on one loop, called together.
 
@@ -43,21 +43,21 @@ class Audience:
     """
 
     def __init__(
-        self, loop: Loop, forsake: Callable[[Audience], None], most_waiting: int = 250
+        self, loop: Loop, on_loop_closed: Callable[[Fanout], None], most_waiting: int = 250
     ) -> None:
         """
-        Begin without members.
+        Begin without subscribers.
 
         Args:
-            loop: where the members are called.
-            forsake: called when that loop turns out to be closed.
+            loop: where the subscribers are called.
+            on_loop_closed: called when that loop turns out to be closed.
             most_waiting: how many calls may come together in a pause before it's cut short, so that
-                the channel doesn't forget what the members haven't seen yet.
+                the channel doesn't forget what the subscribers haven't seen yet.
         """
         # Not a WeakSet: whoever goes through one may find that another thread has changed it.
-        self._members: set[weakref.ref[Member]] = set()
+        self._subscribers: set[weakref.ref[Subscriber]] = set()
         self._loop = loop
-        self._forsake = forsake
+        self._on_loop_closed = on_loop_closed
         self._knocked = False
         self._calling = False
         self._again = False
@@ -69,23 +69,23 @@ class Audience:
         self._ended = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._members)
+        return bool(self._subscribers)
 
-    def members(self) -> list[Member]:
+    def subscribers(self) -> list[Subscriber]:
         """Those who are called; any thread may ask."""
-        return [one for member in list(self._members) if (one := member()) is not None]
+        return [one for subscriber in list(self._subscribers) if (one := subscriber()) is not None]
 
-    def add(self, member: Member) -> None:
-        """Call `member` too, as long as somebody else holds on to it."""
-        self._members.add(weakref.ref(member, self._members.discard))
+    def add(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` too, as long as somebody else holds on to it."""
+        self._subscribers.add(weakref.ref(subscriber, self._subscribers.discard))
 
-    def discard(self, member: Member) -> None:
-        """Don't call `member` any more."""
-        self._members.discard(weakref.ref(member))
+    def discard(self, subscriber: Subscriber) -> None:
+        """Don't call `subscriber` any more."""
+        self._subscribers.discard(weakref.ref(subscriber))
 
     def call(self, *, knock: bool = False) -> None:
         """
-        Call the members soon; from any thread.
+        Call the subscribers soon; from any thread.
 
         With `knock`, also from a signal handler that has interrupted the loop while it was waiting.
         """
@@ -96,7 +96,7 @@ class Audience:
             try:
                 self._loop.knock(self._answer)
             except RuntimeError:
-                self._forsake(self)  # The loop has been closed in mid-stream.
+                self._on_loop_closed(self)  # The loop has been closed in mid-stream.
 
     def _answer(self) -> None:
         # First, so that whatever is published from now on knocks again.
@@ -133,19 +133,19 @@ class Audience:
         self._again = False
         self._waiting = 0
         self._began = self._loop.time()
-        self._call_some(self.members(), 0)
+        self._call_some(self.subscribers(), 0)
 
-    def _call_some(self, members: list[Member], begin: int) -> None:
+    def _call_some(self, subscribers: list[Subscriber], begin: int) -> None:
         end = begin + _CALLED_AT_ONCE
-        for member in members[begin:end]:
+        for subscriber in subscribers[begin:end]:
             try:
-                member.call()
+                subscriber.call()
             except Exception:
                 # The others are called all the same, now and from now on.
                 logger.exception("a subscriber could not be told of news; it's left out this time")
         # Comes after the turns of all writers that have been woken.
-        more = end < len(members)
-        self._loop.soon(partial(self._call_some, members, end) if more else self._all_called)
+        more = end < len(subscribers)
+        self._loop.soon(partial(self._call_some, subscribers, end) if more else self._all_called)
 
     def _all_called(self) -> None:
         self._ended = self._loop.time()
