@@ -14,7 +14,7 @@ from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Backend, NewEntry, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.redis._faults import Secrets, explain
-from sse_starlette.eventlogs.redis._scripts import answer_to, appended_in
+from sse_starlette.eventlogs.redis._protocol import answer_to, appended_in
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -51,7 +51,7 @@ def test_an_option_with_a_wrong_value_that_its_error_does_not_name_is_refused() 
 
 
 def test_an_answer_that_redis_py_stumbles_over_is_told_without_what_it_says() -> None:
-    told = RedisLog("redis://localhost")._explain(KeyError("made up"))
+    told = RedisLog("redis://localhost")._faults.explain(KeyError("made up"))
 
     assert "an answer of another form" in told.reason
     assert "made up" not in told.reason

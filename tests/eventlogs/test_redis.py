@@ -18,7 +18,7 @@ import redis
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, InvalidResponse
 from tests.servers.redis_servers import ClusterNode, RedisServer
 from tests.servers.serving import free_port, until
 from tests.unit.driving import on
@@ -36,7 +36,10 @@ from tests.unit.test_fork import run_program
 
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Limits
-from sse_starlette.eventlogs.redis import RedisLog, _answer_within
+from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.eventlogs.redis._commands import answer_within
+from sse_starlette.eventlogs.redis._protocol import Names
+from sse_starlette.eventlogs.redis._pubsub import PubSubConnection
 
 
 @pytest.fixture(params=[on("asyncio"), on("uvloop")])
@@ -595,7 +598,7 @@ async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
 FORKED_WITH_REDIS = """
 import multiprocessing
 from sse_starlette import Hub
-from sse_starlette.eventlogs.redis import RedisLog, _answer_within
+from sse_starlette.eventlogs.redis import RedisLog
 from redis.asyncio import Redis
 
 hub = Hub({log})
@@ -693,17 +696,55 @@ async def test_who_gives_up_before_its_turn_appends_nothing(own_server: RedisSer
     log = RedisLog(own_server.url)
     async with opened(log):
         async with asyncio.TaskGroup() as tasks:
+            commands = log._opened()
             for _ in range(4):
-                await log._turns.acquire()
+                await commands._turns.acquire()
             given_up = tasks.create_task(append(log, "a"))
-            while not log._waiting:  # noqa: ASYNC110  (nothing says so)
+            while not commands._waiting:  # noqa: ASYNC110  (nothing says so)
                 await asyncio.sleep(0)
             given_up.cancel()
-        assert not log._waiting
+        assert not commands._waiting
         for _ in range(4):
-            log._turns.release()
+            commands._turns.release()
 
         assert (await append(log, "a")).offset == 1
+
+
+@pytest.mark.anyio
+async def test_what_waits_for_its_turn_when_the_log_is_closed_is_told_so(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+    async with opened(log):
+        commands = log._opened()
+        for _ in range(4):
+            await commands._turns.acquire()
+        waiting = [asyncio.create_task(call) for call in (append(log, "a"), look(log, "a"))]
+        await asyncio.sleep(0)
+    for _ in range(4):
+        commands._turns.release()
+
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(outcome, RuntimeError)
+        assert "isn't open" in str(outcome)
+
+
+class Acknowledging:
+    """A connection on which the server acknowledges what nobody has asked for."""
+
+    async def read_response(self, **_: Any) -> list[Any]:
+        return [b"subscribe", b"another topic", 1]
+
+    async def disconnect(self, **_: Any) -> None:
+        pass
+
+
+@pytest.mark.anyio
+async def test_an_acknowledgement_of_what_was_not_asked_for_ends_the_connection() -> None:
+    raw: Any = Acknowledging()
+    connection = PubSubConnection(raw, Ears(), set(), Names("sse", 0), timeout=5, probe=15)
+
+    assert isinstance(await connection.run(), InvalidResponse)
 
 
 @pytest.mark.anyio
@@ -722,7 +763,7 @@ async def test_an_epoch_that_cannot_be_read_is_refused_for_its_channel(
 
 @pytest.mark.anyio
 async def test_time_in_which_the_loop_was_busy_is_not_counted_against_the_server() -> None:
-    async with _answer_within(0.08):
+    async with answer_within(0.08):
         for _ in range(10):
             time.sleep(0.03)  # noqa: ASYNC251  (the loop is to be late)
             await asyncio.sleep(0)

@@ -14,15 +14,15 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
 from sse_starlette._wire.cursor import new_epoch
-from sse_starlette.errors import LogUnavailable
 
-from ._faults import cluster_urls, is_cluster
-from ._scripts import APPEND, Names, append_asked, appended_in
+from ._protocol import append_asked, appended_in, new_tags
+from ._scripts import APPEND
+from ._urls import cluster_urls, is_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..base import Limits, NewEntry, Position
+    from ._faults import Explainer
+    from ._protocol import Names
 
 
 class RedisAppender:
@@ -32,17 +32,14 @@ class RedisAppender:
         self,
         url: str,
         names: Names,
-        explain: Callable[[Exception, str | None], LogUnavailable],
-        tag: Callable[[], bytes],
-        warn: Callable[[str, Exception], None],
+        faults: Explainer,
         *,
         timeout: float,
     ) -> None:
         """Connect to nothing yet."""
         self._names = names
-        self._explain = explain
-        self._tag = tag
-        self._warn = warn
+        self._faults = faults
+        self._tags = new_tags()
         self._url = url
         self._options: dict[str, Any] = {
             "protocol": 2,
@@ -74,7 +71,7 @@ class RedisAppender:
 
     def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
         keys, arguments = append_asked(self._names, channel, [entry], limits, new_epoch())
-        tag = self._tag()
+        tag = next(self._tags)
         asked = (len(keys), *keys, tag, *arguments)
         raw: dict[str, Any] = {NEVER_DECODE: True}
         try:
@@ -85,12 +82,12 @@ class RedisAppender:
                 answer = client.execute_command("EVAL", APPEND.text, *asked, **raw)
             (found,), warning = appended_in(tag, answer, channel, 1)
         except Exception as error:
-            told = self._explain(error, channel)
+            told = self._faults.explain(error, channel)
             raise told from told.__cause__
         if warning:
-            self._warn(channel, ResponseError(warning))
+            self._faults.warn(channel, ResponseError(warning))
         if isinstance(found, str):
-            raise self._explain(ResponseError(found), channel)
+            raise self._faults.explain(ResponseError(found), channel)
         if isinstance(found, Exception):
             raise found
         return found

@@ -1,6 +1,6 @@
 """What redis-py says when something is wrong, and what it means; nothing here ever shows a secret.
 
-Pure. A fault passes, or an operator has to mend the server or the hub's URL, or what is stored for one
+A fault passes, or an operator has to mend the server or the hub's URL, or what is stored for one
 channel is wrong. Whatever text of the server or the client goes into an error of ours has had the
 passwords taken out.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import ConnectionPool
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -30,11 +30,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sse_starlette.errors import LogRefused, LogUnavailable
 
+from ._protocol import strange
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ._protocol import Names
+
+_logger = getLogger("sse_starlette.eventlogs.redis")
+
 FAILURES = (RedisError, RedisClusterException, OSError, ssl.SSLError)
 
+_WARNED_EVERY_SECONDS = 60.0
 _OUTAGES = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -191,71 +198,42 @@ def is_read_only(error: Exception) -> bool:
     return isinstance(error, ReadOnlyError) or "READONLY" in str(error)
 
 
-# --- URLs -----------------------------------------------------------------------------
+class Explainer:
+    """Tells callers, and the log of the process, what errors about one log mean."""
 
-_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-_ENCODE = (
-    "a # / ? or @ in its user name or password has to be percent-encoded, as "
-    "urllib.parse.quote(password, safe='') does"
-)
+    def __init__(self, where: str, secrets: Secrets, names: Names, *, timeout: float) -> None:
+        self._where = where
+        self._secrets = secrets
+        self._names = names
+        self._timeout = timeout
+        self._warned_at = -_WARNED_EVERY_SECONDS
 
+    def explain(self, error: Exception, channel: str | None = None) -> LogUnavailable:
+        """Make of an error what callers are told; of one that nobody expects, too."""
+        if not isinstance(error, (*FAILURES, TimeoutError)):
+            # redis-py stumbles over an answer of a form that it doesn't expect.
+            error = strange(error)
+        return explain(
+            error,
+            self._where,
+            self._secrets,
+            timeout=self._timeout,
+            channel=channel,
+            keys="" if channel is None else self._names.base(channel),
+        )
 
-def is_cluster(url: str) -> bool:
-    """Whether the URL is that of a cluster."""
-    return url.partition("://")[0].endswith("+cluster")
-
-
-def cluster_urls(url: str) -> list[str]:
-    """One URL for each node, all with the same password and options."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    scheme = parts.scheme.removesuffix("+cluster")
-    return [
-        parts._replace(scheme=scheme, netloc=f"{user}{at}{host}").geturl()
-        for host in hosts.split(",")
-    ]
-
-
-def check_url(url: str) -> None:
-    """Raise ValueError if the URL can't be understood, without any part of it that may be secret."""
-    scheme, colon, _ = url.partition("://")
-    if not colon or scheme.lower() not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
-        found = f", not {scheme!r}" if colon and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
-        raise ValueError(f"a log in Redis has a URL that begins with one of {known}{found}")
-    wrong = _wrong_in(url)
-    # Not within an `except`: what was caught there would be kept with ours, and it quotes the URL.
-    if wrong:
-        raise ValueError(f"the URL of the log in Redis can't be understood: {wrong}")
-
-
-def _wrong_in(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{_ENCODE}, and so has a [ or ]"
-    beyond = url.partition("://")[2][len(parts.netloc) :]
-    if "#" in url or "@" in beyond.partition("?")[0] or "@" in parts.fragment:
-        return _ENCODE
-    if "@" in parts.query and "@" not in parts.netloc:
-        return _ENCODE
-    for each in cluster_urls(url) if is_cluster(url) else [url]:
-        try:
-            port = urlsplit(each).port
-        except ValueError:
-            port = -1
-        if port is not None and not 0 < port < 65_536:
-            return f"its port is not a number from 1 to 65535; or {_ENCODE}"
-        try:
-            pool: Any = ConnectionPool.from_url(each)
-            pool.make_connection()
-        except (TypeError, ValueError, RedisError, OSError) as error:
-            return _option_in(str(error), parts.query)
-    return ""
-
-
-def _option_in(text: str, query: str) -> str:
-    for option in parse_qs(query, keep_blank_values=True):
-        if option in text:
-            return f"it has an option that doesn't exist, or has a wrong value: {option}"
-    return "it has an option that doesn't exist, or has a wrong value"
+    def warn(self, channel: str, error: Exception) -> None:
+        """Say once a minute that something was added, but not all that belongs to it was done."""
+        now = time.monotonic()
+        if now - self._warned_at < _WARNED_EVERY_SECONDS:
+            return
+        self._warned_at = now
+        told = self.explain(error)
+        _logger.warning(
+            "what is published to channel %r is added to the log at %s, but who listens elsewhere "
+            "hears of it late, or the log isn't trimmed: %s. %s",
+            channel,
+            self._where,
+            told.reason,
+            told.remedy if isinstance(told, LogRefused) else "",
+        )
