@@ -24,10 +24,10 @@ from tests.unit.driving import SEAT_BELT_SECONDS, settled, turns, until
 from tests.unit.following import Client, Got
 from tests.unit.logs import FakeLog, FakeStore
 
-import sse_starlette.eventlogs._follower as follower_module
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogUnavailable
+from sse_starlette.eventlogs import _replicator, _track, _tracks
 from sse_starlette.eventlogs.base import Entry
 
 pytestmark = pytest.mark.anyio
@@ -40,9 +40,10 @@ STEPS = 250
 @pytest.fixture(autouse=True)
 def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once, and read so little at a time that there are many pages."""
-    monkeypatch.setattr(follower_module, "_FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(follower_module, "_LONGEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(follower_module, "_PAGE", 7)
+    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_tracks, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_replicator, "_LISTEN_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(_track, "_PAGE", 7)
 
 
 class KnowingStore(FakeStore):
@@ -264,7 +265,7 @@ class Schedule:
     async def check(self) -> None:
         for hub in self.hubs:
             assert hub._follower is not None
-            await hub._follower.check_positions()
+            await hub._follower.tracks.check_positions()
 
     def gates(self) -> list[Any]:
         return [
@@ -316,7 +317,7 @@ class Schedule:
     def sweep(self) -> None:
         for hub in self.hubs:
             assert hub._follower is not None
-            hub._follower.sweep()
+            hub._follower.tracks.sweep()
 
     async def heal(self) -> None:
         for gate in self.gates():

@@ -23,13 +23,14 @@ from tests.unit.following import Client, Hands, numbers, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore, Gate
 
 import sse_starlette.channels._newcomers as newcomers_module
-import sse_starlette.eventlogs._follower as follower_module
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import Channel, Subscription, state_of
 from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, HistoryGap, LogRefused, LogUnavailable
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.eventlogs._follower import Follower
+from sse_starlette.eventlogs import _replicator, _track, _tracks
+from sse_starlette.eventlogs._replicator import Replicator
+from sse_starlette.eventlogs._tracks import Tracks
 from sse_starlette.eventlogs.base import Backend, Entry, Limits, Position
 from sse_starlette.sse import EventSourceResponse
 
@@ -39,8 +40,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once."""
-    monkeypatch.setattr(follower_module, "_FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(follower_module, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_tracks, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_replicator, "_LISTEN_AGAIN_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -70,9 +72,13 @@ async def one(log: FakeLog, **options: Any) -> AsyncIterator[Hub]:
         yield hub
 
 
-def follower_of(hub: Hub) -> Follower:
+def replicator_of(hub: Hub) -> Replicator:
     assert hub._follower is not None
     return hub._follower
+
+
+def tracks_of(hub: Hub) -> Tracks:
+    return replicator_of(hub).tracks
 
 
 class Ear:
@@ -249,11 +255,11 @@ async def test_what_is_heard_twice_comes_once(store: FakeStore, log: FakeLog) ->
 
 async def test_what_is_heard_of_other_channels_is_nobodys_business(log: FakeLog) -> None:
     async with one(log) as hub:
-        follower = follower_of(hub)
+        tracks = tracks_of(hub)
 
-        follower.joined("other")
-        follower.heard("other", "e", Entry(1, "k", b"x"))
-        follower.stirred("other")
+        tracks.joined("other")
+        tracks.heard("other", "e", Entry(1, "k", b"x"))
+        tracks.stirred("other")
 
 
 async def test_what_must_be_read_from_the_log_is_read(store: FakeStore, log: FakeLog) -> None:
@@ -324,7 +330,7 @@ async def test_what_is_heard_while_a_hole_is_filled_comes_in_order(
 async def test_much_that_is_heard_while_a_hole_is_filled_is_read(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 3)
+    monkeypatch.setattr(_track, "_PAGE", 3)
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         log.reading.shut()
@@ -380,7 +386,7 @@ async def test_a_connection_that_breaks_time_and_again_loses_and_doubles_nothing
 async def test_much_that_was_missed_is_caught_up_page_by_page(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 4)
+    monkeypatch.setattr(_track, "_PAGE", 4)
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         log.go_away()
@@ -410,7 +416,7 @@ async def test_a_look_that_fails_is_repeated(store: FakeStore, log: FakeLog) -> 
 async def test_looks_that_fail_together_are_repeated_together(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.001)
     async with one(log) as hub:
         ears = [await Ear(hub.channel(name).subscribe()).begun() for name in "ab"]
         log.cut = True
@@ -429,7 +435,7 @@ async def test_looks_that_fail_together_are_repeated_together(
 async def test_a_look_that_failed_is_not_repeated_while_nothing_is_heard(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.001)
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         log.cut = True
@@ -438,7 +444,7 @@ async def test_a_look_that_failed_is_not_repeated_while_nothing_is_heard(
         store.say("c", 1)
         await until(lambda: store.calls["read"] == before + 1)
         log.lose()
-        await until(lambda: not follower_of(hub)._failed)
+        await until(lambda: not tracks_of(hub)._failed)
         await settled()
         assert store.calls["read"] == before + 1
 
@@ -529,7 +535,7 @@ async def test_channels_that_are_in_step_are_not_read_when_they_are_checked(
         await ear.has(1, 2)
         reads = len(store.reads)
 
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
 
         await settled()
         assert store.calls["heads"] == 1
@@ -540,7 +546,7 @@ async def test_a_check_that_fails_is_no_news(store: FakeStore, log: FakeLog) -> 
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         log.cut = True
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
         log.cut = False
 
         store.say("c", 1)
@@ -561,7 +567,7 @@ async def test_a_check_finds_that_the_history_is_another_one(
         else:
             store.fall_back("c", 1)
 
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
 
         await ear.has(1, 2, "reset epoch")
 
@@ -598,7 +604,7 @@ async def test_what_was_read_for_one_is_there_for_the_next(store: FakeStore, log
 async def test_a_long_history_is_read_page_by_page(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 10)
+    monkeypatch.setattr(_track, "_PAGE", 10)
     store.say("c", *range(1, 36))
     async with one(log) as hub:
         await Ear(hub.channel("c").subscribe("e1.2")).has(*range(3, 36))
@@ -643,7 +649,7 @@ async def test_what_the_log_no_longer_has_is_a_gap(store: FakeStore, log: FakeLo
 async def test_what_is_trimmed_while_it_is_being_read_is_a_gap(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 10)
+    monkeypatch.setattr(_track, "_PAGE", 10)
     store.say("c", *range(1, 31))
     async with one(log) as hub:
         await Ear(hub.channel("c").subscribe()).begun()
@@ -760,7 +766,7 @@ async def test_an_id_that_the_log_does_not_know_leads_to_one_reset(
             await ear.has(f"reset {reason}", "live")
             ear.leave()
             store.fall_back("c", 10)
-            await follower_of(hub).check_positions()
+            await tracks_of(hub).check_positions()
             await settled()
             store.flush()
             break
@@ -1015,7 +1021,7 @@ async def test_a_history_that_was_written_anew_is_given_up(
         if how == "lost":
             log.come_back()
         elif how == "checked":
-            await follower_of(hub).check_positions()
+            await tracks_of(hub).check_positions()
 
         if (how == "checked" and since >= 2) or (how == "heard" and since < 2):
             # The numbers look fine; the next look finds out.
@@ -1051,7 +1057,7 @@ async def test_nothing_is_delivered_between_a_loss_and_the_proof_that_the_histor
 async def test_a_history_that_is_written_anew_while_it_is_read_is_given_up(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 3)
+    monkeypatch.setattr(_track, "_PAGE", 3)
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         store.say("c", 1)
@@ -1071,7 +1077,7 @@ async def test_a_history_that_is_written_anew_while_it_is_read_is_given_up(
 async def test_a_history_that_is_lost_while_it_is_read_is_told(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_PAGE", 3)
+    monkeypatch.setattr(_track, "_PAGE", 3)
     async with one(log) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         log.go_away()
@@ -1316,7 +1322,7 @@ async def test_ready_says_whether_channels_can_be_used(store: FakeStore, log: Fa
         assert await hub.ready()
         assert hub.stats().connected
         log.lose()
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
         assert hub.stats().connected
     assert not await hub.ready()
     assert not hub.stats().connected
@@ -1341,7 +1347,7 @@ async def test_what_is_refused_stays_the_reason_while_positions_can_be_asked_for
         with monkeypatch.context() as patched:
             patched.setattr(log, "check", check)
             assert not await hub.ready()
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
         assert "Give the user its rights" in hub.stats().reason
         assert await hub.ready()
         assert hub.stats().reason == ""
@@ -1872,7 +1878,7 @@ async def test_the_end_of_the_lifespan_waits_for_what_is_in_line(
 async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_LAST_JOBS_SECONDS", 0.001)
+    monkeypatch.setattr(_replicator, "_LAST_APPENDS_SECONDS", 0.001)
     log.appending.shut()
     async with one(log) as hub:
         futures = [hub.channel("c").publish_threadsafe(number) for number in range(3)]
@@ -1888,11 +1894,11 @@ async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
 async def test_an_attempt_that_outlives_the_lifespan_changes_nothing(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    monkeypatch.setattr(follower_module, "_LAST_JOBS_SECONDS", 0.001)
+    monkeypatch.setattr(_replicator, "_LAST_APPENDS_SECONDS", 0.001)
 
     async def append(channel: str, body: bytes, **_: Any) -> Position:
         with anyio.CancelScope(shield=True):
-            await until(lambda: not follower_of(hub).running)
+            await until(lambda: not replicator_of(hub).running)
         if fails:
             raise ZeroDivisionError
         return Position("e", 1)
@@ -1923,15 +1929,15 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        follower = follower_of(hub)
+        replicator = replicator_of(hub)
         channel = hub.channel("c")
         ear = Ear(channel.subscribe())
         ear._woken = False
     ear._woken = True
     state = state_of(channel)
     assert isinstance(state, ReplicatedChannel)
-    follower.tend(state)
-    follower._tend(state)
+    replicator.ensure_following(state)
+    replicator._ensure_following(state)
 
     await ear.ends()
 
@@ -1955,13 +1961,13 @@ async def test_a_channel_that_nobody_listens_to_is_let_go_after_its_linger_time(
         asked = ear.leave()
         del ear
         hands.now += 29
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
         assert channel.epoch == "e1"
         store.say("c", 2)
         await settled()
         hands.now += 2
 
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
 
         assert log.watched == {}
         assert (channel.epoch, channel.stats().kept_events) == ("", 0)
@@ -1975,7 +1981,7 @@ async def test_a_channel_with_a_subscriber_is_not_let_go(
     async with one(log, linger=0) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
         hands.now += 1_000
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
         store.say("c", 1)
         await ear.has(1)
 
@@ -1983,7 +1989,7 @@ async def test_a_channel_with_a_subscriber_is_not_let_go(
 async def test_letting_go_happens_by_itself(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.01)
     async with one(log, linger=0) as hub:
         (await Ear(hub.channel("c").subscribe()).begun()).leave()
 
@@ -2013,7 +2019,7 @@ async def test_a_channel_that_is_let_go_while_it_is_read_is_left_alone(
         await until(lambda: log.reading.waiting)
         ear.leave()
         hands.now += 1
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
         log.reading.open()
         await settled()
 
@@ -2117,7 +2123,7 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
     async with one(log) as hub:
         channel = hub.channel("c")
         ear = await Ear(channel.subscribe()).begun()
-        follower_of(hub).after_fork()
+        replicator_of(hub).after_fork()
         state_of(channel).after_fork()
 
         for attempt in (channel.subscribe, channel.publish_threadsafe("x").result, channel.close):
@@ -2131,7 +2137,7 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
             await channel.publish("x")
             await again.has("x")
         ear.leave()
-        follower_of(hub).after_fork()
+        replicator_of(hub).after_fork()
         with pytest.raises(RuntimeError, match="isn't connected"):
             channel.subscribe()
         assert log.opened == 1
@@ -2146,7 +2152,7 @@ async def test_keepers_survive_whatever_they_call_raises(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(follower_module, "_SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.001)
     made_up = [0, 0]
 
     async def heads(*_: Any, **__: Any) -> Any:
@@ -2157,15 +2163,15 @@ async def test_keepers_survive_whatever_they_call_raises(
         made_up[1] += 1
         raise ZeroDivisionError("in a sweep")
 
-    async def errand() -> None:
-        raise ZeroDivisionError("in an errand")
+    async def side_task() -> None:
+        raise ZeroDivisionError("in a side task")
 
     async with one(log, check_every=0.001) as hub:
         ear = await Ear(hub.channel("c").subscribe()).begun()
-        follower = follower_of(hub)
+        replicator = replicator_of(hub)
         monkeypatch.setattr(log, "heads", heads)
-        monkeypatch.setattr(follower, "sweep", unwatched)
-        follower._send_on(errand)
+        monkeypatch.setattr(replicator.tracks, "sweep", unwatched)
+        replicator._side_tasks.start(side_task)
         await until(lambda: min(made_up) > 2)
         assert hub.stats().reason
         monkeypatch.undo()
@@ -2191,7 +2197,7 @@ async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
         ear = await Ear(hub.channel("c").subscribe()).begun()
         for name in ("heads", "check", "read"):
             monkeypatch.setattr(log, name, refuse)
-        await follower_of(hub).check_positions()
+        await tracks_of(hub).check_positions()
         log.lose()
 
         assert not await hub.ready()
@@ -2384,7 +2390,7 @@ async def test_doubts_of_who_has_left_are_of_no_concern(store: FakeStore, log: F
         del ear, ears
         gc.collect()
         await anyio.sleep(0.01)
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
         log.reading.open()
         await settled()
 
@@ -2483,7 +2489,7 @@ async def test_a_time_that_was_asked_for_in_vain_is_of_no_concern(
         ear = Ear(channel.subscribe(since=timedelta(seconds=250)))
         await until(lambda: log.seeking.waiting)
         ear.leave()
-        follower_of(hub).sweep()
+        tracks_of(hub).sweep()
         store.flush()
         log.seeking.open()
         await settled()

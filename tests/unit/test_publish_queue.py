@@ -11,8 +11,8 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
 from tests.unit.logs import FakeLog, FakeStore
 
-import sse_starlette.eventlogs._follower as follower_module
 import sse_starlette.eventlogs._publish_queue as module
+import sse_starlette.eventlogs._replicator as replicator_module
 from sse_starlette._runtime.lock import Lock
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import Channel, state_of
@@ -249,7 +249,7 @@ async def test_what_is_too_much_for_one_batch_fails_with_it_when_its_time_is_ove
 async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
     log: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower_module, "_LAST_JOBS_SECONDS", 0.001)
+    monkeypatch.setattr(replicator_module, "_LAST_APPENDS_SECONDS", 0.001)
     said: list[str] = []
 
     async def publish(channel: Channel) -> None:

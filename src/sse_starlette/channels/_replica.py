@@ -1,7 +1,7 @@
 """A channel on a log: what users ask of it goes to the log, and the replicator alone adds to it.
 
 Until the log has been heard of, where a subscription begins isn't known, and it waits (`_newcomers.py`). What
-the replicator calls is the protocol `Followed` of `eventlogs/_follower.py`.
+the replicator calls is the protocol `Replica` of `eventlogs/_replica.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .._wire.values import Serializer
     from ..event import Event, ServerSentEvent
-    from ..eventlogs._follower import Follower
+    from ..eventlogs._replicator import Replicator
     from ..eventlogs.base import Beginning, Entry, Limits, Position
     from ._options import ChannelOptions
     from ._ring import Ring
@@ -47,11 +47,11 @@ class ReplicatedChannel(ChannelState):
         name: str,
         options: ChannelOptions,
         serializer: Serializer | None,
-        follower: Follower,
+        follower: Replicator,
         limits: Limits,
     ) -> None:
         super().__init__(name, options, serializer, "")
-        self.follower: Follower = follower
+        self.follower: Replicator = follower
         self.limits = limits
         """How much of the channel the log is to keep."""
         self._newcomers = Newcomers()
@@ -132,7 +132,7 @@ class ReplicatedChannel(ChannelState):
     def begin(self, subscription: object, asked: Asked, others: set[str] | None) -> Start | None:
         start = super().begin(subscription, asked, others)
         if start is None:
-            self.follower.tend(self)
+            self.follower.ensure_following(self)
         return start
 
     def _start(
@@ -145,7 +145,7 @@ class ReplicatedChannel(ChannelState):
     ) -> Place | None:
         return self._newcomers.start(subscription, ring, self.name, asked, others, now)
 
-    # What this process appends; see `Followed`.
+    # What this process appends; see `Replica`.
 
     def appends(self, append: object) -> None:
         with self._lock:
@@ -165,7 +165,7 @@ class ReplicatedChannel(ChannelState):
         if settled:
             self.look()
         elif in_doubt:
-            self.follower.tend(self)
+            self.follower.ensure_following(self)
 
     def doubtful(self) -> tuple[int, dict[object, str]] | None:
         with self._lock:
@@ -183,12 +183,12 @@ class ReplicatedChannel(ChannelState):
 
     @property
     def asked(self) -> int:
-        """See `Followed`."""
+        """See `Replica`."""
         return self._newcomers.asked
 
     @property
     def answered(self) -> int:
-        """See `Followed`."""
+        """See `Replica`."""
         return self._newcomers.answered
 
     def answer(self, asked: int) -> None:

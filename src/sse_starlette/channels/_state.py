@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .._runtime.loop import Loop
     from .._wire.values import Serializer
     from ..event import Event, ServerSentEvent
-    from ..eventlogs._follower import Follower
+    from ..eventlogs._replicator import Replicator
     from ._fanout import Subscriber
     from ._lag import Lag
     from ._options import ChannelOptions
@@ -58,7 +58,7 @@ class ChannelState(ABC):
         self.options = options
         self.serializer = serializer
         """Makes JSON of the data of events; see `Hub`."""
-        self.follower: Follower | None = None
+        self.follower: Replicator | None = None
         """What keeps the channel in step with its log; None: it has none."""
         self.closed: bool = False
         """Whether it has been closed; on a log, by any process, as far as this one knows."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .._wire.values import Serializer
     from ..event import Event, ServerSentEvent
-    from ..eventlogs._follower import Follower
+    from ..eventlogs._replicator import Replicator
     from ._opening import Events
     from ._options import Since, Slow, Snapshot
     from ._state import ChannelState
@@ -59,7 +59,7 @@ class Channel:
         slow: Slow = "disconnect",
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
-        follower: Follower | None = None,
+        follower: Replicator | None = None,
         serializer: Serializer | None = None,
     ) -> None:
         """

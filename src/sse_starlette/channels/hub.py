@@ -20,7 +20,7 @@ from .._runtime.fork import tell_child
 from .._runtime.lock import Lock
 from .._wire.cursor import MOST_CHANNELS
 from .._wire.values import check_serializer
-from ..eventlogs._follower import Follower
+from ..eventlogs._replicator import Replicator
 from ..eventlogs.base import DEFAULT_EXPIRE, Backend, Limits
 from ..eventlogs.publisher import Publisher
 from ._checks import check_seconds
@@ -115,9 +115,9 @@ class Hub:
         if not given_expire > check_every:
             # With each look it's said that somebody listens.
             raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
-        self._follower: Follower | None = None
+        self._follower: Replicator | None = None
         if log is not None:
-            self._follower = Follower(
+            self._follower = Replicator(
                 _backend(log),
                 publish_wait=publish_wait,
                 expire=expire,
@@ -319,8 +319,9 @@ class Hub:
         follower = self._follower
         if follower is None:
             return HubStats(figures)
-        connected = follower.running and follower.away_since is None
-        return HubStats(figures, connected, follower.losses, follower.catch_ups, follower.reason)
+        told = follower.tracks.figures
+        connected = follower.running and told.away_since is None
+        return HubStats(figures, connected, told.losses, told.catch_ups, follower.reason)
 
     async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
         """

@@ -415,7 +415,7 @@ class Subscription(Feed):
 
     def _out_of_reach(self) -> bytes:
         for follower in self._followers:
-            if (since := follower.away_since) is not None:
+            if (since := follower.tracks.figures.away_since) is not None:
                 return f": the log is out of reach since {since}\r\n\r\n".encode()
         return b""
 

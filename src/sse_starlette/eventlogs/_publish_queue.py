@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -28,12 +28,11 @@ from ..errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
 from .base import NewEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from ._faults import Faults
+    from ._side_tasks import TaskFunction
     from .base import Backend, Limits, Position
-
-Errand: TypeAlias = "Callable[[], Coroutine[Any, Any, object]]"
 
 QUEUE_LIMIT = 32_768
 """Events of a process that may wait for their turn, all channels together."""
@@ -167,7 +166,9 @@ class _Queue:
 class PublishQueues:
     """The queues of all channels of a hub."""
 
-    def __init__(self, backend: Backend, faults: Faults, send_on: Callable[[Errand], None]) -> None:
+    def __init__(
+        self, backend: Backend, faults: Faults, send_on: Callable[[TaskFunction], None]
+    ) -> None:
         """
         Hold nothing yet.
 
