@@ -49,7 +49,7 @@ from tests.unit.parsers import read_by_the_standard
 import sse_starlette._stream.batching as batching_module
 import sse_starlette._stream.source as source_module
 import sse_starlette.channels._parsed as parsed_module
-import sse_starlette.channels.subscription as subscription_module
+import sse_starlette.channels._reader as reader_module
 from sse_starlette._stream.feed import JOINED_BYTES
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels._ring import Ring
@@ -2534,7 +2534,7 @@ async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
 async def test_much_that_is_read_leaves_the_loop_its_turns(
     monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(subscription_module, "_TURN_SECONDS", 0.0)
+    monkeypatch.setattr(reader_module, "_TURN_SECONDS", 0.0)
     channel = Channel("c", history=3_000)
     fill(channel, 1, 2_000, comment="x" * 100)
     turns = 0

@@ -6,7 +6,6 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -27,7 +26,7 @@ class FakeSubscriber:
         self.calls += 1
         self._react()
 
-    def offset_in(self, channel: Any) -> int:
+    def newest(self) -> int:
         raise NotImplementedError
 
 

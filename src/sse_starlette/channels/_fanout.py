@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ class Subscriber(Protocol):
     def call(self) -> None:
         """Look for something new; on the loop of the fan-out."""
 
-    def offset_in(self, channel: Any) -> int:
-        """Return the offset of the newest event of `channel` that was taken."""
+    def newest(self) -> int:
+        """Return the offset of the newest event that was taken."""
 
 
 class Fanout:

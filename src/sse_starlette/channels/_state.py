@@ -133,7 +133,7 @@ class ChannelState(ABC):
             ring.expire(time.monotonic())
             counts = self._counts
             open_ = [one for fanout in self._fanouts.values() for one in fanout.subscribers()]
-            behind = [ring.head - one.offset_in(self) for one in open_]
+            behind = [ring.head - one.newest() for one in open_]
             return ChannelStats(
                 subscribers=len(open_),
                 published=ring.head,
