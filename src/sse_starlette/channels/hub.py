@@ -1,13 +1,11 @@
 """Hub: the channels of an application by name, and for how long a name stands for the same channel.
 
 A hub has its channels in this process alone, or keeps them in step with a log that it shares with
-others. Which kind of log it is, is known here and nowhere else.
+others. Which kind of log it is, is no business of its own.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import time
 import weakref
 from collections.abc import Iterable
@@ -21,6 +19,7 @@ from .._runtime.lock import Lock
 from .._wire.cursor import MOST_CHANNELS
 from .._wire.values import check_serializer
 from ..eventlogs._replicator import Replicator
+from ..eventlogs._schemes import backend_for
 from ..eventlogs.base import DEFAULT_EXPIRE, Backend, Limits
 from ..eventlogs.publisher import Publisher
 from ._checks import check_seconds
@@ -87,7 +86,8 @@ class Hub:
         Args:
             log: where the channels are kept: a URL, or a `Backend`. `redis://`, `rediss://`,
                 `unix://` (a socket of Redis), `redis+cluster://` and `rediss+cluster://` are for many
-                hosts, `sqlite://` is for the processes of one. None: in this process alone.
+                hosts, `sqlite://` is for the processes of one; other packages may add schemes. None: in
+                this process alone.
             linger: seconds that a channel nobody holds on to is remembered after it was last used,
                 so that clients that reload their page find its history. See `channel`. On a log,
                 seconds for which it's listened to after its last subscriber has left.
@@ -118,7 +118,7 @@ class Hub:
         self._follower: Replicator | None = None
         if log is not None:
             self._follower = Replicator(
-                _backend(log),
+                backend_for(log),
                 publish_wait=publish_wait,
                 expire=expire,
                 check_every=check_every,
@@ -361,45 +361,3 @@ class Hub:
     def _sweep(self) -> None:
         with self._lock:
             self._lingering.sweep(time.monotonic(), MANY)
-
-
-def _backend(log: object) -> Backend:
-    if isinstance(log, Backend):
-        return log
-    if not isinstance(log, str):
-        found = f"{type(log).__module__}.{type(log).__qualname__}"
-        way = "Hub(log) takes a URL, a Backend or nothing"
-        if type(log).__module__.partition(".")[0] == "redis":
-            way = (
-                "for a client of redis.asyncio, write Hub(RedisLog(client)) with RedisLog from "
-                "sse_starlette.eventlogs.redis; otherwise give Hub the URL"
-            )
-        elif isinstance(log, os.PathLike):
-            way = "for a file, write Hub(f'sqlite:///{path}')"
-        raise TypeError(f"Hub was given a {found}: {way}.")
-    url = log
-    scheme, colon, _ = url.partition("://")
-    if colon and scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
-        try:
-            from ..eventlogs.redis import RedisLog  # noqa: PLC0415  (an extra)
-        except ModuleNotFoundError as exc:
-            if (exc.name or "").partition(".")[0] != "redis":
-                raise
-            raise ImportError(
-                f"Hub({scheme + '://…'!r}) needs the client of Redis, the extra `redis`. "
-                "From a checkout: pip install '.[redis]'"
-            ) from exc
-        return RedisLog(url)
-    if colon and scheme == "sqlite":
-        from ..eventlogs.sqlite import SQLiteLog  # noqa: PLC0415  (not everyone needs it)
-
-        return SQLiteLog(url)
-    # The rest may have a password.
-    known = colon and scheme.isascii() and scheme.replace("+", "").isalnum()
-    found = repr(scheme + colon) if known else "a URL without a scheme"
-    if re.fullmatch(r"[a-z0-9.-]*(:\d+)?", url):
-        found = repr(url)
-    raise ValueError(
-        f"there's no log for {found}: give Hub a URL that begins with redis://, "
-        "rediss://, unix://, redis+cluster://, rediss+cluster:// or sqlite://, a Backend, or nothing."
-    )

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from sse_starlette.errors import LogUnavailable
+from ..errors import LogUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,10 +26,9 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
-from sse_starlette._runtime.fork import leave_to_parent
-from sse_starlette._runtime.loop import is_on_asyncio
-from sse_starlette._wire.cursor import new_epoch
-
+from ..._runtime.fork import leave_to_parent
+from ..._runtime.loop import is_on_asyncio
+from ..._wire.cursor import new_epoch
 from ..base import Backend, Beginning, NewEntry, Page, Position
 from ._appender import RedisAppender
 from ._clients import db_of, make_client, open_connection, options_of, place_of

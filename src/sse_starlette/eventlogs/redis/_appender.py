@@ -13,8 +13,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from sse_starlette._wire.cursor import new_epoch
-
+from ..._wire.cursor import new_epoch
 from ._protocol import append_asked, appended_in, new_tags
 from ._scripts import APPEND
 from ._urls import cluster_urls, is_cluster

@@ -16,8 +16,7 @@ from redis.client import NEVER_DECODE
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
-from sse_starlette.errors import ChannelClosed, LogRefused
-
+from ...errors import ChannelClosed, LogRefused
 from ._clients import connections_of
 from ._faults import FAILURES, is_read_only
 from ._protocol import answer_to, appended_in, head_in, new_tags

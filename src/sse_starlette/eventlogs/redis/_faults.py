@@ -28,8 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sse_starlette.errors import LogRefused, LogUnavailable
-
+from ...errors import LogRefused, LogUnavailable
 from ._protocol import strange
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import InvalidResponse
 
-from sse_starlette.errors import ChannelClosed
-
+from ...errors import ChannelClosed
 from ..base import (
     DEFAULT_EXPIRE,
     Beginning,

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
-_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+from .._schemes import REDIS_SCHEMES
+
 _ENCODE = (
     "a # / ? or @ in its user name or password has to be percent-encoded, as "
     "urllib.parse.quote(password, safe='') does"
@@ -35,8 +36,8 @@ def cluster_urls(url: str) -> list[str]:
 def check_url(url: str) -> None:
     """Raise ValueError if the URL can't be understood, without any part of it that may be secret."""
     scheme, colon, _ = url.partition("://")
-    if not colon or scheme.lower() not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
+    if not colon or scheme.lower() not in REDIS_SCHEMES:
+        known = ", ".join(f"{each}://" for each in REDIS_SCHEMES)
         found = f", not {scheme!r}" if colon and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
         raise ValueError(f"a log in Redis has a URL that begins with one of {known}{found}")
     wrong = _wrong_in(url)

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import anyio
 import anyio.to_thread
 
-from sse_starlette._runtime.fork import leave_to_parent
-from sse_starlette._runtime.loop import current_loop
-from sse_starlette.errors import LogUnavailable
-
+from ..._runtime.fork import leave_to_parent
+from ..._runtime.loop import current_loop
+from ...errors import LogUnavailable
 from ..base import Backend, Beginning, NewEntry, Page, Position
 from ._appending import BlockingSQLiteAppender, PendingAppend, append_one
 from ._clock import Clock

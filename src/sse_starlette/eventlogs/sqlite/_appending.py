@@ -8,8 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sse_starlette.errors import ChannelClosed
-
+from ...errors import ChannelClosed
 from ..base import Position, checked_epoch
 from ._clock import Clock
 from ._faults import FAILURES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from sse_starlette.errors import LogRefused, LogUnavailable
+from ...errors import LogRefused, LogUnavailable
 
 
 class FormatError(Exception):

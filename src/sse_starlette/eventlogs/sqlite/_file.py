@@ -17,7 +17,7 @@ from ._tables import FORMAT, HAS_SCHEMA, SCHEMA, TRIGGERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sse_starlette.errors import LogUnavailable
+    from ...errors import LogUnavailable
 
 
 T = TypeVar("T")

@@ -22,8 +22,7 @@ from ._tables import entry_of, to_bytes, to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sse_starlette._runtime.loop import Loop
-
+    from ..._runtime.loop import Loop
     from ..base import Entry, Listener
     from ._file import DatabaseFile
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sse_starlette._wire.cursor import new_epoch
-
+from ..._wire.cursor import new_epoch
 from ..base import Entry, checked_epoch
 
 if TYPE_CHECKING:
