@@ -608,7 +608,7 @@ async def test_burst_is_heard_in_portions_and_ends_with_the_listener(path: Path)
     heard: list[int] = []
 
     class Fails(Ears):
-        def heard(self, channel: str, epoch: str, entry: Entry) -> None:
+        def received(self, channel: str, epoch: str, entry: Entry) -> None:
             heard.append(entry.offset)
             if entry.offset == 700:
                 raise OSError("made up")

@@ -51,15 +51,15 @@ class Ears(Listener):
         self.losses: list[Exception] = []
         self._news = anyio.Event()
 
-    def joined(self, channel: str) -> None:
+    def subscribed(self, channel: str) -> None:
         self.joins.append(channel)
         self._news.set()
 
-    def heard(self, channel: str, epoch: str, entry: Entry) -> None:
+    def received(self, channel: str, epoch: str, entry: Entry) -> None:
         self.entries.append((channel, epoch, entry))
         self._news.set()
 
-    def stirred(self, channel: str) -> None:
+    def notified(self, channel: str) -> None:
         self.stirs.append(channel)
         self._news.set()
 

@@ -252,7 +252,7 @@ class FakeLog(Backend):
                     for channel, joined in list(self.watched.items()):
                         if not joined:
                             self.watched[channel] = True
-                            listener.joined(channel)
+                            listener.subscribed(channel)
                 await self.hearing.passed()
                 while self._news:
                     self._news.pop(0)()
@@ -280,9 +280,9 @@ class FakeLog(Backend):
         if listener is None or not self.watched.get(channel) or self.deaf:
             return
         if self.store.stirs:
-            self._news.append(lambda: listener.stirred(channel))
+            self._news.append(lambda: listener.notified(channel))
         else:
-            self._news.append(lambda: listener.heard(channel, epoch, entry))
+            self._news.append(lambda: listener.received(channel, epoch, entry))
         self._wake.set()
 
     def lose(self) -> None:

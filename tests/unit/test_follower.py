@@ -257,9 +257,9 @@ async def test_what_is_heard_of_other_channels_is_nobodys_business(log: FakeLog)
     async with one(log) as hub:
         tracks = tracks_of(hub)
 
-        tracks.joined("other")
-        tracks.heard("other", "e", Entry(1, "k", b"x"))
-        tracks.stirred("other")
+        tracks.subscribed("other")
+        tracks.received("other", "e", Entry(1, "k", b"x"))
+        tracks.notified("other")
 
 
 async def test_what_must_be_read_from_the_log_is_read(store: FakeStore, log: FakeLog) -> None:

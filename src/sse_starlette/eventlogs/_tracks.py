@@ -63,7 +63,7 @@ class Tracks:
             self._backend.watch(channel.name)
         self._make_due(track)
 
-    def joined(self, channel: str) -> None:
+    def subscribed(self, channel: str) -> None:
         if self.figures.away_since is not None:
             self._say_away(None)
         self._faults.mended("listen")
@@ -72,12 +72,12 @@ class Tracks:
             track.subscribed = True
             track.refresh()
 
-    def heard(self, channel: str, epoch: str, entry: Entry) -> None:
+    def received(self, channel: str, epoch: str, entry: Entry) -> None:
         track = self._tracks.get(channel)
         if track is not None:
             track.receive(epoch, entry)
 
-    def stirred(self, channel: str) -> None:
+    def notified(self, channel: str) -> None:
         track = self._tracks.get(channel)
         if track is not None:
             track.refresh()
@@ -141,7 +141,7 @@ class Tracks:
         for tried in ("check", "positions", "append", "read"):
             self._faults.mended(tried)
         if not self._tracks:
-            # Nothing is watched, so nothing is joined that would say so.
+            # Nothing is watched, so no subscription would say so.
             self.figures.away_since = None
         return self.figures.away_since is None
 
@@ -164,7 +164,7 @@ class Tracks:
 
     def _make_due(self, track: Track) -> None:
         if track.due or not track.subscribed:
-            return  # In the end its worker looks again; `joined` makes it due.
+            return  # In the end its worker looks again; `subscribed` makes it due.
         track.due = True
         self._due.append(track)
         if self._workers < _MOST_LOOKS:

@@ -8,7 +8,7 @@ frame and no stream; what a change here must keep:
 - A key that was seen before appends nothing, so an attempt whose outcome is unknown can be repeated.
 - The epoch exists from the first look on, not from the first entry on: who waits for the first entry
   is told the position it comes after.
-- Once `Listener.joined` has been called for a channel, each entry appended since is heard, in order,
+- Once `Listener.subscribed` has been called for a channel, each entry appended since is received, in order,
   or `Listener.lost` is called.
 """
 
@@ -126,17 +126,17 @@ class Limits(NamedTuple):
 class Listener(Protocol):
     """Who follows the log; called on the loop that runs `Backend.listen`. None of these waits."""
 
-    def joined(self, channel: str) -> None:
-        """From now on everything appended to `channel` is heard. Comes anew after each `lost`."""
+    def subscribed(self, channel: str) -> None:
+        """From now on everything appended to `channel` is received. Comes anew after each `lost`."""
 
-    def heard(self, channel: str, epoch: str, entry: Entry) -> None:
-        """Something was appended to `channel`. May come twice, and before `joined`."""
+    def received(self, channel: str, epoch: str, entry: Entry) -> None:
+        """Something was appended to `channel`. May come twice, and before `subscribed`."""
 
-    def stirred(self, channel: str) -> None:
+    def notified(self, channel: str) -> None:
         """Something was appended to `channel`, but it has to be read from the log."""
 
     def lost(self, error: Exception) -> None:
-        """Nothing is heard until `joined` comes again for each channel that is watched."""
+        """Nothing is received until `subscribed` comes again for each channel that is watched."""
 
 
 class BlockingAppender(Protocol):
@@ -273,7 +273,7 @@ class Backend(ABC):
 
     @abstractmethod
     def watch(self, channel: str) -> None:
-        """Listen to `channel` too; `joined` follows. Watched twice is watched once."""
+        """Listen to `channel` too; `subscribed` follows. Watched twice is watched once."""
 
     @abstractmethod
     def unwatch(self, channel: str) -> None:

@@ -8,7 +8,7 @@ change here must keep:
 - Whatever is asked may be asked twice. redis-py repeats commands, and so do our callers.
 - All keys of a channel share a hash tag, so that one script may use them on a cluster.
 - What is published on a connection that broke is lost, so no connection is ever mended behind our
-  back: a new one is made, and every subscription acknowledged anew before `joined` is called.
+  back: a new one is made, and every subscription acknowledged anew before `subscribed` is called.
 - The number of connections depends on neither channels nor publishers: one listens, and as many as
   there are turns ask.
 """

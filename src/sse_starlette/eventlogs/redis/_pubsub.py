@@ -136,7 +136,7 @@ class PubSubConnection:
             await self._connection.send_command(*command)
 
     async def _receive(self) -> None:
-        heard = 0
+        received = 0
         while True:
             message = await self._connection.read_response(disable_decoding=True)
             self.answered = True
@@ -155,8 +155,8 @@ class PubSubConnection:
                 self._asked_at = None
                 self._wake.set()  # The next try is due before the answer to this one was.
             # What has arrived together is read without waiting, and others want to run, too.
-            heard += 1
-            if heard % _MOST_RECEIVED_AT_A_STRETCH == 0:
+            received += 1
+            if received % _MOST_RECEIVED_AT_A_STRETCH == 0:
                 await anyio.lowlevel.checkpoint()
 
     def _pass_on(self, topic: bytes, payload: bytes) -> None:
@@ -169,9 +169,9 @@ class PubSubConnection:
             entry = Entry(int(offset), to_text(rest[:end]), rest[end:])
         except ValueError:
             # The body was too large to be sent to all, or somebody else has published here.
-            self._listener.stirred(channel)
+            self._listener.notified(channel)
         else:
-            self._listener.heard(channel, epoch, entry)
+            self._listener.received(channel, epoch, entry)
 
     def _acknowledged(self, kind: bytes, topic: bytes) -> None:
         channel = self._topics.get(topic)
@@ -187,4 +187,4 @@ class PubSubConnection:
 
     def _tell_subscribed(self, channel: str) -> None:
         self._subscribed.add(channel)
-        self._listener.joined(channel)
+        self._listener.subscribed(channel)

@@ -295,7 +295,7 @@ class SQLiteLog(Backend):
         for request, outcome in zip(taken, outcomes, strict=True):
             request.outcome = outcome
         if self._follower is not None:
-            self._follower.stir()
+            self._follower.notify()
 
 
 def _nothing(_: sqlite3.Connection) -> None:

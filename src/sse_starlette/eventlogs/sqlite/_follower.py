@@ -59,7 +59,7 @@ class Follower:
         self.lost = False
         """Whether the listener has just been told so."""
         # Set on the loop, looked at in the thread.
-        self._stirred = threading.Event()
+        self._notified = threading.Event()
         self._stopped = threading.Event()
         self._changes: deque[tuple[str, int | None]] = deque()
         # Filled in the thread, emptied on the loop. The thread waits until it has been taken.
@@ -77,16 +77,16 @@ class Follower:
     def change(self, channel: str, turn: int | None) -> None:
         """Have `channel` be watched, and its joining be told of by this number; None: not watched."""
         self._changes.append((channel, turn))
-        self._stirred.set()
+        self._notified.set()
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Look now: there's something new. Any thread may call this."""
-        self._stirred.set()
+        self._notified.set()
 
     def stop(self) -> None:
         """Have the thread end soon."""
         self._stopped.set()
-        self._stirred.set()
+        self._notified.set()
         self._taken.set()
 
     async def news(self) -> list[Callable[[Listener], None]]:
@@ -96,17 +96,19 @@ class Follower:
             await self._wake_up
         return [self._calls.popleft() for _ in range(len(self._calls))]
 
-    def _join(self, channel: str, turn: int, listener: Listener) -> None:
+    def _tell_subscribed(self, channel: str, turn: int, listener: Listener) -> None:
         # It may have gone and come back since; then this isn't what it waits for.
         if self._watched.get(channel) == turn:
-            listener.joined(channel)
+            listener.subscribed(channel)
 
-    def _hear(self, channel: str, heard: tuple[str, Entry] | None, listener: Listener) -> None:
+    def _tell_received(
+        self, channel: str, received: tuple[str, Entry] | None, listener: Listener
+    ) -> None:
         if channel in self._watched:
-            if heard is not None:
-                listener.heard(channel, *heard)
+            if received is not None:
+                listener.received(channel, *received)
             else:
-                listener.stirred(channel)
+                listener.notified(channel)
 
     # --- In the thread ----------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class Follower:
                 delay, told = _FIRST_DELAY, False
                 while not self._stopped.is_set():
                     self._look()
-                    self._stirred.wait(self._poll)
+                    self._notified.wait(self._poll)
             except Exception as error:
                 if not told:
                     told = True
@@ -155,13 +157,13 @@ class Follower:
         self._changes.extend(self._watched.copy().items())
 
     def _look(self) -> None:
-        self._stirred.clear()
+        self._notified.clear()
         self._must_be_the_one(self._file.identity)
         # What is told is waited for, and nobody waits in the gate.
         if self._changes:
             with gate:
-                joined = self._follow_changes() if self._reconnect() else []
-            self._tell(joined)
+                subscribed = self._follow_changes() if self._reconnect() else []
+            self._tell(subscribed)
         more = True
         while more and not self._stopped.is_set():
             with gate:
@@ -217,7 +219,7 @@ class Follower:
             names = ([to_bytes(channel)] for channel in gone)
             connection.executemany("DELETE FROM temp.watched WHERE name = ?", names)
             self._watch(come)
-        return [partial(self._join, channel, turn) for channel, turn in come.items()]
+        return [partial(self._tell_subscribed, channel, turn) for channel, turn in come.items()]
 
     def _read_some(self) -> tuple[bool, list[Callable[[Listener], None]]]:
         """Read what is new, or as much of it as goes together; say whether there may be more."""
@@ -241,11 +243,11 @@ class Follower:
     def _call_of(
         self, channel: str, epoch: bytes, offset: int, key: bytes, body: bytes
     ) -> Callable[[Listener], None]:
-        heard: tuple[str, Entry] | None = None
+        received: tuple[str, Entry] | None = None
         # What can't be understood is told when it's read; others are not concerned.
         with suppress(TypeError, ValueError):
-            heard = checked_epoch(epoch), entry_of(offset, key, body)
-        return partial(self._hear, channel, heard)
+            received = checked_epoch(epoch), entry_of(offset, key, body)
+        return partial(self._tell_received, channel, received)
 
     def _newest(self) -> int:
         assert self._connection is not None  # noqa: S101  (it's connected)
