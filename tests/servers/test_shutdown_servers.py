@@ -81,7 +81,7 @@ def test_server_goes_down_although_a_sync_source_waits_for_ever(way: Way, tmp_pa
         server.stop()  # Waits until all that it has said has been read.
         assert all(b"event: farewell" in body for body in clients.bodies)
         told = [line for line in server.lines if "still at a step in thread" in line]
-        # granian ends its worker as soon as the bodies are complete, and nobody is left to say it.
-        if way.server != "granian":
-            assert len(told) == 3, server.lines
-            assert "sse-starlette sync source" in told[0]
+        # These end as soon as the bodies are complete, and there may be nobody left to say it.
+        waits_for_applications = way.server not in {"daphne", "granian"}
+        assert len(told) == 3 if waits_for_applications else len(told) <= 3, server.lines
+        assert all("sse-starlette sync source" in line for line in told)
