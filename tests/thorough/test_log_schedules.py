@@ -264,8 +264,8 @@ class Schedule:
 
     async def check(self) -> None:
         for hub in self.hubs:
-            assert hub._follower is not None
-            await hub._follower.tracks.check_positions()
+            assert hub._replicator is not None
+            await hub._replicator.tracks.check_positions()
 
     def gates(self) -> list[Any]:
         return [
@@ -316,8 +316,8 @@ class Schedule:
 
     def sweep(self) -> None:
         for hub in self.hubs:
-            assert hub._follower is not None
-            hub._follower.tracks.sweep()
+            assert hub._replicator is not None
+            hub._replicator.tracks.sweep()
 
     async def heal(self) -> None:
         for gate in self.gates():

@@ -73,8 +73,8 @@ async def one(log: FakeLog, **options: Any) -> AsyncIterator[Hub]:
 
 
 def replicator_of(hub: Hub) -> Replicator:
-    assert hub._follower is not None
-    return hub._follower
+    assert hub._replicator is not None
+    return hub._replicator
 
 
 def tracks_of(hub: Hub) -> Tracks:
@@ -2327,7 +2327,7 @@ async def test_an_event_that_never_gets_through_keeps_nobody_from_beginning(
 async def test_many_doubts_are_forgotten_from_the_oldest_on(
     store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(newcomers_module, "_MOST_DOUBTS", 2)
+    monkeypatch.setattr(newcomers_module, "_DOUBTS_LIMIT", 2)
     log.joining.shut()
     async with one(log) as hub:
         channel = hub.channel("c")

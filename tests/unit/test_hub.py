@@ -707,7 +707,7 @@ def test_the_url_says_which_log(
     setattr(stand_in, name, LogAt)
     monkeypatch.setitem(sys.modules, f"sse_starlette.eventlogs.{module}", stand_in)
 
-    follower = state_of(Hub(url).channel("c")).follower
+    follower = state_of(Hub(url).channel("c")).replicator
 
     assert follower is not None
     assert isinstance(follower._backend, LogAt)

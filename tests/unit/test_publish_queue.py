@@ -192,8 +192,8 @@ async def test_a_signal_handler_that_interrupts_who_publishes_is_served_after_it
 ) -> None:
     async with hub_on(log) as hub:
         channel = hub.channel("c")
-        assert hub._follower is not None
-        lock = hub._follower._queues._lock
+        assert hub._replicator is not None
+        lock = hub._replicator._queues._lock
         assert isinstance(lock, Lock)
         with lock:
             interrupting = channel.publish_threadsafe("x")
@@ -223,9 +223,9 @@ async def test_entries_added_one_by_one_say_what_became_of_each(log: FakeLog) ->
 async def test_a_channel_of_the_same_name_has_its_own_batch(log: Batches) -> None:
     log.appending.shut()
     async with hub_on(log) as hub:
-        assert hub._follower is not None
+        assert hub._replicator is not None
         one = hub.channel("c")
-        other = Channel("c", follower=hub._follower)
+        other = Channel("c", replicator=hub._replicator)
         futures = [each.publish_threadsafe("x") for each in (one, one, other)]
         await until(lambda: log.appending.waiting)
         log.appending.open()
@@ -269,7 +269,7 @@ async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
                 gone.cancel()
                 await publish(channel)
             await settled()
-            queues = hub._follower and hub._follower._queues
+            queues = hub._replicator and hub._replicator._queues
         log.appending.open()
 
     assert gone.cancelled_caught
@@ -283,9 +283,9 @@ async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
 
 async def test_a_run_that_a_fork_has_copied_leaves_the_next_one_alone(log: Batches) -> None:
     async with hub_on(log) as hub:
-        assert hub._follower is not None
-        hub._follower.after_fork()
+        assert hub._replicator is not None
+        hub._replicator.after_fork()
         async with hub.lifespan():
             await hub.channel("c").publish("x")
 
-    assert not hub._follower.running
+    assert not hub._replicator.running

@@ -66,7 +66,7 @@ def check_key(key: object) -> None:
 
 
 def check_function(
-    name: str, value: object, takes: str, *, may_wait: bool, most: int | None = None
+    name: str, value: object, takes: str, *, may_wait: bool, limit: int | None = None
 ) -> None:
     """
     Make sure that `value` can be called with what it will be called with.
@@ -76,10 +76,10 @@ def check_function(
         value: what was passed.
         takes: what it's called with, for the error; empty: nothing.
         may_wait: whether it may be an `async def`, or a generator function.
-        most: how many arguments it may have; None: as many as it's called with.
+        limit: how many arguments it may have; None: as many as it's called with.
     """
-    least = 1 if takes and most is None else 0
-    most = least if most is None else most
+    least = 1 if takes and limit is None else 0
+    limit = least if limit is None else limit
     example = f"a function of {takes}" if takes else "a function"
     if not callable(value):
         advice = ""
@@ -92,7 +92,7 @@ def check_function(
             "asynchronous, or a generator function, and what a call of it returns is always true. Look up "
             "what it needs before you subscribe, and let it compare."
         )
-    if not can_be_called_with(value, least, most):
+    if not can_be_called_with(value, least, limit):
         raise TypeError(
             f"{name} is called with {takes or 'no argument'}, and {value!r} can't be: write {example}."
         )

@@ -217,7 +217,7 @@ class SubscriptionFeed(Feed):
         reader.since = None
         if closed:
             self._end()
-        elif channel.follower is not None:
+        elif channel.replicator is not None:
             return self._log_news.change()
         return frames
 

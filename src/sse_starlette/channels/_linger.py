@@ -44,29 +44,29 @@ class Lingering:
         if name not in self._awaited:
             self._look_later(name, channel, now)
 
-    def let_go_if_idle(self, name: str, now: float) -> None:
-        """Let go of one channel if it's idle."""
+    def release_if_idle(self, name: str, now: float) -> None:
+        """Release one channel if it's idle."""
         channel = self._held.get(name)
         if channel is not None and channel.idle_since(now):
             del self._held[name]
 
-    def sweep(self, now: float, most: int) -> None:
-        """Let go of channels that are idle, with a look at `most` of those that may be."""
+    def sweep(self, now: float, limit: int) -> None:
+        """Release channels that are idle, with a look at `limit` of those that may be."""
         looks = self._looks
-        for _ in range(most):
+        for _ in range(limit):
             if not looks or looks[0][0] >= now:
                 break
             name = heappop(looks)[1]
             self._awaited.discard(name)
-            self.let_go_if_idle(name, now)
+            self.release_if_idle(name, now)
             channel = self._held.get(name)
             if channel is not None:
                 self._look_later(name, channel, now)
 
     def sweep_all(self, now: float) -> None:
-        """Let go of all channels that are idle."""
+        """Release all channels that are idle."""
         for name in list(self._held):
-            self.let_go_if_idle(name, now)
+            self.release_if_idle(name, now)
 
     def _look_later(self, name: str, channel: Idle, now: float) -> None:
         self._awaited.add(name)

@@ -18,7 +18,7 @@ class LogNews:
 
     def __init__(self, channels: Iterable[ChannelState]) -> None:
         self._replicators: set[Replicator]
-        self._replicators = {one for channel in channels if (one := channel.follower) is not None}
+        self._replicators = {one for channel in channels if (one := channel.replicator) is not None}
         self._told = False
 
     def must_run(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._ring import Ring
     from ._start import Asked, Place
 
-_MOST_DOUBTS = 500
+_DOUBTS_LIMIT = 500
 """Failed attempts to publish of which it's looked for whether they have been added nevertheless."""
 
 
@@ -41,12 +41,12 @@ class Newcomers:
     """The subscriptions to one channel that wait for their place, and the questions that they have."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        """How often somebody has wanted a look into the log; compare with what was `answered`."""
-        self.answered = 0
+        self.refreshes_requested = 0
+        """How often somebody has wanted a look into the log."""
+        self.refreshes_completed = 0
         """How many of these have had it."""
         # Who waits for a look into the log, and for which one.
-        self._askers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
+        self._refreshes: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         # Who has come before its ring, and after which offset of each history it has to get everything.
         self._early: weakref.WeakKeyDictionary[object, dict[str, int]]
         self._early = weakref.WeakKeyDictionary()
@@ -97,12 +97,12 @@ class Newcomers:
             start = start._replace(offset=min(start.offset, needed))
         elif start.reason in ("epoch", "future"):
             # The log may be further than what has been heard of it: another process knew the id.
-            look = self._askers.get(subscription)
-            if look is None:
-                self.asked += 1
-                self._askers[subscription] = self.asked
+            refresh = self._refreshes.get(subscription)
+            if refresh is None:
+                self.refreshes_requested += 1
+                self._refreshes[subscription] = self.refreshes_requested
                 return None
-            if look > self.answered:
+            if refresh > self.refreshes_completed:
                 return None
         if found is not None and not found.complete:
             start = start._replace(reason=start.reason or "trimmed")
@@ -145,7 +145,7 @@ class Newcomers:
         self._appending.discard(append)
         if doubt is not None and self._early:
             self._doubts[append] = doubt
-            if len(self._doubts) > _MOST_DOUBTS:
+            if len(self._doubts) > _DOUBTS_LIMIT:
                 self._unplaced.discard(oldest := next(iter(self._doubts)))
                 del self._doubts[oldest]
         if position is not None:
@@ -183,7 +183,7 @@ class Newcomers:
 
     # What the log is asked for.
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Take note of a new ring: what is appended from now on comes after its begin."""
         self._unplaced = self._appending | self._doubts.keys()
 
@@ -192,7 +192,7 @@ class Newcomers:
         self._wanted_from = None
 
     def wanted(self, ring: Ring, now: float) -> tuple[int, int] | None:
-        """Return what somebody waits for that came before what is here: after, up to."""
+        """Return what somebody waits for that came before what is here: after, until."""
         if self._wanted_from is not None:
             ring.expire(now)
             after = max(self._wanted_from, ring.reach)

@@ -96,7 +96,7 @@ class SubscribeOptions:
         if self.on_gap is not None:
             check_function("on_gap", self.on_gap, "one Gap", may_wait=True)
         if self.snapshot is not None:
-            check_function("snapshot", self.snapshot, "", may_wait=True, most=1)
+            check_function("snapshot", self.snapshot, "", may_wait=True, limit=1)
         check_count("replay", self.replay, 0, ">= 0 events")
         check_flag("id_blocks", self.id_blocks)
         check_flag("name_channels", self.name_channels)

@@ -9,8 +9,8 @@ from ..event import parse_frame
 if TYPE_CHECKING:
     from ..event import ServerSentEvent
 
-_MOST_EVENTS = 256
-_MOST_BYTES = 1024 * 1024
+_EVENTS_LIMIT = 256
+_BYTES_LIMIT = 1024 * 1024
 
 
 def event_of(frame: bytes, channel: str) -> ServerSentEvent:
@@ -34,7 +34,7 @@ class ParsedEvents:
         # Another history may have had another event at this offset.
         if parsed is None or parsed[0] is not frame:
             parsed = frame, event_of(frame, self._channel)
-            if len(self._events) >= _MOST_EVENTS or self._bytes > _MOST_BYTES:
+            if len(self._events) >= _EVENTS_LIMIT or self._bytes > _BYTES_LIMIT:
                 self._events.clear()
                 self._bytes = 0
             self._events[offset] = parsed

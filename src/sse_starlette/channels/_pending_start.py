@@ -52,5 +52,5 @@ class PendingStart:
 
     def is_in_vain(self, positions: Positions) -> bool:
         """Whether nobody will ever say where one of them begins."""
-        followers = [positions.channels[place].follower for place in self._places]
-        return not all(follower is not None and follower.running for follower in followers)
+        replicators = [positions.channels[place].replicator for place in self._places]
+        return not all(replicator is not None and replicator.running for replicator in replicators)

@@ -47,11 +47,11 @@ class ReplicatedChannel(ChannelState):
         name: str,
         options: ChannelOptions,
         serializer: Serializer | None,
-        follower: Replicator,
+        replicator: Replicator,
         limits: Limits,
     ) -> None:
         super().__init__(name, options, serializer, "")
-        self.follower: Replicator = follower
+        self.replicator: Replicator = replicator
         self.limits = limits
         """How much of the channel the log is to keep."""
         self._newcomers = Newcomers()
@@ -61,10 +61,10 @@ class ReplicatedChannel(ChannelState):
     # What users ask for.
 
     async def publish(self, event: Event, key: str | None, wait: float | None) -> str:
-        return await self.follower.publish(self, self._encode_with_key(event), key, wait)
+        return await self.replicator.publish(self, self._encode_with_key(event), key, wait)
 
     def publish_threadsafe(self, event: Event, key: str | None) -> Future[str]:
-        return self.follower.publish_in_line(self, self._encode_with_key(event), key)
+        return self.replicator.publish_in_line(self, self._encode_with_key(event), key)
 
     def publish_nowait(self, event: Event, key: str | None) -> str:  # noqa: ARG002
         raise RuntimeError(
@@ -80,18 +80,18 @@ class ReplicatedChannel(ChannelState):
         return body
 
     async def position(self) -> str:
-        self.follower.must_run()
+        self.replicator.must_run()
         ring, added = self._ring, self._added
         if ring.epoch:
             await anyio.lowlevel.checkpoint()
             # What this process has published may not have come back yet.
             own = added.offset if added is not None and added.epoch == ring.epoch else 0
             return f"{ring.epoch}.{max(ring.head, own)}"
-        page = await self.follower.look_up(self, after=0, upto=None, most=0)
+        page = await self.replicator.look_up(self, after=0, upto=None, most=0)
         return f"{page.epoch}.{page.head}"
 
     async def history(self, after: str | int | None, limit: int | None) -> list[ServerSentEvent]:
-        page = await self.follower.look_up(self, after=0, upto=None, most=0)
+        page = await self.replicator.look_up(self, after=0, upto=None, most=0)
         epoch, head = page.epoch, page.head
         if after is None:
             kept = self.options.history
@@ -102,7 +102,7 @@ class ReplicatedChannel(ChannelState):
         found: list[Entry] = []
         last = first
         while last < until:
-            page = await self.follower.look_up(
+            page = await self.replicator.look_up(
                 self, after=last, upto=until, most=min(_PAGE, until - last)
             )
             entries = page.entries
@@ -117,7 +117,7 @@ class ReplicatedChannel(ChannelState):
         return [event_of(_frame_of(epoch, entry), self.name) for entry in found if entry.body]
 
     def close(self) -> None:
-        self.follower.publish_in_line(self, b"").add_done_callback(self._log_failed_close)
+        self.replicator.publish_in_line(self, b"").add_done_callback(self._log_failed_close)
 
     def _log_failed_close(self, outcome: Future[str]) -> None:
         error = outcome.exception()
@@ -125,14 +125,14 @@ class ReplicatedChannel(ChannelState):
             _logger.error("channel %r could not be closed", self.name, exc_info=error)
 
     async def aclose(self, wait: float | None) -> None:
-        await self.follower.close(self, wait)
+        await self.replicator.close(self, wait)
 
     # Who reads.
 
     def begin(self, subscription: object, asked: Asked, others: set[str] | None) -> Start | None:
         start = super().begin(subscription, asked, others)
         if start is None:
-            self.follower.ensure_following(self)
+            self.replicator.ensure_following(self)
         return start
 
     def _start(
@@ -165,7 +165,7 @@ class ReplicatedChannel(ChannelState):
         if settled:
             self.look()
         elif in_doubt:
-            self.follower.ensure_following(self)
+            self.replicator.ensure_following(self)
 
     def doubtful(self) -> tuple[int, dict[object, str]] | None:
         with self._lock:
@@ -182,17 +182,17 @@ class ReplicatedChannel(ChannelState):
     # What the log is asked for, and what it has.
 
     @property
-    def asked(self) -> int:
+    def refreshes_requested(self) -> int:
         """See `Replica`."""
-        return self._newcomers.asked
+        return self._newcomers.refreshes_requested
 
     @property
-    def answered(self) -> int:
+    def refreshes_completed(self) -> int:
         """See `Replica`."""
-        return self._newcomers.answered
+        return self._newcomers.refreshes_completed
 
-    def answer(self, asked: int) -> None:
-        self._newcomers.answered = asked
+    def refreshed(self, requested: int) -> None:
+        self._newcomers.refreshes_completed = requested
         self.look()
 
     def wanted(self) -> tuple[int, int] | None:
@@ -208,10 +208,10 @@ class ReplicatedChannel(ChannelState):
             self._newcomers.sought_is(when, found)
         self.look()
 
-    def begin_anew(self, epoch: str, head: int, *, closed: bool) -> None:
+    def reset(self, epoch: str, head: int, *, closed: bool) -> None:
         with self._lock:
             self._change_ring(epoch, head)
-            self._newcomers.begin_anew()
+            self._newcomers.reset()
             self.closed = closed
             self.closes_at = head if closed else None
         self.look()
@@ -236,14 +236,14 @@ class ReplicatedChannel(ChannelState):
             self._ring.skip(to)
         self.look()
 
-    def fill(self, entries: list[Entry], after: int, upto: int) -> None:
+    def fill(self, entries: list[Entry], after: int, until: int) -> None:
         keys = [self._key_of(entry) for entry in entries]
         with self._lock:
             ring = self._ring
             # If not, some have been forgotten meanwhile, and these can't be put before the others.
-            if ring.oldest - 1 == upto:
+            if ring.oldest - 1 == until:
                 frames = [_frame_of(ring.epoch, entry) for entry in entries]
-                oldest = upto + 1 - len(entries)
+                oldest = until + 1 - len(entries)
                 if oldest > after + 1:
                     ring.floor = oldest - 1  # The log has no more.
                 ring.prepend(frames, time.monotonic())
@@ -255,14 +255,14 @@ class ReplicatedChannel(ChannelState):
                     )
         self.look()
 
-    def let_go_if_idle(self) -> bool:
+    def release_if_idle(self) -> bool:
         with self._lock:
             if self._subscriptions or time.monotonic() - self._listened <= self.options.linger:
                 return False
             self._change_ring("", 0)
             return True
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._change_ring("", 0)
         self.look()

@@ -12,7 +12,7 @@ from bisect import bisect_left
 
 from .._stream.feed import JOINED_BYTES
 
-_MOST_JOINS = 32
+_JOINS_LIMIT = 32
 """Joined stretches that are kept for others at the same position."""
 _NONE = (b"", -1)
 """No frame, and the offset of none."""
@@ -178,7 +178,7 @@ class Ring:
                 size += len(self._frames[end])
                 end += 1
             joined = b"".join(self._frames[start:end]), self._first + end - 1
-            if len(self._joins) >= _MOST_JOINS:
+            if len(self._joins) >= _JOINS_LIMIT:
                 self._joins.clear()
             self._joins[after] = joined
         return joined

@@ -58,7 +58,7 @@ class ChannelState(ABC):
         self.options = options
         self.serializer = serializer
         """Makes JSON of the data of events; see `Hub`."""
-        self.follower: Replicator | None = None
+        self.replicator: Replicator | None = None
         """What keeps the channel in step with its log; None: it has none."""
         self.closed: bool = False
         """Whether it has been closed; on a log, by any process, as far as this one knows."""

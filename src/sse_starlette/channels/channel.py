@@ -59,13 +59,13 @@ class Channel:
         slow: Slow = "disconnect",
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
-        follower: Replicator | None = None,
+        replicator: Replicator | None = None,
         serializer: Serializer | None = None,
     ) -> None:
         """
         Make a channel that nobody else finds; the arguments are those of `Hub.channel`.
 
-        A hub gives its `serializer`, and its `follower` if it has a log.
+        A hub gives its `serializer`, and its `replicator` if it has a log.
         """
         check_name(name)
         options = ChannelOptions(
@@ -76,12 +76,12 @@ class Channel:
             latest_by,
             linger,
         )
-        if follower is None:
+        if replicator is None:
             self._state = MemoryChannel(name, options, serializer)
         else:
             # On a log, what nobody has said counts as somebody else has said it.
-            limits = Limits(history, history_seconds, follower.expire, history_bytes)
-            self._state = ReplicatedChannel(name, options, serializer, follower, limits)
+            limits = Limits(history, history_seconds, replicator.expire, history_bytes)
+            self._state = ReplicatedChannel(name, options, serializer, replicator, limits)
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r} at {self.last_event_id}>"

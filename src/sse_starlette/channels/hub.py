@@ -115,9 +115,9 @@ class Hub:
         if not given_expire > check_every:
             # With each look it's said that somebody listens.
             raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
-        self._follower: Replicator | None = None
+        self._replicator: Replicator | None = None
         if log is not None:
-            self._follower = Replicator(
+            self._replicator = Replicator(
                 backend_for(log),
                 publish_wait=publish_wait,
                 expire=expire,
@@ -164,7 +164,7 @@ class Hub:
             history_bytes: bytes that these may take together. Default: 16 MiB. The newest event is
                 kept, however large.
             history_seconds: seconds that an event is kept. Default: as long as there's room.
-            slow: what becomes of a client that falls behind further than that; see `Slow`.
+            slow: what becomes of a client that lags further than that; see `Slow`.
                 Default: `"disconnect"`.
             latest_by: for `slow="latest"`: the key of an event. Of each key the newest event is
                 kept, of as many keys as `history` says.
@@ -184,13 +184,13 @@ class Hub:
         options = {option: value for option, value in given.items() if value is not None}
         with self._lock:
             now = time.monotonic()
-            self._lingering.let_go_if_idle(name, now)
+            self._lingering.release_if_idle(name, now)
             self._lingering.sweep(now, FEW)
             channel, state = self._channels.get(name), self._states.get(name)
             if state is None:
                 options = {"linger": self._linger, **options}
                 channel = Channel(
-                    name, **options, follower=self._follower, serializer=self._serializer
+                    name, **options, replicator=self._replicator, serializer=self._serializer
                 )
                 state = self._states[name] = state_of(channel)
             else:
@@ -289,8 +289,8 @@ class Hub:
         Raises:
             RuntimeError: the hub has no log, so nobody outside of its process hears of anything.
         """
-        follower = self._follower
-        if follower is None:
+        replicator = self._replicator
+        if replicator is None:
             raise RuntimeError(
                 "a hub in memory has its clients in its own process, so there's nobody to publish to "
                 "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
@@ -301,12 +301,12 @@ class Hub:
             state = self._states.get(name)
             if isinstance(state, ReplicatedChannel):
                 return state.limits
-            return Limits(expire=follower.expire)
+            return Limits(expire=replicator.expire)
 
         return Publisher(
-            follower.backend,
+            replicator.backend,
             limits_of=limits_of,
-            publish_wait=follower.publish_wait,
+            publish_wait=replicator.publish_wait,
             serializer=self._serializer,
         )
 
@@ -316,12 +316,12 @@ class Hub:
             self._lingering.sweep_all(time.monotonic())
             states = dict(self._states.items())
         figures = {name: state.stats() for name, state in sorted(states.items())}
-        follower = self._follower
-        if follower is None:
+        replicator = self._replicator
+        if replicator is None:
             return HubStats(figures)
-        told = follower.tracks.figures
-        connected = follower.running and told.away_since is None
-        return HubStats(figures, connected, told.losses, told.catch_ups, follower.reason)
+        told = replicator.tracks.figures
+        connected = replicator.running and told.away_since is None
+        return HubStats(figures, connected, told.losses, told.catch_ups, replicator.reason)
 
     async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
         """
@@ -334,10 +334,10 @@ class Hub:
         Args:
             timeout: seconds within which the log has to answer.
         """
-        if self._follower is None:
+        if self._replicator is None:
             await anyio.lowlevel.checkpoint()
             return True
-        return await self._follower.ready(timeout)
+        return await self._replicator.ready(timeout)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  (Starlette passes it)
@@ -352,10 +352,10 @@ class Hub:
         Raises:
             RuntimeError: it has been entered already, and not left.
         """
-        if self._follower is None:
+        if self._replicator is None:
             yield
         else:
-            async with self._follower.run(self._sweep):
+            async with self._replicator.run(self._sweep):
                 yield
 
     def _sweep(self) -> None:

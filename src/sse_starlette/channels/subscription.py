@@ -172,16 +172,16 @@ def _check_channels(
     if options.name_channels:
         for channel in channels:
             check_field("the name of a channel, for name_channels,", channel.name)
-    if request == "" and any(channel.follower is not None for channel in channels):
+    if request == "" and any(channel.replicator is not None for channel in channels):
         raise ValueError(
             "the id is empty: where the channel is isn't known here. Ask for it, "
             "`await channel.position()`, or give None for a client that begins anew."
         )
     if options.since is not None:
         for channel in channels:
-            if channel.follower is not None and not channel.follower.backend.keeps_times:
+            if channel.replicator is not None and not channel.replicator.backend.keeps_times:
                 raise ValueError(
                     f"the event log of channel {channel.name!r}, a "
-                    f"{type(channel.follower.backend).__name__}, keeps no times that can be asked for: use "
+                    f"{type(channel.replicator.backend).__name__}, keeps no times that can be asked for: use "
                     "after, with an id or an offset, instead of since."
                 )

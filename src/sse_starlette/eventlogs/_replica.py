@@ -24,11 +24,11 @@ class Replica(PublishedTo, Protocol):
         """The offset of the newest entry that it knows."""
 
     @property
-    def asked(self) -> int:
-        """How often somebody has wanted a look into the log; compare with what was `answered`."""
+    def refreshes_requested(self) -> int:
+        """How often somebody has wanted a look into the log."""
 
     @property
-    def answered(self) -> int:
+    def refreshes_completed(self) -> int:
         """How many of these have had it."""
 
     def doubtful(self) -> tuple[int, dict[object, str]] | None:
@@ -37,10 +37,10 @@ class Replica(PublishedTo, Protocol):
     def cleared(self, appends: Mapping[object, str], entries: list[Entry]) -> None:
         """Take note of which of these are among the entries before that head."""
 
-    def answer(self, asked: int) -> None:
-        """Let those go on who had asked by then."""
+    def refreshed(self, requested: int) -> None:
+        """Let those go on who had requested it by then."""
 
-    def begin_anew(self, epoch: str, head: int, *, closed: bool) -> None:
+    def reset(self, epoch: str, head: int, *, closed: bool) -> None:
         """Go on with another history."""
 
     def emit(self, entries: list[Entry]) -> None:
@@ -50,7 +50,7 @@ class Replica(PublishedTo, Protocol):
         """Go on after `to`; what comes before it can't be had."""
 
     def wanted(self) -> tuple[int, int] | None:
-        """Return the stretch before what the channel has that somebody waits for: after, up to."""
+        """Return the stretch before what the channel has that somebody waits for: after, until."""
 
     def sought(self) -> float | None:
         """Return a time, on the monotonic clock, at which somebody wants to begin."""
@@ -58,14 +58,14 @@ class Replica(PublishedTo, Protocol):
     def sought_is(self, when: float, found: Beginning) -> None:
         """Take where that is."""
 
-    def fill(self, entries: list[Entry], after: int, upto: int) -> None:
+    def fill(self, entries: list[Entry], after: int, until: int) -> None:
         """Take what the log has between these two."""
 
     def look(self) -> None:
         """Have all subscriptions look."""
 
-    def let_go_if_idle(self) -> bool:
+    def release_if_idle(self) -> bool:
         """Forget everything if nobody listens any more; say so."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Forget everything; those who listen end."""

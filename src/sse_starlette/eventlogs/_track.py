@@ -148,7 +148,10 @@ class Track:
         channel = self.channel
         if not channel.epoch:
             await self._attach()
-        elif self.standing is not Standing.IN_STEP or channel.asked > channel.answered:
+        elif (
+            self.standing is not Standing.IN_STEP
+            or channel.refreshes_requested > channel.refreshes_completed
+        ):
             await self._catch_up()
         elif (doubtful := channel.doubtful()) is not None:
             await self._clear_up(*doubtful)
@@ -162,21 +165,21 @@ class Track:
 
     async def _attach(self) -> None:
         channel = self.channel
-        asked = channel.asked
+        requested = channel.refreshes_requested
         page = await self._read(after=0, upto=None, most=0)
         if page is not None:
-            self._begin_anew(page)
-            channel.answer(asked)
+            self._reset(page)
+            channel.refreshed(requested)
 
-    def _begin_anew(self, page: Page) -> None:
-        self.channel.begin_anew(page.epoch, page.head, closed=page.closed)
+    def _reset(self, page: Page) -> None:
+        self.channel.reset(page.epoch, page.head, closed=page.closed)
         # For what has been added meanwhile, and for the key of the entry at the head.
         self.standing = Standing.STALE
         self._key = None
 
     async def _catch_up(self) -> None:
         channel = self.channel
-        asked, epoch, head = channel.asked, channel.epoch, channel.head
+        requested, epoch, head = channel.refreshes_requested, channel.epoch, channel.head
         self.standing = Standing.CATCHING_UP
         # The one at the head is read too: is it the one that we know?
         page = await self._read(after=max(head - 1, 0), upto=None, most=_PAGE)
@@ -186,15 +189,15 @@ class Track:
             return
         while page is not None:
             if page.epoch != epoch:
-                self._begin_anew(page)
-                channel.answer(asked)
+                self._reset(page)
+                channel.refreshed(requested)
                 return
             if page.head < head:
                 return  # It has been written anew since the first page.
             self._take_page(page)
             head = channel.head
             if head >= page.head:
-                channel.answer(asked)
+                channel.refreshed(requested)
                 self._caught_up()
                 return
             page = await self._read(after=head, upto=None, most=_PAGE)

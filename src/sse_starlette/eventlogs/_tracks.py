@@ -95,7 +95,7 @@ class Tracks:
     def sweep(self) -> None:
         """Let go of the channels that nobody listens to any more."""
         for name, track in list(self._tracks.items()):
-            if track.channel.let_go_if_idle():
+            if track.channel.release_if_idle():
                 del self._tracks[name]
                 track.dropped = True
                 self._backend.unwatch(name)
@@ -155,7 +155,7 @@ class Tracks:
         for name, track in tracks.items():
             track.dropped = True
             self._backend.unwatch(name)
-            track.channel.let_go()
+            track.channel.release()
 
     def _say_away(self, since: str | None) -> None:
         self.figures.away_since = since
