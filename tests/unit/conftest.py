@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from tests.unit.driving import LOOPS, on
+from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette import sse
+from sse_starlette.eventlogs import _replicator, _tracks
 
 START_LEAVES_ALONE = sse._START_LEAVES_ALONE
 """How it is with the starlette that is installed."""
@@ -25,6 +27,26 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Runs every test marked `pytest.mark.anyio` once on each of the loops."""
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    """What all that follow one log have in common."""
+    return FakeStore()
+
+
+@pytest.fixture
+def log(store: FakeStore) -> FakeLog:
+    """One process's way to it."""
+    return FakeLog(store)
+
+
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once."""
+    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_tracks, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(_replicator, "_LISTEN_AGAIN_SECONDS", 0.0)
 
 
 def pytest_collection_finish() -> None:
