@@ -1,22 +1,19 @@
 """EventSourceResponse: what a route returns to stream events.
 
 Holds what the caller asked for, checks it, and runs one `Stream` with it; how a stream goes on and
-ends is `_stream/run.py`'s, how events become bytes `event.py`'s.
+ends is `_stream`'s, how events become bytes `event.py`'s.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import anyio
 import starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
@@ -24,12 +21,16 @@ from starlette.responses import StreamingResponse
 from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
 from ._runtime.loop import current_loop
 from ._shutdown import AppStatus
+from ._stream.callbacks import run_callbacks
 from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
 from ._stream.feed import Feed
 from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
+from ._stream.lifecycle import CloseReason
+from ._stream.options import StreamOptions
 from ._stream.receive import may_have_body
-from ._stream.run import CloseReason, Stream
+from ._stream.run import Stream
 from ._stream.source import SourceFeed
+from ._stream.websocket import denying_websocket
 from ._wire.boundary import completed
 from ._wire.doubts import HOUR, doubt_milliseconds, doubt_seconds, warn_of_doubts
 from ._wire.values import check_serializer
@@ -37,6 +38,7 @@ from .errors import SendTimeoutError
 from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
 
 if TYPE_CHECKING:
+    import anyio
     from starlette.background import BackgroundTask
     from starlette.types import Message, Receive, Scope, Send
 
@@ -326,7 +328,7 @@ class EventSourceResponse(StreamingResponse):
                 has been completed by then. Before the first event see `first_event_timeout`.
         """
         if scope["type"] == "websocket":
-            send = _denying_websocket(send)
+            send = denying_websocket(send)
         elif scope["type"] != "http":
             # A server that begins the lifespan of a bare response would use its source up.
             raise RuntimeError(
@@ -336,25 +338,21 @@ class EventSourceResponse(StreamingResponse):
         warn_of_doubts()
         feed = self._feed(loop)
         over = feed.is_over()
-        stream = Stream(
-            feed,
-            loop,
-            receive,
-            send,
-            self._start_message(over=over),
+        options = StreamOptions(
             start_alone=_START_LEAVES_ALONE,
             ping_interval=self.ping_interval,
             ping_frame=self._ping_frame,
             error_frame=self.on_error and partial(self._error_frame, self.on_error),
             send_timeout=self.send_timeout,
             first_event_timeout=self.first_event_timeout,
-            beside=self.data_sender_callable,
+            side_task=self.data_sender_callable,
             on_draining=self._on_draining,
             grace=self.shutdown_grace_period,
             farewell_frame=self._farewell_frame,
             cleanup_timeout=self.cleanup_timeout,
             body_is_due=may_have_body(scope),
         )
+        stream = Stream(feed, loop, receive, send, self._start_message(over=over), options)
         try:
             await stream.run(head=over or scope.get("method", "").upper() == "HEAD")
         except HTTPException as exc:
@@ -370,7 +368,13 @@ class EventSourceResponse(StreamingResponse):
             raise
         finally:
             self.active = False
-            await self._after(stream)
+            await run_callbacks(
+                stream.life,
+                close_handler=self.client_close_handler_callable,
+                on_close=self.on_close,
+                background=self.background,
+                cleanup_timeout=self.cleanup_timeout,
+            )
 
     def _feed(self, loop: Loop) -> Feed:
         body: object = self.body_iterator
@@ -433,62 +437,8 @@ class EventSourceResponse(StreamingResponse):
                 frame += completed(encode(event), self.sep)
         return frame
 
-    async def _after(self, stream: Stream) -> None:
-        """Tell everyone who asked that the stream has ended."""
-        reason = stream.reason or "error"
-        calls: list[tuple[str, Callable[[], object]]] = []
-        if stream.disconnected is not None and self.client_close_handler_callable is not None:
-            close_handler = partial(self.client_close_handler_callable, stream.disconnected)
-            calls.append(("client_close_handler_callable", close_handler))
-        if self.on_close is not None:
-            calls.append(("on_close", partial(self.on_close, reason)))
-        if self.background is not None and reason not in ("error", "timeout", "cancelled"):
-            # A job isn't done because its stream has failed.
-            calls.append(("background", self.background))
-        async with AsyncExitStack() as stack:  # Also runs those that come after a cancelled one.
-            for name, call in reversed(calls):
-                stack.push_async_exit(partial(self._call_back, reason, name, call))
-
-    async def _call_back(
-        self,
-        reason: CloseReason,
-        name: str,
-        call: Callable[[], object],
-        interrupted: type[BaseException] | None,
-        *_: object,
-    ) -> None:
-        # A response that was cancelled, be it since it ended, has to leave soon; until then its
-        # callbacks may wait.
-        cancelled = (
-            reason == "cancelled"
-            or interrupted is not None
-            or anyio.current_effective_deadline() == -math.inf
-        )
-        with anyio.move_on_after(
-            self.cleanup_timeout if cancelled else None, shield=cancelled
-        ) as within:
-            try:
-                result = call()
-                if isawaitable(result):
-                    await result
-            except Exception:
-                logger.exception("%s raised after the stream had ended (%s)", name, reason)
-        if within.cancelled_caught:
-            logger.warning(
-                "%s was cut short after %s s (cleanup_timeout)", name, self.cleanup_timeout
-            )
-
 
 def _check_seconds(name: str, value: float, advice: str = "") -> None:
     check_seconds(name, value, advice)
     if value > HOUR:
         doubt_seconds(name, value)
-
-
-def _denying_websocket(send: Send) -> Send:
-    """Send what is the answer to an attempt to open a websocket (ASGI, "Websocket Denial Response")."""
-
-    async def deny(message: Message) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    return deny

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit.driving import HandFeed, StillLoop
 
+from sse_starlette._stream.options import StreamOptions
 from sse_starlette._stream.run import Stream
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Run:
             "error_frame": None,
             "send_timeout": None,
             "first_event_timeout": None,
-            "beside": None,
+            "side_task": None,
             "on_draining": self._note,
             "grace": 0,
             "farewell_frame": lambda: FAREWELL,
@@ -47,7 +48,8 @@ class Run:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A message of its own: what is sent may be written to by whoever takes it.
-        self.stream = Stream(self.feed, self.loop, receive, send, dict(START), **self._options)
+        options = StreamOptions(**self._options)
+        self.stream = Stream(self.feed, self.loop, receive, send, dict(START), options)
         await self.stream.run(head=self._head)
 
     def drain(

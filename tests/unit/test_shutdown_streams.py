@@ -36,7 +36,7 @@ async def test_without_grace_the_source_is_stopped_at_once_and_the_body_complete
 
     assert exchange.chunks == [b"1", FAREWELL]
     assert exchange.complete
-    assert run.stream.reason == "shutdown"
+    assert run.stream.life.reason == "shutdown"
     assert run.feed.closed
     assert run.told == 1
 
@@ -69,7 +69,7 @@ async def test_within_the_grace_a_source_ends_by_itself_and_all_its_events_arriv
 
     assert exchange.body == b"12" + FAREWELL
     assert stopped_by_us == 0
-    assert run.stream.reason == "shutdown"
+    assert run.stream.life.reason == "shutdown"
 
 
 async def test_source_that_does_not_end_within_the_grace_is_stopped_then() -> None:
@@ -79,7 +79,7 @@ async def test_source_that_does_not_end_within_the_grace_is_stopped_then() -> No
         await exchange.chunk(0)
         run.drain()
         await run.loop.advance(4.9)
-        lives = run.stream.reason is None and run.told == 1
+        lives = run.stream.life.reason is None and run.told == 1
         await run.loop.advance(0.1)
         await exchange.returns()
 
@@ -100,7 +100,7 @@ async def test_server_that_cancels_within_the_grace_still_lets_the_farewell_out(
 
     assert exchange.body == b"1" + FAREWELL
     assert exchange.complete
-    assert run.stream.reason == "cancelled"
+    assert run.stream.life.reason == "cancelled"
 
 
 @each_way_to_cancel
@@ -123,7 +123,7 @@ async def test_grace_of_the_request_counts_for_more_than_that_of_the_response() 
         await exchange.chunk(0)
         run.drain(0.0, 60)
         await run.loop.advance(59)
-        lives = run.stream.reason is None
+        lives = run.stream.life.reason is None
         await run.loop.advance(1)
         await exchange.returns()
 
@@ -141,7 +141,7 @@ async def test_delay_comes_before_the_grace() -> None:
         await run.loop.advance(0.1)
         told = run.told
         await run.loop.advance(4.9)
-        lives = run.stream.reason is None
+        lives = run.stream.life.reason is None
         await run.loop.advance(0.1)
         await exchange.returns()
 
@@ -156,7 +156,7 @@ async def test_request_of_a_server_that_goes_down_does_not_replace_an_explicit_o
         run.drain(10, 7)
         run.drain(automatic=True)
         await run.loop.advance(16.9)
-        lives = run.stream.reason is None
+        lives = run.stream.life.reason is None
         await run.loop.advance(0.1)
         await exchange.returns()
 
@@ -175,7 +175,7 @@ async def test_explicit_request_replaces_the_one_before() -> None:
         told = run.told
         run.drain(1, 1)
         await run.loop.advance(1.9)
-        lives = run.stream.reason is None
+        lives = run.stream.life.reason is None
         await run.loop.advance(0.1)
         await exchange.returns()
 
@@ -191,7 +191,7 @@ async def test_request_that_comes_within_the_grace_begins_it_anew_and_tells_nobo
         await run.loop.advance(4)
         run.drain()
         await run.loop.advance(4.9)
-        lives = run.stream.reason is None
+        lives = run.stream.life.reason is None
         await run.loop.advance(0.1)
         await exchange.returns()
 
@@ -247,7 +247,7 @@ async def test_client_that_does_not_read_holds_nobody_up_for_longer_than_a_secon
     assert still_there
     assert exchange.body == b"1"
     assert not exchange.complete
-    assert run.stream.reason == "shutdown"
+    assert run.stream.life.reason == "shutdown"
     assert run.feed.closed
 
 
@@ -305,14 +305,14 @@ async def test_stream_that_ends_already_is_not_held_up_by_its_client_when_asked_
         exchange.block()
         run.feed.end()
         await exchange.until(lambda: exchange.blocked)
-        assert run.stream.reason == "end"
+        assert run.stream.life.reason == "end"
         run.drain()
         run.drain(automatic=True)
         await run.loop.advance(1)
         await exchange.returns()
 
     assert run.told == 0
-    assert run.stream.reason == "end"
+    assert run.stream.life.reason == "end"
 
 
 async def test_cleanup_that_takes_time_is_not_cut_when_the_stream_ends_already() -> None:

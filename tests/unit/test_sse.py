@@ -8,6 +8,7 @@ import math
 import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, get_args
 
 import anyio
@@ -40,10 +41,10 @@ from tests.unit.driving import (
 from tests.unit.parsers import Fired, read_by_httpx_sse, read_by_the_standard
 
 import sse_starlette
-import sse_starlette._stream.run
 import sse_starlette.event
 import sse_starlette.sse
 from sse_starlette import EventSourceResponse, Hub, JSONServerSentEvent, ServerSentEvent
+from sse_starlette._stream.options import StreamOptions
 from sse_starlette.sse import CloseReason, SendTimeoutError
 from sse_starlette.testing import Clock, connect
 
@@ -1628,9 +1629,10 @@ async def test_clients_that_take_a_blank_line_for_an_event_read_those_around_a_p
 async def test_cancelled_response_does_not_wait_for_a_client_that_takes_nothing(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sse_starlette._stream.run._CANCELLED_SECONDS < 0.5, "that's how long a server waits"
-    monkeypatch.setattr(sse_starlette._stream.run, "_CANCELLED_SECONDS", 0)
-    monkeypatch.setattr(sse_starlette._stream.run, "_LAST_CHUNK_SECONDS", math.inf)
+    timeout = inspect.signature(StreamOptions).parameters["cancelled_timeout"].default
+    assert timeout < 0.5, "that's how long a server waits"
+    impatient = partial(StreamOptions, cancelled_timeout=0, last_chunk_timeout=math.inf)
+    monkeypatch.setattr("sse_starlette.sse.StreamOptions", impatient)
 
     async with drive(EventSourceResponse(endless())) as exchange:
         exchange.block()

@@ -29,7 +29,6 @@ from tests.unit.hand_fed import FAREWELL, PING, Run
 from tests.unit.nothing_left import nothing_is_left
 
 from sse_starlette._runtime.loop import current_loop
-from sse_starlette._stream import run as _stream
 from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +76,7 @@ async def test_headers_are_followed_by_the_frames_and_an_empty_last_chunk() -> N
         {"type": "http.response.body", "body": b"2", "more_body": True},
         {"type": "http.response.body", "body": b"", "more_body": False},
     ]
-    assert run.stream.reason == "end"
+    assert run.stream.life.reason == "end"
 
 
 async def test_nothing_is_sent_before_the_headers_have_been_taken() -> None:
@@ -207,7 +206,7 @@ async def test_head_is_answered_with_headers_and_the_feed_is_stopped_before_it_r
     assert exchange.complete
     assert run.feed.closed
     assert run.loop.alarms == 0
-    assert run.stream.reason == "end"
+    assert run.stream.life.reason == "end"
 
 
 async def test_head_to_a_client_that_does_not_read_times_out() -> None:
@@ -218,7 +217,7 @@ async def test_head_to_a_client_that_does_not_read_times_out() -> None:
         error = await exchange.raises(SendTimeoutError)
 
     assert error.timeout == 0
-    assert run.stream.reason == "timeout"
+    assert run.stream.life.reason == "timeout"
 
 
 # Ping
@@ -342,7 +341,7 @@ async def test_ping_that_cannot_be_made_ends_the_stream_as_an_error() -> None:
 
     assert exchange.complete
     assert run.feed.closed
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_no_alarm_is_left_when_the_stream_has_ended() -> None:
@@ -413,7 +412,7 @@ async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
 
     assert error is failure
     assert exchange.offered == []
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
     assert run.feed.closed
 
 
@@ -460,7 +459,7 @@ async def test_client_that_leaves_before_the_first_frame_is_sent_nothing() -> No
         await exchange.returns()
 
     assert exchange.offered == []
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert run.feed.closed
 
 
@@ -473,7 +472,7 @@ async def test_cancellation_before_the_first_frame_sends_nothing() -> None:
         await exchange.is_cancelled()
 
     assert exchange.offered == []
-    assert run.stream.reason == "cancelled"
+    assert run.stream.life.reason == "cancelled"
     assert run.feed.closed
 
 
@@ -481,7 +480,7 @@ async def test_what_runs_beside_may_make_the_first_frame() -> None:
     async def make_first_frame() -> None:
         run.feed.push(b"first")
 
-    run = Run(first_event_timeout=float("inf"), beside=make_first_frame)
+    run = Run(first_event_timeout=float("inf"), side_task=make_first_frame)
 
     async with drive(run) as exchange:
         assert await exchange.chunk(0) == b"first"
@@ -500,7 +499,7 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
 
     assert error is failure
     assert exchange.complete
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
@@ -513,7 +512,7 @@ async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
 
     assert exchange.chunks == [b"data", SORRY]
     assert exchange.complete
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_empty_last_frame_is_not_sent() -> None:
@@ -578,7 +577,7 @@ async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_
         exchange.leave()
         await exchange.returns()
 
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert "nobody has seen me" in caplog.text
 
 
@@ -595,7 +594,7 @@ async def test_what_runs_beside_is_cancelled_with_the_stream() -> None:
         finally:
             seen.append("ended")
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
 
     async with drive(run) as exchange:
         await exchange.until(lambda: seen)
@@ -609,7 +608,7 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
     async def beside() -> None:
         run.feed.push(b"1")
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -618,7 +617,7 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
 
 
 async def test_what_runs_beside_has_to_be_async() -> None:
-    run = Run(beside=lambda: None)
+    run = Run(side_task=lambda: None)
 
     async with drive(run) as exchange:
         error = await exchange.raises(TypeError)
@@ -630,14 +629,14 @@ async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
     async def beside() -> None:
         raise MadeUpError
 
-    run = Run(beside=beside, error_frame=sorry)
+    run = Run(side_task=beside, error_frame=sorry)
 
     async with drive(run) as exchange:
         await exchange.returns()
 
     assert exchange.chunks == [SORRY]
     assert exchange.complete
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
@@ -651,7 +650,7 @@ async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
         await ended.wait()
         raise anyio.BrokenResourceError
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
 
     async with drive(run) as exchange:
         await settled()
@@ -665,7 +664,7 @@ async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
         exchange.unblock()
         await exchange.returns()
 
-    assert run.stream.reason == "end"
+    assert run.stream.life.reason == "end"
     assert caplog.records == []
 
 
@@ -678,14 +677,14 @@ async def test_error_beside_a_stream_that_is_ending_is_logged(
         finally:
             raise MadeUpError("too late")
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
 
     async with drive(run) as exchange:
         await settled()
         exchange.leave()
         await exchange.returns()
 
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert "too late" in caplog.text
 
 
@@ -700,8 +699,8 @@ async def test_client_that_leaves_ends_an_idle_stream() -> None:
         exchange.leave()
         await exchange.returns()
 
-    assert run.stream.reason == "client"
-    assert run.stream.disconnected == DISCONNECT
+    assert run.stream.life.reason == "client"
+    assert run.stream.life.disconnected == DISCONNECT
     assert not exchange.complete
 
 
@@ -714,7 +713,7 @@ async def test_client_that_leaves_ends_a_blocked_send() -> None:
         await exchange.returns()
 
     assert len(exchange.offered) == 1
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert run.feed.closed
 
 
@@ -742,7 +741,7 @@ async def test_message_that_is_no_disconnect_is_passed_over() -> None:
     async with drive(run, receive=receive) as exchange:
         await exchange.chunk(0)
         await exchange.until(lambda: exchange.receives == 10)
-        assert run.stream.reason is None
+        assert run.stream.life.reason is None
 
 
 async def test_receive_that_always_returns_something_does_not_stop_the_others() -> None:
@@ -772,7 +771,7 @@ async def test_receive_is_not_asked_again_after_the_disconnect() -> None:
         await exchange.returns()
 
     assert exchange.receives == 1
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert run.feed.closed
 
 
@@ -802,7 +801,7 @@ async def test_receive_that_raises_ends_the_stream_as_an_error() -> None:
         await exchange.raises(MadeUpError)
 
     assert exchange.complete
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_disconnect_of_a_websocket_is_one() -> None:
@@ -816,7 +815,7 @@ async def test_disconnect_of_a_websocket_is_one() -> None:
     async with drive(run, receive=receive) as exchange:
         await exchange.returns()
 
-    assert run.stream.disconnected == {"type": "websocket.disconnect", "code": 1006}
+    assert run.stream.life.disconnected == {"type": "websocket.disconnect", "code": 1006}
 
 
 async def test_client_that_leaves_while_the_feed_closes_after_its_end_changes_no_reason() -> None:
@@ -827,15 +826,15 @@ async def test_client_that_leaves_while_the_feed_closes_after_its_end_changes_no
         await settled()
         run.feed.ended = True
         run.feed.push()
-        await exchange.until(lambda: run.stream.reason == "end")
+        await exchange.until(lambda: run.stream.life.reason == "end")
         await settled()
         exchange.leave()
         await settled()
         run.feed.close()
         await exchange.returns()
 
-    assert run.stream.reason == "end"
-    assert run.stream.disconnected is None
+    assert run.stream.life.reason == "end"
+    assert run.stream.life.disconnected is None
 
 
 # Sends that fail
@@ -851,8 +850,8 @@ async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> N
         await exchange.returns()
 
     assert len(exchange.offered) == number + 1
-    assert run.stream.reason == "client"
-    assert run.stream.disconnected == DISCONNECT
+    assert run.stream.life.reason == "client"
+    assert run.stream.life.disconnected == DISCONNECT
     assert run.feed.closed
 
 
@@ -865,7 +864,7 @@ async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number
         await exchange.raises(MadeUpError)
 
     assert len(exchange.offered) == number + 1
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
     assert run.feed.closed
 
 
@@ -876,7 +875,7 @@ async def test_head_whose_answer_cannot_be_sent_raises(number: int) -> None:
     async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
         await exchange.raises(MadeUpError)
 
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_error_of_send_does_not_take_the_place_of_the_feeds() -> None:
@@ -910,7 +909,7 @@ async def test_send_that_takes_too_long_ends_the_stream(number: int) -> None:
 
     assert error.timeout == 0
     assert len(exchange.offered) == number + 1
-    assert run.stream.reason == "timeout"
+    assert run.stream.life.reason == "timeout"
     assert run.feed.closed
 
 
@@ -924,7 +923,7 @@ async def test_ping_that_takes_too_long_ends_an_idle_stream() -> None:
         await run.loop.advance(0)
         await exchange.raises(SendTimeoutError)
 
-    assert run.stream.reason == "timeout"
+    assert run.stream.life.reason == "timeout"
 
 
 async def test_one_alarm_bounds_many_sends() -> None:
@@ -937,7 +936,7 @@ async def test_one_alarm_bounds_many_sends() -> None:
             await exchange.chunk(number)
 
         assert run.loop.alarms == 1
-        assert run.stream.reason is None
+        assert run.stream.life.reason is None
 
 
 async def test_sends_that_are_each_short_do_not_add_up() -> None:
@@ -952,7 +951,7 @@ async def test_sends_that_are_each_short_do_not_add_up() -> None:
             exchange.unblock()
             await exchange.chunk(number)
 
-        assert run.stream.reason is None
+        assert run.stream.life.reason is None
 
 
 async def test_send_has_its_whole_time_though_the_alarm_was_set_for_an_earlier_one() -> None:
@@ -963,13 +962,13 @@ async def test_send_has_its_whole_time_though_the_alarm_was_set_for_an_earlier_o
         exchange.block()
         run.feed.push(b"data")
         await run.loop.advance(9.9)
-        reason_before_its_time_is_up = run.stream.reason
+        reason_before_its_time_is_up = run.stream.life.reason
         await run.loop.advance(0.1)
         await exchange.raises(SendTimeoutError)
 
     assert reason_before_its_time_is_up is None
     assert run.loop.alarms == 1
-    assert run.stream.reason == "timeout"
+    assert run.stream.life.reason == "timeout"
 
 
 # Cancellation
@@ -988,7 +987,7 @@ async def test_cancelled_stream_completes_its_body_and_lets_the_cancellation_go_
 
     assert exchange.complete
     assert run.feed.closed
-    assert run.stream.reason == "cancelled"
+    assert run.stream.life.reason == "cancelled"
 
 
 @each_way_to_cancel
@@ -1023,11 +1022,8 @@ async def test_cancelled_stream_waits_for_the_feed_to_close(way: str) -> None:
 
 
 @each_way_to_cancel
-async def test_cancelled_stream_whose_client_does_not_read_gives_up(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sse_starlette._stream.run._LAST_CHUNK_SECONDS", 0)
-    run = Run(b"data")
+async def test_cancelled_stream_whose_client_does_not_read_gives_up(way: str) -> None:
+    run = Run(b"data", cancelled_timeout=0)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -1107,7 +1103,7 @@ async def test_client_that_leaves_does_not_cut_off_who_handles_the_error() -> No
 
     assert handled == ["lost"]
     assert exchange.chunks == [b"data"], "nothing is sent to a client that has left"
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_shutdown_does_not_cut_off_who_handles_the_error() -> None:
@@ -1191,7 +1187,7 @@ async def test_receive_is_not_called_before_what_runs_beside_the_feed_waits() ->
         await anyio.sleep_forever()
         raise AssertionError
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
     async with drive(run, receive=receive) as exchange:
         await exchange.until(lambda: len(order) == 2)
         run.feed.end()
@@ -1207,7 +1203,7 @@ async def test_sources_begin_although_the_headers_are_not_taken() -> None:
         begun.append("beside")
         await anyio.sleep_forever()
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
     async with drive(run, blocked=True) as exchange:
         await exchange.until(lambda: exchange.blocked and run.feed.runs and begun)
         exchange.unblock()
@@ -1246,7 +1242,7 @@ async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> N
                 await go_on.wait()
                 order.append("cleaned up")
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
     run.feed = Noting(b"1")
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -1269,7 +1265,7 @@ async def test_who_fills_the_feed_has_no_more_time_than_a_cleanup() -> None:
             with anyio.CancelScope(shield=True):
                 await go_on.wait()
 
-    run = Run(beside=beside, cleanup_timeout=0)
+    run = Run(side_task=beside, cleanup_timeout=0)
     async with drive(run) as exchange:
         await settled()
         exchange.leave()
@@ -1293,7 +1289,7 @@ async def test_who_fills_the_feed_and_is_cancelled_before_it_began_is_not_waited
                     task.cancel()
             exchange.cancel_natively()
 
-    run = Run(beside=beside)
+    run = Run(side_task=beside)
     async with drive(run, on_send=on_send) as exchange:
         await exchange.is_cancelled()
 
@@ -1307,7 +1303,8 @@ async def test_alarm_of_a_stream_that_is_over_does_nothing() -> None:
         run.drain(grace=5)
         run.feed.end()
         await exchange.returns()
-        run.stream._on_drain_alarm()
+        assert run.stream._drain is not None
+        run.stream._drain._on_alarm()
 
     assert run.loop.waiting == 0
 
@@ -1384,11 +1381,8 @@ async def test_body_is_completed_before_a_step_in_a_thread_has_come_to_its_end()
     assert run.feed.closed
 
 
-async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_stream, "_LAST_CHUNK_SECONDS", 0)
-    run = Run()
+async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread() -> None:
+    run = Run(last_chunk_timeout=0)
     feed = run.feed = InThread(b"1")
     feed.keep_open = True
 
@@ -1408,14 +1402,14 @@ async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_l
     async with drive(run) as exchange:
         await exchange.chunk(0)
         exchange.leave()
-        await exchange.until(lambda: run.stream.reason)
+        await exchange.until(lambda: run.stream.life.reason)
         assert not feed.let_go_of
         run.drain()
         await run.loop.advance(1)
         await exchange.returns()
 
     assert feed.let_go_of
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
 
 
 @each_way_to_cancel
@@ -1450,7 +1444,7 @@ async def test_slow_last_chunk_has_its_time_although_the_grace_is_over() -> None
         await exchange.returns()
 
     assert exchange.complete
-    assert run.stream.reason == "shutdown"
+    assert run.stream.life.reason == "shutdown"
 
 
 async def test_last_chunk_that_is_never_taken_is_given_up_after_a_second() -> None:
@@ -1483,7 +1477,7 @@ async def test_cancellation_after_the_client_has_left_sends_nothing_more(way: st
         run.feed.close()
         await exchange.ends()
 
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert len(exchange.offered) == 2
 
 
@@ -1512,12 +1506,12 @@ async def test_first_reason_to_end_stays() -> None:
 
     async with drive(run) as exchange:
         await settled()
-        run.stream.end("error", MadeUpError())
-        run.stream.end("client")
-        run.stream.end("error", ValueError())
+        run.stream._producers.end("error", MadeUpError())
+        run.stream._producers.end("client")
+        run.stream._producers.end("error", ValueError())
         await exchange.raises(MadeUpError)
 
-    assert run.stream.reason == "error"
+    assert run.stream.life.reason == "error"
 
 
 async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_completes() -> None:
@@ -1525,7 +1519,7 @@ async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_comple
 
     async with drive(run, blocked=True) as exchange:
         await exchange.until(lambda: exchange.blocked)
-        run.stream.end("error", MadeUpError())
+        run.stream._producers.end("error", MadeUpError())
         await run.loop.advance(100)
         exchange.unblock()
         await exchange.raises(MadeUpError)
@@ -1545,7 +1539,7 @@ async def test_request_to_drain_that_comes_after_the_end_is_ignored() -> None:
         run.stream.drain(0, 0, automatic=False)
         run.stream.drain(0, 0, automatic=True)
 
-    assert run.stream.reason == "client"
+    assert run.stream.life.reason == "client"
     assert run.loop.waiting == 0
 
 
@@ -1576,7 +1570,7 @@ async def test_error_of_the_last_send_of_a_lagging_client_is_raised() -> None:
         run.feed.end()
         await exchange.raises(MadeUpError)
 
-    assert run.stream.reason == "lagging"
+    assert run.stream.life.reason == "lagging"
 
 
 async def test_feed_without_work_is_stopped_and_not_run() -> None:
@@ -1618,7 +1612,7 @@ async def test_feed_is_closed_when_all_tasks_of_the_loop_are_cancelled_at_once()
 
         assert run.feed.runs == 1
         assert run.feed.closed
-        assert run.stream.reason == "cancelled"
+        assert run.stream.life.reason == "cancelled"
     gc.collect()  # Python complains of a task that never began when it's collected: here.
 
 

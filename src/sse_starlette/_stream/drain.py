@@ -1,0 +1,109 @@
+"""How a stream comes to its end when it's asked to: its source is told, has its time, and then is cut off.
+
+And how long a server that goes down waits for what is still under way at that end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .lifecycle import DRAINING, OVER, STREAMING
+
+if TYPE_CHECKING:
+    from .._runtime.loop import Loop, Tasks
+    from .feed import Feed
+    from .lifecycle import Lifecycle
+    from .options import StreamOptions
+    from .producers import Producers
+    from .writer import Writer
+
+
+class Drain:
+    """The way to its end of one stream that has been asked to go it."""
+
+    __slots__ = (
+        "_alarm",
+        "_feed",
+        "_grace",
+        "_life",
+        "_loop",
+        "_options",
+        "_producers",
+        "_requested",
+        "_writer",
+    )
+
+    def __init__(
+        self,
+        feed: Feed,
+        life: Lifecycle,
+        options: StreamOptions,
+        producers: Producers,
+        writer: Writer,
+        loop: Loop,
+        tasks: Tasks,
+    ) -> None:
+        """Be ready for the first `request`; the parts are those of the stream."""
+        self._feed = feed
+        self._life = life
+        self._options = options
+        self._producers = producers
+        self._writer = writer
+        self._loop = loop
+        self._grace = options.grace
+        self._requested = False
+        self._alarm = loop.alarm(self._on_alarm, tasks)
+
+    def request(self, delay: float, grace: float | None, *, automatic: bool) -> None:
+        """Let the stream end by itself; see `Stream.drain`."""
+        if self._life.reason is not None:
+            self._call_in(self._options.last_chunk_timeout)
+            return
+        if automatic and self._requested:
+            return
+        if grace is not None:
+            self._grace = grace
+        if delay <= 0:
+            self._begin()
+        else:
+            self._call_in(delay + self._grace if self._life.phase is DRAINING else delay)
+        self._requested = True
+
+    def close(self) -> None:
+        """Stop the alarm."""
+        self._alarm.stop()
+
+    def _begin(self) -> None:
+        if self._life.drain():
+            self._options.on_draining()
+        if self._grace > 0:
+            self._call_in(self._grace)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._producers.end("shutdown")
+        self._call_in(self._options.last_chunk_timeout)
+
+    def _call_in(self, seconds: float) -> None:
+        self._alarm.set(self._loop.time() + seconds)
+
+    def _on_alarm(self) -> None:
+        if self._life.phase is OVER:
+            return  # On trio it may ring after it has been stopped.
+        if self._life.phase is STREAMING:
+            self._begin()
+        elif self._life.phase is DRAINING:
+            self._finish()
+        else:
+            # The server waits. What is being sent has its second, whenever it began.
+            patience = self._options.last_chunk_timeout
+            left = self._writer.sending_since + patience - self._loop.time()
+            if self._writer.sending and left <= 0:
+                self._writer.scope.cancel()
+            elif self._writer.sending:
+                self._call_in(left)
+            else:
+                # Its client may have left long ago, while the source was at a step that never ends.
+                self._feed.let_go()
+                self._call_in(patience)

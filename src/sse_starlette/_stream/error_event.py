@@ -1,0 +1,78 @@
+"""The event that a stream ends with when it has failed: made in a task of its own, which no other ending cuts short."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .lifecycle import DONE, NONE, STARTED, Lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._runtime.loop import Tasks, WakeUp
+
+logger = logging.getLogger("sse_starlette.sse")
+
+
+class ErrorEvent:
+    """The last event of a stream whose caller deals with exceptions (`on_error`)."""
+
+    __slots__ = ("_frame", "_life", "_make", "_task", "_timeout")
+
+    def __init__(
+        self,
+        make: Callable[[Exception], Awaitable[bytes]],
+        life: Lifecycle,
+        timeout: float | None,
+    ) -> None:
+        """
+        Be ready for a failure.
+
+        Args:
+            make: makes the frame of an exception, which is thereby dealt with.
+            life: of the stream.
+            timeout: seconds that `make` has; None: any time.
+        """
+        self._make = make
+        self._life = life
+        self._timeout = timeout
+        self._task = NONE
+        self._frame = b""
+
+    def start(self, tasks: Tasks, wake: WakeUp) -> None:
+        """Have the event made, if the stream has failed and it wasn't made before; then `wake` is set."""
+        if self._task is NONE and self._life.failure is not None:
+            self._task = STARTED
+            tasks.start_soon(self._run, self._life.failure, wake)
+
+    async def wait(self, wake: WakeUp) -> None:
+        """Wait until the event has been made, if it is being made."""
+        while self._task is STARTED:
+            await wake
+
+    def take(self) -> bytes:
+        """Return the event's frame, once; empty if there's none."""
+        frame, self._frame = self._frame, b""
+        return frame
+
+    async def _run(self, failure: Exception, wake: WakeUp) -> None:
+        try:
+            with anyio.move_on_after(self._timeout, shield=True) as time:
+                self._frame = await self._make(failure)
+        except Exception as exc:
+            if exc is not failure:
+                logger.exception("on_error raised")
+        else:
+            self._life.failure = None
+            if time.cancelled_caught:
+                logger.warning(
+                    "on_error was cut short after %s s (cleanup_timeout); it was to handle %r",
+                    self._timeout,
+                    failure,
+                )
+        finally:
+            self._task = DONE
+            wake.set()

@@ -1,0 +1,323 @@
+"""The one writer of a stream: what is sent when, from the headers to the last chunk.
+
+What a change here must keep: at most one `send` is under way, and nothing else of a stream sends.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import SendTimeoutError
+from .error_event import ErrorEvent
+from .lifecycle import COMPLETE
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Send
+
+    from .._runtime.loop import Alarm, Loop, Standby, Tasks
+    from .feed import Feed
+    from .lifecycle import Lifecycle
+    from .options import StreamOptions
+    from .producers import Producers
+
+logger = logging.getLogger("sse_starlette.sse")
+
+
+class _Bound(Enum):
+    """What becomes of sends that take too long."""
+
+    UNSET = 0
+    """No alarm will look."""
+    SET = 1
+    """An alarm will."""
+    EXCEEDED = 2
+    """One took too long."""
+
+
+_UNSET, _SET, _EXCEEDED = _Bound  # See `lifecycle`.
+
+_SENT: Message = {}
+"""Stands in for the headers once they have been sent."""
+
+
+class Writer:
+    """Sends what the feed of one stream has, pings while it has nothing, and what belongs at the end."""
+
+    __slots__ = (
+        "_bound",
+        "_called",
+        "_error_event",
+        "_feed",
+        "_life",
+        "_loop",
+        "_options",
+        "_ping_alarm",
+        "_ping_due",
+        "_producers",
+        "_send",
+        "_send_timeout",
+        "_sent_at",
+        "_standing_by",
+        "_start",
+        "_tasks",
+        "_timeout_alarm",
+        "_wake",
+        "scope",
+        "sending",
+        "sending_since",
+    )
+
+    def __init__(
+        self,
+        feed: Feed,
+        life: Lifecycle,
+        options: StreamOptions,
+        producers: Producers,
+        loop: Loop,
+        tasks: Tasks,
+        *,
+        send: Send,
+        start: Message,
+        wake: Standby,
+    ) -> None:
+        """
+        Put the writer together; nothing is sent before `open`.
+
+        Args:
+            feed: what to send.
+            life: of the stream.
+            options: of the stream.
+            producers: what is started before anything is sent, and ended by what fails here.
+            loop: the loop that the stream runs on.
+            tasks: where the tasks of the stream run.
+            send: ASGI's send.
+            start: the `http.response.start` message.
+            wake: where the writer's task waits.
+        """
+        self._feed = feed
+        self._life = life
+        self._options = options
+        self._producers = producers
+        self._loop = loop
+        self._tasks = tasks
+        self._send = send
+        self._start = start
+        self._wake = wake
+        self._standing_by = False
+        self._called = False
+
+        self.scope = loop.cut()
+        """What is cancelled to call a send off."""
+        self.sending = False
+        self.sending_since = 0.0
+        self._sent_at = 0.0
+        self._ping_due = False
+        self._ping_alarm: Alarm | None = None
+        # Not by way of the options: it's asked for with each event.
+        self._send_timeout = options.send_timeout
+        self._bound = _UNSET
+        self._timeout_alarm: Alarm | None = None
+        self._error_event = (
+            ErrorEvent(options.error_frame, life, options.cleanup_timeout)
+            if options.error_frame is not None
+            else None
+        )
+
+    @property
+    def started(self) -> bool:
+        """Whether the headers have been sent."""
+        return self._start is _SENT
+
+    async def open(self) -> None:
+        """Send the headers: at once, or when the first frame is there, or when that takes too long."""
+        # With the response, and not when the server has taken its headers: that may take long.
+        self._producers.start()
+        if self._options.first_event_timeout is None:
+            await self._send_start()
+        else:
+            first = b""
+            with anyio.move_on_after(self._options.first_event_timeout):
+                while self._life.reason is None:
+                    first = self._feed.take()
+                    if first or self._feed.ended:
+                        break
+                    await self._wake
+            if self._life.reason is not None or (not first and self._feed.error is not None):
+                return
+            await self._send_start()
+            if first:
+                await self._send_frames(first)
+                self._feed.sent()
+        if self._options.ping_interval:
+            self._ping_alarm = self._loop.alarm(self._on_ping_alarm, self._tasks)
+            self._ping_alarm.set(self._sent_at + self._options.ping_interval)
+
+    async def write_frames(self) -> None:
+        """Send frames and pings until the feed has ended, or the stream is to end."""
+        life, feed = self._life, self._feed
+        while life.reason is None:
+            await self._send_what_is_due()
+            if life.reason is not None:
+                return
+            if not feed.ended:
+                self._standing_by = True
+                await self._wake
+                self._standing_by = False
+            elif feed.error is not None:
+                self._producers.end_by_error()
+            else:
+                return
+
+    async def _send_what_is_due(self) -> None:
+        """Send frames and pings as long as there are any; done by the writer, or in its name."""
+        life, feed, send = self._life, self._feed, self._send
+        while life.reason is None:
+            self._called = False
+            if frames := feed.take():
+                # What _send_frames does; without its calls, for this is done for each event.
+                self.sending = True
+                if self._send_timeout is not None:
+                    self._bound_send(self._send_timeout)
+                await send({"type": "http.response.body", "body": frames, "more_body": True})
+                self.sending = self._ping_due = False
+                self._sent_at = self._loop.time()
+                feed.sent()
+                if feed.drained and not self._called:
+                    return
+            elif self._ping_due and not feed.unfinished:
+                try:
+                    ping = self._options.ping_frame() + feed.ping()
+                except Exception as exc:
+                    self._producers.end("error", exc)
+                else:
+                    await self._send_frames(ping)
+            else:
+                return
+
+    def go_on(self) -> None:
+        """Send what is due, in the name of the writer if it only stands by; else wake it."""
+        self._called = True
+        if self._standing_by:
+            # Not also for what happens in that send.
+            self._standing_by = False
+            if self._wake.act(self._send_what_is_due):
+                self._standing_by = True
+                if self._life.reason is None and not self._feed.ended:
+                    return
+        self._wake.set()
+
+    async def complete(self) -> None:
+        """Send what belongs at the end of the body, once."""
+        if not self._life.completes_body(started=self.started):
+            return
+        if not self.started:
+            await self._send_start()
+        if frames := self._feed.take():
+            await self._send_frames(frames)
+        if self._error_event is not None:
+            self._error_event.start(self._tasks, self._wake)
+            await self._error_event.wait(self._wake)
+            if frame := self._error_event.take():
+                await self._send_frames(self._feed.finish_event() + frame)
+        if self._life.says_farewell:
+            await self._say_farewell()
+        self._life.phase = COMPLETE
+        await self._send_message({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def complete_quietly(self) -> None:
+        """Do so in a response that was cancelled, where the cancellation is what counts."""
+        try:
+            await self.complete()
+        except Exception:
+            logger.debug("the body of a cancelled response could not be completed", exc_info=True)
+
+    async def until_error_is_handled(self) -> None:
+        """Wait for the last event of a stream that has failed, if it is being made."""
+        if self._error_event is not None:
+            await self._error_event.wait(self._wake)
+
+    async def _say_farewell(self) -> None:
+        try:
+            frame = self._options.farewell_frame()
+        except Exception:
+            logger.exception("the farewell event could not be made")
+            return
+        if frame:
+            await self._send_frames(self._feed.finish_event() + frame)
+
+    async def _send_start(self) -> None:
+        start, self._start = self._start, _SENT
+        await self._send_message(start)
+        if not self._options.start_alone:
+            await self._send_message({"type": "http.response.body", "body": b"", "more_body": True})
+        self._sent_at = self._loop.time()
+
+    async def _send_frames(self, frames: bytes) -> None:
+        await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
+        self._ping_due = False
+        self._sent_at = self._loop.time()
+
+    async def _send_message(self, message: Message) -> None:
+        if self._life.client_gone:
+            return
+        self.sending = True
+        self.sending_since = self._loop.time()
+        if self._send_timeout is not None:
+            self._bound_send(self._send_timeout)
+        await self._send(message)
+        self.sending = False
+
+    def _bound_send(self, timeout: float) -> None:
+        """Have the send that begins now cut off when it takes too long."""
+        # One alarm for as many sends as there are: it looks since when the last one has been waiting.
+        self.sending_since = self._loop.time()
+        if self._timeout_alarm is None:
+            self._timeout_alarm = self._loop.alarm(self._on_timeout_alarm, self._tasks)
+        if self._bound is _UNSET:
+            self._bound = _SET
+            self._timeout_alarm.set(self.sending_since + timeout)
+
+    def _on_timeout_alarm(self) -> None:
+        self._bound = _UNSET
+        if self.sending and self._send_timeout is not None and self._timeout_alarm is not None:
+            until = self.sending_since + self._send_timeout
+            if until <= self._loop.time():
+                self._bound = _EXCEEDED
+                self.scope.cancel()
+            else:
+                self._bound = _SET
+                self._timeout_alarm.set(until)
+
+    def check_timeout(self) -> None:
+        """
+        Tell behind `scope` whether it was cancelled because a send took too long.
+
+        Raises:
+            SendTimeoutError: it was.
+        """
+        if self._bound is _EXCEEDED:
+            raise SendTimeoutError(self._send_timeout)
+
+    def _on_ping_alarm(self) -> None:
+        now, interval = self._loop.time(), self._options.ping_interval
+        # While something is being sent, the client takes nothing; a ping would only wait in the same line.
+        if not self.sending and self._sent_at + interval <= now:
+            self._ping_due = True
+            self.go_on()
+        if self._ping_alarm is not None:
+            silent_since = self._sent_at
+            self._ping_alarm.set(
+                (silent_since if silent_since + interval > now else now) + interval
+            )
+
+    def close(self) -> None:
+        """Stop the alarms. Nothing is sent from now on."""
+        for alarm in (self._ping_alarm, self._timeout_alarm):
+            if alarm is not None:
+                alarm.stop()
+        # On trio one may ring after it has been stopped.
+        self._ping_alarm = self._timeout_alarm = None
