@@ -26,7 +26,7 @@ from sse_starlette.eventlogs.base import Entry, Page
 def test_a_channel_at_3_takes_the_entry_after_its_head_and_nothing_else(
     epoch: str, offset: int, key: str, known_key: str | None, verdict: Verdict
 ) -> None:
-    assert judge((epoch, offset, key), "e", 3, known_key) is verdict
+    assert judge(epoch, Entry(offset, key, b"x"), "e", 3, known_key) is verdict
 
 
 @pytest.mark.parametrize(

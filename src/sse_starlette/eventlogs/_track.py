@@ -49,24 +49,30 @@ class Verdict(Enum):
     IGNORE = "ignore"
 
 
-def judge(received: tuple[str, int, str], epoch: str, head: int, key: str | None) -> Verdict:
+# Each event that is received comes by, and to look up a member of an enum takes as long as all the rest.
+_IN_STEP = Standing.IN_STEP
+_DELIVER, _REFRESH, _IGNORE = Verdict
+
+
+def judge(its_epoch: str, entry: Entry, epoch: str, head: int, key: str | None) -> Verdict:
     """
     Decide on an entry that was received while the channel is in step. Pure.
 
     Args:
-        received: its epoch, its offset and its key.
-        epoch: the channel's.
+        its_epoch: the history that it's of.
+        entry: the entry.
+        epoch: the history of the channel.
         head: the offset of the channel's newest entry.
         key: the key of that, if it's known.
     """
-    its_epoch, offset, its_key = received
+    offset = entry.offset
     if its_epoch != epoch or offset > head + 1:
-        return Verdict.REFRESH
+        return _REFRESH
     if offset == head + 1:
-        return Verdict.DELIVER
+        return _DELIVER
     # Another one at the same place: the history has been written anew.
-    is_another = offset == head and key not in (None, its_key)
-    return Verdict.REFRESH if is_another else Verdict.IGNORE
+    is_another = offset == head and key not in (None, entry.key)
+    return _REFRESH if is_another else _IGNORE
 
 
 def was_written_anew(page: Page, head: int, key: str | None) -> bool:
@@ -128,19 +134,15 @@ class Track:
 
     def receive(self, epoch: str, entry: Entry) -> None:
         """Take what was appended, or hold it until the channel is in step."""
-        if self.standing is Standing.IN_STEP:
-            self._take(epoch, entry)
-        else:
+        if self.standing is not _IN_STEP:
             self._held.append((epoch, entry))
-
-    def _take(self, epoch: str, entry: Entry) -> None:
+            return
         channel = self.channel
-        received = epoch, entry.offset, entry.key
-        verdict = judge(received, channel.epoch, channel.head, self._key)
-        if verdict is Verdict.DELIVER:
+        verdict = judge(epoch, entry, channel.epoch, channel.head, self._key)
+        if verdict is _DELIVER:
             channel.emit([entry])
             self._key = entry.key
-        elif verdict is Verdict.REFRESH:
+        elif verdict is _REFRESH:
             self.refresh()
 
     async def step(self) -> bool:
@@ -149,7 +151,7 @@ class Track:
         if not channel.epoch:
             await self._attach()
         elif (
-            self.standing is not Standing.IN_STEP
+            self.standing is not _IN_STEP
             or channel.refreshes_requested > channel.refreshes_completed
         ):
             await self._catch_up()
@@ -220,12 +222,12 @@ class Track:
     def _caught_up(self) -> None:
         if self.standing is Standing.STALE:
             return
-        self.standing = Standing.IN_STEP
+        self.standing = _IN_STEP
         held = list(self._held)
         self._held.clear()
         for epoch, entry in held:
-            if self.standing is Standing.IN_STEP:
-                self._take(epoch, entry)
+            if self.standing is _IN_STEP:
+                self.receive(epoch, entry)
 
     async def _clear_up(self, origin: int, appends: Mapping[object, str]) -> None:
         channel = self.channel
