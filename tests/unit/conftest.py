@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.unit.driving import LOOPS, on
+from tests.unit.following import HandLoop, Hands, on_loop, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette import sse
@@ -62,3 +64,14 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish() -> None:
     """Let the collector see all of it again; `gc.get_referrers` finds nothing that is frozen."""
     gc.unfreeze()
+
+
+@pytest.fixture
+def loop() -> Iterator[HandLoop]:
+    with on_loop(HandLoop()) as loop:
+        yield loop
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    return stop_the_clock(monkeypatch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -24,10 +23,8 @@ from tests.unit.following import (
     Hands,
     fill,
     numbers,
-    on_loop,
     opened,
     read,
-    stop_the_clock,
     taken,
 )
 from tests.unit.logs import FakeLog
@@ -38,18 +35,6 @@ from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
-
-
-@pytest.fixture
-def loop() -> Iterator[HandLoop]:
-    with on_loop(HandLoop()) as loop:
-        yield loop
-
-
-@pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return stop_the_clock(monkeypatch)
-
 
 # --- A name stands for a channel
 

@@ -1,0 +1,222 @@
+"""Filters: which events a client gets."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.driving import (
+    StillLoop,
+    drive,
+    settled,
+)
+from tests.unit.following import (
+    Client,
+    HandLoop,
+    fill,
+    on_loop,
+    opened,
+    read,
+    taken,
+)
+from tests.unit.subscribing import (
+    MadeUpError,
+    Promise,
+    allow,
+    even,
+    reading,
+)
+
+import sse_starlette.channels._parsed as parsed_module
+from sse_starlette._stream.feed import JOINED_BYTES
+from sse_starlette.channels.channel import Channel, state_of
+from sse_starlette.event import ServerSentEvent, parse_frame
+from sse_starlette.sse import EventSourceResponse
+
+
+def test_what_a_filter_leaves_out_makes_no_gap(loop: HandLoop) -> None:
+    channel = Channel("c")
+    client = Client()
+    subscription = opened(channel.subscribe(filter=even))
+
+    fill(channel, 1, 5)
+
+    assert [one.id for one in read(subscription, client)] == [
+        f"{channel.epoch}.2",
+        f"{channel.epoch}.4",
+    ]
+    assert channel.stats().delivered == 2
+    subscription.stop()
+    fill(channel, 6, 7)
+    read(opened(channel.subscribe(client.cut(), filter=even)), client)
+    assert client.data == ["2", "4", "6"]
+
+
+def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: HandLoop) -> None:
+    channel = Channel("c", history=10)
+    subscription = opened(channel.subscribe(filter=lambda event: False))
+    client = Client()
+    read(subscription, client)
+
+    for first in range(1, 100, 10):
+        fill(channel, first, first + 9)
+        assert subscription.take() == b""
+
+    assert not subscription.ended
+    client.read(subscription.ping())
+    assert client.last_event_id == f"{channel.epoch}.100"
+    assert subscription.ping() == b""
+    assert read(opened(channel.subscribe(client.cut())), client) == []
+
+
+def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: HandLoop) -> None:
+    channel = Channel("c")
+    seen: list[ServerSentEvent] = []
+    subscription = opened(channel.subscribe(filter=seen.append))
+    channel.publish_nowait({"data": {"a": 1}, "event": "e", "retry": 5, "comment": "c"})
+
+    taken(subscription)
+
+    (event,) = seen
+    assert (event.data, event.event, event.id) == ('{"a":1}', "e", f"{channel.epoch}.1")
+    assert (event.retry, event.comment) == (5, "c")
+
+
+def test_an_event_is_parsed_once_for_all_filters(
+    loop: HandLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = Channel("c")
+    parsed: list[bytes] = []
+
+    def parse(frame: bytes) -> ServerSentEvent:
+        parsed.append(frame)
+        return parse_frame(frame)
+
+    monkeypatch.setattr(parsed_module, "parse_frame", parse)
+    subscriptions = [opened(channel.subscribe(filter=even)) for _ in range(5)]
+
+    fill(channel, 1, 10)
+
+    for subscription in subscriptions:
+        taken(subscription)
+    assert len(parsed) == 10
+
+
+@pytest.mark.parametrize(("events", "size"), [(2_000, 1), (20, 500_000)])
+def test_parsed_events_are_soon_let_go(loop: HandLoop, events: int, size: int) -> None:
+    channel = Channel("c", history=10)
+    subscription = opened(channel.subscribe(filter=lambda event: False))
+
+    for _ in range(events):
+        channel.publish_nowait("x" * size)
+        taken(subscription)
+
+    parsed = state_of(channel).parsed._events
+    assert len(parsed) <= 256
+    assert sum(len(event.data) for _, event in parsed.values()) < 2_000_000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("join", [True, False])
+async def test_an_event_for_which_the_filter_raises_is_left_out_counted_and_passed(
+    caplog: pytest.LogCaptureFixture, *, join: bool
+) -> None:
+    channel = Channel("c")
+
+    def picky(event: ServerSentEvent) -> bool:
+        if event.data in ("2", "3"):
+            raise MadeUpError
+        return True
+
+    response = EventSourceResponse(channel.subscribe(filter=picky), join_events=join)
+    async with drive(response) as exchange:
+        await exchange.chunk(0)
+        fill(channel, 1, 5)
+        await exchange.contains("data: 5\r\n")
+
+    assert reading(exchange).data == ["1", "4", "5"]
+    assert (channel.stats().failures, channel.stats().delivered) == (2, 3)
+    assert caplog.text.count("the filter failed") == 1
+
+
+@pytest.mark.anyio
+async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    channel = Channel("c")
+    answers = iter([allow(ServerSentEvent("x")), Promise(), True])
+    async with channel.subscribe(filter=lambda event: next(answers)) as subscription:
+        fill(channel, 1, 3)
+        assert (await anext(subscription)).data == "3"
+
+    assert channel.stats().failures == 2
+    assert "has to be awaited" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_filter_and_single_sends_go_together() -> None:
+    channel = Channel("c")
+    response = EventSourceResponse(channel.subscribe(filter=even), join_events=False)
+
+    async with drive(response) as client:
+        await client.chunk(0)
+        fill(channel, 1, 9)
+        await client.contains("data: 8\r\n")
+
+    assert [chunk.count(b"data: ") for chunk in client.chunks] == [0, 1, 1, 1, 1]
+    assert reading(client).data == ["2", "4", "6", "8"]
+
+
+def test_filtered_events_are_joined_up_to_about_one_write(loop: HandLoop) -> None:
+    channel = Channel("c")
+    subscription = opened(channel.subscribe(filter=lambda event: True))
+    assert taken(subscription)
+    for _ in range(10):
+        channel.publish_nowait("x" * (JOINED_BYTES // 4))
+
+    sizes = [subscription.take().count(b"data: ") for _ in range(4)]
+
+    assert sizes == [4, 4, 2, 0]
+
+
+@pytest.mark.anyio
+async def test_a_ping_carries_the_cursor_when_something_was_left_out() -> None:
+    channel = Channel("c")
+    with on_loop(StillLoop()) as clock:
+        async with drive(EventSourceResponse(channel.subscribe(filter=even), ping=15)) as client:
+            await client.chunk(0)
+            await clock.advance(15)
+            assert client.chunks[-1].startswith(b": ping")
+            assert b"id:" not in client.chunks[-1]
+
+            fill(channel, 1, 3)
+            await client.contains("data: 2\r\n")
+            await settled()
+            before = len(client.chunks)
+            await clock.advance(15)
+            assert f"id: {channel.epoch}.3\r\n\r\n".encode() in client.chunks[before]
+
+            await clock.advance(15)
+            assert b"id:" not in client.chunks[before + 1]
+
+    assert reading(client).last_event_id == f"{channel.epoch}.3"
+
+
+@pytest.mark.anyio
+async def test_a_ping_that_must_not_be_joined_carries_the_cursor_too() -> None:
+    channel = Channel("c")
+    response = EventSourceResponse(channel.subscribe(filter=even), ping=15, join_events=False)
+    with on_loop(StillLoop()) as clock:
+        async with drive(response) as client:
+            await client.chunk(0)
+            fill(channel, 1, 3)
+            await client.contains("data: 2\r\n")
+            await settled()
+            await clock.advance(15)
+
+    assert reading(client).last_event_id == f"{channel.epoch}.3"
+
+
+def test_no_ping_carries_a_cursor_that_the_client_may_not_have_yet(loop: HandLoop) -> None:
+    channel = Channel("c")
+    subscription = opened(channel.subscribe(filter=even, snapshot=lambda: ["x"]))
+
+    assert subscription.ping() == b""

@@ -1,0 +1,379 @@
+"""Where a subscription begins, and what its response is."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import HTTPConnection
+from tests.unit.driving import (
+    drive,
+    http_scope,
+    settled,
+)
+from tests.unit.following import (
+    Client,
+    Got,
+    HandLoop,
+    fill,
+    numbers,
+    opened,
+    read,
+    taken,
+)
+from tests.unit.parsers import read_by_the_standard
+from tests.unit.subscribing import (
+    asking,
+    reading,
+)
+
+from sse_starlette.channels.channel import Channel, state_of
+from sse_starlette.sse import EventSourceResponse
+
+# --- Where a subscription begins
+
+
+def test_a_new_client_gets_what_is_published_from_now_on(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 3)
+
+    subscription = opened(channel.subscribe())
+    fill(channel, 4, 5)
+
+    assert [one.data for one in read(subscription)] == ["4", "5"]
+
+
+def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_streamed(
+    loop: HandLoop,
+) -> None:
+    channel = Channel("c")
+    subscription = channel.subscribe()
+
+    fill(channel, 1, 500)
+
+    assert [one.data for one in read(opened(subscription))] == numbers(1, 500)
+
+
+def test_the_first_block_is_an_id_that_fires_no_event(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 2)
+
+    first = opened(channel.subscribe()).take()
+
+    assert first == f"id: {channel.epoch}.2\r\n\r\n".encode()
+    reading = read_by_the_standard([first])
+    assert (reading.fired, reading.last_event_id) == ([], f"{channel.epoch}.2")
+
+
+def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 7)
+    client = Client()
+    subscription = opened(channel.subscribe())
+    assert read(subscription, client) == []
+    subscription.stop()
+
+    fill(channel, 8, 10)
+
+    read(opened(channel.subscribe(client.cut())), client)
+    assert client.data == ["8", "9", "10"]
+
+
+def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 20)
+
+    subscription = opened(channel.subscribe(f"{channel.epoch}.4"))
+
+    assert not subscription.has_work
+    client = Client()
+    client.read(subscription.take())
+    assert client.data == numbers(5, 20)
+    assert [one.id for one in client.got] == [f"{channel.epoch}.{n}" for n in range(5, 21)]
+    assert subscription.take() == b""
+
+
+def test_who_has_everything_is_sent_nothing_first(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 3)
+
+    subscription = opened(channel.subscribe(channel.last_event_id))
+
+    assert subscription.take() == b""
+    assert subscription.ping() == b""
+    fill(channel, 4, 4)
+    assert read(subscription) == [Got("message", "4", f"{channel.epoch}.4")]
+
+
+def test_where_a_client_left_off_is_read_from_its_request(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 5)
+
+    def first(request: HTTPConnection) -> list[str]:
+        return [one.data for one in read(opened(channel.subscribe(request)))]
+
+    at = [f"{channel.epoch}.{offset}" for offset in range(6)]
+    assert first(asking()) == []
+    assert first(asking(at[3])) == ["4", "5"]
+    assert first(asking(last_event_id=at[3])) == ["4", "5"]
+    assert first(asking(at[4], last_event_id=at[1])) == ["5"]
+    assert first(asking(lastEventId=at[4])) == ["5"]
+    assert first(asking(lastEventId=at[1])) == numbers(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "reason"),
+    [
+        pytest.param("nonsense", "unknown", id="malformed"),
+        pytest.param("x" * 1_000_000, "unknown", id="a megabyte"),
+        pytest.param("{epoch}.\u0661", "unknown", id="digits of Arabic"),
+        pytest.param("{epoch}.-1", "unknown", id="negative"),
+        pytest.param("{epoch}." + "9" * 5_000, "unknown", id="endless"),
+        pytest.param("\r\nid: 5\r\n\r\n", "unknown", id="line breaks"),
+        pytest.param("\0", "unknown", id="NUL"),
+        pytest.param("{other}.2", "epoch", id="another channel"),
+        pytest.param("00000000.2", "epoch", id="another epoch"),
+        pytest.param("{other}.2-00000000.3", "epoch", id="other channels"),
+        pytest.param("{epoch}.6", "future", id="the future"),
+        pytest.param("{epoch}.999999999999999999", "future", id="the far future"),
+        pytest.param("{epoch}.1", "trimmed", id="trimmed away"),
+        pytest.param("{epoch}.0", "trimmed", id="before all"),
+        pytest.param("{other}.2-{epoch}.1", "trimmed", id="trimmed away, of several"),
+    ],
+)
+def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
+    loop: HandLoop, last_event_id: str, reason: str
+) -> None:
+    channel = Channel("c", history=3)
+    fill(channel, 1, 5)
+    other = Channel("other")
+    fill(other, 101, 103)
+    asked = last_event_id.replace("{epoch}", channel.epoch).replace("{other}", other.epoch)
+    client = Client()
+
+    subscription = opened(channel.subscribe(asked))
+
+    (reset,) = read(subscription, client)
+    cursor = f"{channel.epoch}.5"
+    assert reset.reset == {"reason": reason, "channel": "c", "cursor": cursor}
+    assert (reset.id, client.last_event_id, client.blocks) == (cursor, cursor, 1)
+    fill(channel, 6, 7)
+    fill(other, 104, 104)
+    assert [one.data for one in read(subscription, client)] == ["6", "7"]
+    assert channel.stats().resets == {reason: 1}
+    again = opened(channel.subscribe(client.cut()))
+    assert taken(again) == b""
+
+
+def test_the_last_position_that_can_be_resumed_is_the_one_before_the_oldest_kept(
+    loop: HandLoop,
+) -> None:
+    channel = Channel("c", history=3)
+    fill(channel, 1, 5)
+
+    assert [one.data for one in read(opened(channel.subscribe(f"{channel.epoch}.2")))] == [
+        "3",
+        "4",
+        "5",
+    ]
+    assert channel.stats().resets == {}
+
+
+def test_an_id_of_several_channels_is_good_for_each_of_them(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 5)
+
+    subscription = opened(channel.subscribe(f"00000000.7-{channel.epoch}.3"))
+
+    assert [one.data for one in read(subscription)] == ["4", "5"]
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_empty_id_is_that_of_a_new_client(loop: HandLoop, nothing: str | None) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 2)
+
+    assert read(opened(channel.subscribe(nothing))) == []
+    assert channel.stats().resets == {}
+
+
+@pytest.mark.parametrize(
+    ("replay", "data"),
+    [(0, []), (1, ["5"]), (3, ["3", "4", "5"]), (4, ["3", "4", "5"]), (10**30, ["3", "4", "5"])],
+    ids=["none", "one", "all that are kept", "more", "far more"],
+)
+def test_a_new_client_can_have_the_newest_events_first(
+    loop: HandLoop, replay: int, data: list[str]
+) -> None:
+    channel = Channel("c", history=3)
+    fill(channel, 1, 5)
+
+    assert [one.data for one in read(opened(channel.subscribe(replay=replay)))] == data
+
+
+@pytest.mark.parametrize(("replay", "first"), [(0, 6), (1, 5), (5, 1), (6, 1), (10**30, 1)])
+def test_replayed_events_come_before_the_live_ones(loop: HandLoop, replay: int, first: int) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 5)
+
+    subscription = opened(channel.subscribe(replay=replay))
+    fill(channel, 6, 7)
+
+    first_block = subscription.take()
+    assert first_block == f"id: {channel.epoch}.{first - 1}\r\n\r\n".encode()
+    assert [one.data for one in read(subscription)] == numbers(first, 7)
+
+
+def test_who_comes_back_gets_no_replay(loop: HandLoop) -> None:
+    channel = Channel("c")
+    fill(channel, 1, 5)
+
+    assert read(opened(channel.subscribe(channel.last_event_id, replay=3))) == []
+    (reset,) = read(opened(channel.subscribe("nonsense", replay=3)))
+    assert reset.event == "reset"
+
+
+def test_a_replay_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="replay must be >= 0 events, got: -1"):
+        Channel("c").subscribe(replay=-1)
+
+
+def test_an_id_that_is_no_text_is_refused_where_it_was_written() -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        Channel("c").subscribe(b"ab.1")  # type: ignore[arg-type]
+
+
+# --- One response
+
+
+@pytest.mark.anyio
+async def test_a_subscription_is_streamed_by_a_response() -> None:
+    channel = Channel("c")
+    fill(channel, 1, 2)
+
+    async with drive(EventSourceResponse(channel.subscribe(f"{channel.epoch}.1"))) as client:
+        await client.contains("data: 2\r\n")
+        await channel.publish("3")
+        await client.contains("data: 3\r\n")
+        channel.close()
+        await client.returns()
+
+    assert (client.status, client.complete) == (200, True)
+    assert reading(client).data == ["2", "3"]
+
+
+@pytest.mark.anyio
+async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> None:
+    channel = Channel("c")
+    async with drive(EventSourceResponse(channel.subscribe())) as client:
+        await client.chunk(0)
+        fill(channel, 1, 50)
+        await client.contains("data: 50\r\n")
+        await settled()
+        before = len(client.chunks)
+        fill(channel, 51, 51)
+        await client.contains("data: 51\r\n")
+
+    assert before <= 3
+    assert reading(client).data == numbers(1, 51)
+
+
+@pytest.mark.anyio
+async def test_events_that_must_not_be_joined_leave_one_by_one() -> None:
+    channel = Channel("c")
+    fill(channel, 1, 3)
+    response = EventSourceResponse(channel.subscribe("nonsense"), join_events=False)
+    fill(channel, 4, 8)
+
+    async with drive(response) as client:
+        await client.contains("data: 8\r\n")
+
+    assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1] * 6
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_that_must_not_be_joined_leaves_in_single_events() -> None:
+    channel = Channel("c")
+    subscription = channel.subscribe(snapshot=lambda: ["a", "b"])
+
+    async with drive(EventSourceResponse(subscription, join_events=False)) as client:
+        await client.contains(f"id: {channel.epoch}.0\r\n\r\n")
+
+    assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1, 1, 1]
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
+    channel = Channel("c")
+    async with drive(EventSourceResponse(channel.subscribe())) as client:
+        await client.chunk(0)
+        assert channel.stats().subscribers == 1
+        client.leave()
+        await client.returns()
+
+    assert channel.stats().subscribers == 0
+    assert state_of(channel)._fanouts == {}
+
+
+@pytest.mark.anyio
+async def test_the_answer_to_head_has_no_body_and_leaves_nothing_behind() -> None:
+    channel = Channel("c")
+    fill(channel, 1, 3)
+    asked: list[str] = []
+
+    def snapshot() -> list[str]:
+        asked.append("snapshot")
+        return ["snapshot"]
+
+    for subscription in (
+        channel.subscribe(),
+        channel.subscribe(f"{channel.epoch}.1"),
+        channel.subscribe("nonsense", snapshot=snapshot),
+    ):
+        async with drive(
+            EventSourceResponse(subscription), scope=http_scope(method="HEAD")
+        ) as client:
+            await client.returns()
+        assert (client.status, client.body, client.complete) == (200, b"", True)
+
+    assert asked == []
+    assert channel.stats().subscribers == 0
+    assert channel.stats().delivered == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("first", ["streamed", "iterated", "closed"])
+@pytest.mark.parametrize("then", ["streamed", "iterated"])
+async def test_a_subscription_can_be_used_once(first: str, then: str) -> None:
+    channel = Channel("c")
+    subscription = channel.subscribe()
+    channel.publish_nowait("x")
+    if first == "streamed":
+        async with drive(EventSourceResponse(subscription)) as client:
+            await client.contains("data: x\r\n")
+    elif first == "iterated":
+        await anext(subscription)
+    else:
+        await subscription.aclose()
+
+    if then == "streamed":
+        async with drive(EventSourceResponse(subscription)) as client:
+            error = await client.raises(RuntimeError)
+        assert "once" in str(error)
+    elif first != "iterated":
+        with pytest.raises(StopAsyncIteration):
+            await anext(subscription)
+
+    await subscription.aclose()
+    assert channel.stats().subscribers == 0
+
+
+@pytest.mark.anyio
+async def test_what_is_being_streamed_can_not_be_iterated_too() -> None:
+    channel = Channel("c")
+    subscription = channel.subscribe()
+    async with drive(EventSourceResponse(subscription)) as client:
+        await client.chunk(0)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can be streamed or iterated once"):
+                await anext(subscription)
+        await channel.publish("x")
+        await client.contains("data: x\r\n")
