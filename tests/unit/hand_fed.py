@@ -10,11 +10,35 @@ from sse_starlette._stream.options import StreamOptions
 from sse_starlette._stream.run import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.types import Message, Receive, Scope, Send
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 PING = b": ping\n\n"
 FAREWELL = b"event: farewell\n\n"
+SORRY = b"data: sorry\n\n"
+
+
+class MadeUpError(Exception):
+    pass
+
+
+def failing_at(number: int, failure: Exception) -> Callable[[Message], Awaitable[None]]:
+    """Let the send with this number, from 0, fail."""
+    sends = 0
+
+    async def on_send(message: Message) -> None:
+        nonlocal sends
+        sends += 1
+        if sends == number + 1:
+            raise failure
+
+    return on_send
+
+
+async def sorry(failure: Exception) -> bytes:
+    return SORRY
 
 
 class Run:

@@ -1,0 +1,463 @@
+"""What makes the events of a stream: how its feed and the task at its side begin, fail and are stopped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.types import Message
+from tests.unit.driving import (
+    Exchange,
+    HandFeed,
+    drive,
+    each_way_to_cancel,
+    on_asyncio,
+    settled,
+)
+from tests.unit.hand_fed import SORRY, MadeUpError, Run, sorry
+
+from sse_starlette.errors import SendTimeoutError
+
+pytestmark = pytest.mark.anyio
+
+# Errors of the feed
+
+
+async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete() -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(failure := ExceptionGroup("of the user", [MadeUpError(), ValueError()]))
+        error = await exchange.raises(ExceptionGroup)
+
+    assert error is failure
+    assert exchange.complete
+    assert run.stream.life.reason == "error"
+
+
+async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
+    run = Run(b"data", error_frame=sorry)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.end(MadeUpError())
+        await exchange.returns()
+
+    assert exchange.chunks == [b"data", SORRY]
+    assert exchange.complete
+    assert run.stream.life.reason == "error"
+
+
+async def test_empty_last_frame_is_not_sent() -> None:
+    async def nothing(failure: Exception) -> bytes:
+        return b""
+
+    run = Run(error_frame=nothing)
+
+    async with drive(run) as exchange:
+        run.feed.end(MadeUpError())
+        await exchange.returns()
+
+    assert exchange.chunks == []
+    assert exchange.complete
+
+
+async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(failure: Exception) -> bytes:
+        raise ValueError("on_error is broken")
+
+    run = Run(error_frame=broken)
+
+    async with drive(run) as exchange:
+        run.feed.end(MadeUpError())
+        await exchange.raises(MadeUpError)
+
+    assert exchange.complete
+    assert "on_error is broken" in caplog.text
+
+
+async def test_error_that_is_raised_again_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def again(failure: Exception) -> bytes:
+        raise failure
+
+    run = Run(error_frame=again)
+
+    async with drive(run) as exchange:
+        run.feed.end(failure := MadeUpError())
+        error = await exchange.raises(MadeUpError)
+
+    assert error is failure
+    assert exchange.complete
+    assert caplog.records == []
+
+
+async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run(b"data")
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.block()
+        run.feed.push(b"more")
+        await exchange.until(lambda: exchange.blocked)
+        run.feed.end(MadeUpError("nobody has seen me"))
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.stream.life.reason == "client"
+    assert "nobody has seen me" in caplog.text
+
+
+# What runs beside
+
+
+async def test_what_runs_beside_is_cancelled_with_the_stream() -> None:
+    seen: list[str] = []
+
+    async def beside() -> None:
+        seen.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            seen.append("ended")
+
+    run = Run(side_task=beside)
+
+    async with drive(run) as exchange:
+        await exchange.until(lambda: seen)
+        exchange.leave()
+        await exchange.returns()
+
+    assert seen == ["begun", "ended"]
+
+
+async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
+    async def beside() -> None:
+        run.feed.push(b"1")
+
+    run = Run(side_task=beside)
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.feed.push(b"2")
+        assert await exchange.chunk(1) == b"2"
+
+
+async def test_what_runs_beside_has_to_be_async() -> None:
+    run = Run(side_task=lambda: None)
+
+    async with drive(run) as exchange:
+        error = await exchange.raises(TypeError)
+
+    assert "has returned NoneType: it runs beside the stream, so it must be an async" in str(error)
+
+
+async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
+    async def beside() -> None:
+        raise MadeUpError
+
+    run = Run(side_task=beside, error_frame=sorry)
+
+    async with drive(run) as exchange:
+        await exchange.returns()
+
+    assert exchange.chunks == [SORRY]
+    assert exchange.complete
+    assert run.stream.life.reason == "error"
+
+
+async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The source ends, which closes the memory stream its data came through."""
+
+    ended = anyio.Event()
+
+    async def beside() -> None:
+        await ended.wait()
+        raise anyio.BrokenResourceError
+
+    run = Run(side_task=beside)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.block()
+        run.feed.push(b"data")
+        await exchange.until(lambda: exchange.blocked)
+        run.feed.end()
+        await exchange.until(lambda: run.feed.ended)
+        ended.set()
+        await settled()
+        exchange.unblock()
+        await exchange.returns()
+
+    assert run.stream.life.reason == "end"
+    assert caplog.records == []
+
+
+async def test_error_beside_a_stream_that_is_ending_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise MadeUpError("too late")
+
+    run = Run(side_task=beside)
+
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.returns()
+
+    assert run.stream.life.reason == "client"
+    assert "too late" in caplog.text
+
+
+# Who reads the request
+
+
+async def test_receive_is_not_called_before_the_feed_has_come_to_where_it_waits() -> None:
+    order: list[str] = []
+
+    class Reading(HandFeed):
+        async def run(self) -> None:
+            order.append("the feed runs")
+            await anyio.lowlevel.checkpoint()
+            await super().run()
+
+    async def receive(exchange: Exchange) -> Message:
+        order.append("receive")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run()
+    run.feed = Reading(b"1")
+    async with drive(run, receive=receive) as exchange:
+        await exchange.until(lambda: len(order) == 2)
+        run.feed.end()
+        await exchange.returns()
+
+    assert order == ["the feed runs", "receive"]
+
+
+async def test_receive_is_not_called_before_what_runs_beside_the_feed_waits() -> None:
+    order: list[str] = []
+
+    async def beside() -> None:
+        order.append("beside")
+        await anyio.sleep_forever()
+
+    async def receive(exchange: Exchange) -> Message:
+        order.append("receive")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    run = Run(side_task=beside)
+    async with drive(run, receive=receive) as exchange:
+        await exchange.until(lambda: len(order) == 2)
+        run.feed.end()
+        await exchange.returns()
+
+    assert order == ["beside", "receive"]
+
+
+async def test_sources_begin_although_the_headers_are_not_taken() -> None:
+    begun: list[str] = []
+
+    async def beside() -> None:
+        begun.append("beside")
+        await anyio.sleep_forever()
+
+    run = Run(side_task=beside)
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked and run.feed.runs and begun)
+        exchange.unblock()
+        run.feed.end()
+        await exchange.returns()
+
+    assert exchange.complete
+
+
+async def test_timeout_of_the_headers_closes_a_feed_that_has_begun() -> None:
+    run = Run(send_timeout=3)
+
+    async with drive(run, blocked=True) as exchange:
+        await exchange.until(lambda: exchange.blocked and run.feed.runs)
+        await run.loop.advance(3)
+        await exchange.raises(SendTimeoutError)
+
+    assert run.feed.closed
+
+
+async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> None:
+    order: list[object] = []
+    go_on = anyio.Event()
+
+    class Noting(HandFeed):
+        def stop(self) -> None:
+            order.append("the feed is stopped")
+            super().stop()
+
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                order.append("cancelled")
+                await go_on.wait()
+                order.append("cleaned up")
+
+    run = Run(side_task=beside)
+    run.feed = Noting(b"1")
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.until(lambda: order)
+        await settled()
+        go_on.set()
+        await exchange.returns()
+
+    assert order[:3] == ["cancelled", "cleaned up", "the feed is stopped"]
+
+
+async def test_who_fills_the_feed_has_no_more_time_than_a_cleanup() -> None:
+    go_on = anyio.Event()
+
+    async def beside() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await go_on.wait()
+
+    run = Run(side_task=beside, cleanup_timeout=0)
+    async with drive(run) as exchange:
+        await settled()
+        exchange.leave()
+        await exchange.until(lambda: run.feed.closed)
+        go_on.set()
+        await exchange.returns()
+
+
+@on_asyncio
+async def test_who_fills_the_feed_and_is_cancelled_before_it_began_is_not_waited_for() -> None:
+    """As by the end of `asyncio.run`, which cancels every task there is."""
+    ours = asyncio.all_tasks()
+
+    async def beside() -> None:
+        raise AssertionError("it began")
+
+    async def on_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            for task in asyncio.all_tasks() - ours - {asyncio.current_task()}:
+                if task is not exchange._task:
+                    task.cancel()
+            exchange.cancel_natively()
+
+    run = Run(side_task=beside)
+    async with drive(run, on_send=on_send) as exchange:
+        await exchange.is_cancelled()
+
+    assert run.feed.closed
+
+
+async def test_alarm_of_a_stream_that_is_over_does_nothing() -> None:
+    run = Run()
+    async with drive(run) as exchange:
+        await settled()
+        run.drain(grace=5)
+        run.feed.end()
+        await exchange.returns()
+        assert run.stream._drain is not None
+        run.stream._drain._on_alarm()
+
+    assert run.loop.waiting == 0
+
+
+# What can't be interrupted
+
+
+class InThread(HandFeed):
+    """Is at a step in a thread until it's closed or let go."""
+
+    let_go_of = False
+
+    @property
+    def thread(self) -> str | None:
+        return "worker 7"
+
+    def let_go(self) -> None:
+        self.let_go_of = True
+        self.close()
+
+
+async def test_body_is_completed_before_a_step_in_a_thread_has_come_to_its_end() -> None:
+    run = Run()
+    run.feed = InThread(b"1")
+    run.feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await exchange.until(lambda: exchange.complete)
+        assert not run.feed.closed
+        run.feed.close()
+        await exchange.returns()
+
+    assert run.feed.closed
+
+
+async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread() -> None:
+    run = Run(last_chunk_timeout=0)
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        run.drain()
+        await exchange.returns()
+
+    assert feed.let_go_of
+
+
+async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_left() -> None:
+    run = Run()
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.leave()
+        await exchange.until(lambda: run.stream.life.reason)
+        assert not feed.let_go_of
+        run.drain()
+        await run.loop.advance(1)
+        await exchange.returns()
+
+    assert feed.let_go_of
+    assert run.stream.life.reason == "client"
+
+
+@each_way_to_cancel
+async def test_server_that_cancels_does_not_wait_for_a_step_in_a_thread(way: str) -> None:
+    run = Run()
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+
+    async with drive(run) as exchange:
+        await exchange.chunk(0)
+        exchange.cancel_in(way)
+        await exchange.is_cancelled()
+
+    assert feed.let_go_of
