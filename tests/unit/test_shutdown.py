@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -787,10 +788,18 @@ async def test_streams_leave_no_task_hook_or_registry_entry() -> None:
     await streams_leave_nothing(rounds=2, at_a_time=5)
 
 
-def test_the_switch_of_automatic_drain_reads_as_it_was_set() -> None:
+@pytest.mark.parametrize(
+    "turn_off",
+    [
+        AppStatus.disable_automatic_graceful_drain,
+        partial(setattr, AppStatus, "enable_automatic_graceful_drain", False),
+    ],
+    ids=["by its method", "by hand"],
+)
+def test_the_switch_of_automatic_drain_reads_as_it_was_set(turn_off: Callable[[], None]) -> None:
     assert AppStatus.enable_automatic_graceful_drain
 
-    AppStatus.disable_automatic_graceful_drain()
+    turn_off()
     try:
         assert not AppStatus.enable_automatic_graceful_drain
     finally:
