@@ -25,7 +25,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sse_starlette._runtime.loop import Alarm, Beside, Loop, Standby, WakeUp, current_loop
+from sse_starlette._runtime.loop import EagerRunner, Loop, TaskStarter, Timer, Waker, current_loop
 from sse_starlette._stream.feed import Feed
 
 if TYPE_CHECKING:
@@ -369,16 +369,16 @@ class StillLoop:
 
     def __init__(self) -> None:
         self.now = 1_000.0
-        self.alarms = 0
-        """How many alarms have been asked for."""
+        self.timers = 0
+        """How many timers have been asked for."""
         self._real: Loop = current_loop()
         self.key = self._real.key
-        self.tasks = self._real.tasks
-        self.cut = self._real.cut
-        self.reins = self._real.reins
+        self.task_group = self._real.task_group
+        self.cancel_scope = self._real.cancel_scope
+        self.source_runner = self._real.source_runner
         self.run_noting_first_wait = self._real.run_noting_first_wait
         self._order = count()
-        self._due: list[tuple[float, int, StillAlarm]] = []
+        self._due: list[tuple[float, int, StillTimer]] = []
 
     def time(self) -> float:
         return self.now
@@ -386,54 +386,54 @@ class StillLoop:
     def stopwatch(self) -> float:
         return self.now
 
-    def wake_up(self) -> WakeUp:
-        return self._real.wake_up()
+    def waker(self) -> Waker:
+        return self._real.waker()
 
-    def standby(self) -> Standby:
-        return self._real.standby()
+    def eager_runner(self) -> EagerRunner:
+        return self._real.eager_runner()
 
-    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
-        self.alarms += 1
-        return StillAlarm(self, ring)
+    def timer(self, fire: Callable[[], None], starter: TaskStarter) -> Timer:
+        self.timers += 1
+        return StillTimer(self, fire)
 
-    def soon(self, call: Callable[[], object], /) -> object:
-        return self._real.soon(call)
+    def call_soon(self, call: Callable[[], object], /) -> object:
+        return self._real.call_soon(call)
 
-    def later(self, seconds: float, call: Callable[[], object], /) -> object:
-        return self._real.later(seconds, call)
+    def call_later(self, seconds: float, call: Callable[[], object], /) -> object:
+        return self._real.call_later(seconds, call)
 
     def is_current(self) -> bool:
         return self._real.is_current()
 
-    def knock(self, call: Callable[[], object]) -> None:
-        self._real.knock(call)
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
+        self._real.call_soon_threadsafe(call)
 
     @property
     def waiting(self) -> int:
-        """How many alarms are set."""
-        return sum(alarm.when == when for when, _, alarm in self._due)
+        """How many timers are set."""
+        return sum(timer.when == when for when, _, timer in self._due)
 
-    def put(self, when: float, alarm: StillAlarm) -> None:
-        heapq.heappush(self._due, (when, next(self._order), alarm))
+    def put(self, when: float, timer: StillTimer) -> None:
+        heapq.heappush(self._due, (when, next(self._order), timer))
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock, let each alarm ring at its time, and let everyone react to it."""
+        """Move the clock, let each timer fire at its time, and let everyone react to it."""
         await settled()
         until_then = self.now + seconds
         while self._due and self._due[0][0] <= until_then:
-            when, _, alarm = heapq.heappop(self._due)
-            if alarm.when == when:
+            when, _, timer = heapq.heappop(self._due)
+            if timer.when == when:
                 self.now = max(self.now, when)
-                alarm.ring()
+                timer.fire()
                 await settled()
         self.now = until_then
 
 
-class StillAlarm:
-    def __init__(self, loop: StillLoop, ring: Callable[[], None]) -> None:
+class StillTimer:
+    def __init__(self, loop: StillLoop, fire: Callable[[], None]) -> None:
         self.when: float | None = None
         self._loop = loop
-        self._ring = ring
+        self._fire = fire
 
     def set(self, when: float) -> None:
         self.when = when
@@ -442,9 +442,9 @@ class StillAlarm:
     def stop(self) -> None:
         self.when = None
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         self.when = None
-        self._ring()
+        self._fire()
 
 
 class HandFeed(Feed):

@@ -18,7 +18,16 @@ import pytest
 from tests.unit.driving import StillLoop
 
 from sse_starlette import channels
-from sse_starlette._runtime.loop import Alarm, Beside, Cut, Reins, Standby, Tasks, WakeUp, stand_in
+from sse_starlette._runtime.loop import (
+    CancelScope,
+    EagerRunner,
+    SourceRunner,
+    TaskGroup,
+    TaskStarter,
+    Timer,
+    Waker,
+    loop_override,
+)
 from sse_starlette.channels.channel import Channel, Subscription
 
 
@@ -41,22 +50,22 @@ class HandLoop:
     def stopwatch(self) -> float:
         return self.now
 
-    def wake_up(self) -> WakeUp:
-        return HandWakeUp()
+    def waker(self) -> Waker:
+        return HandWaker()
 
-    def standby(self) -> Standby:
+    def eager_runner(self) -> EagerRunner:
         raise NotImplementedError
 
-    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
+    def timer(self, fire: Callable[[], None], starter: TaskStarter) -> Timer:
         raise NotImplementedError
 
-    def tasks(self) -> Tasks:
+    def task_group(self) -> TaskGroup:
         raise NotImplementedError
 
-    def cut(self) -> Cut:
+    def cancel_scope(self) -> CancelScope:
         raise NotImplementedError
 
-    def reins(self, cleanup_seconds: float | None) -> Reins:
+    def source_runner(self, cleanup_seconds: float | None) -> SourceRunner:
         raise NotImplementedError
 
     def run_noting_first_wait(
@@ -64,16 +73,16 @@ class HandLoop:
     ) -> Awaitable[None]:
         raise NotImplementedError
 
-    def soon(self, call: Callable[[], object], /) -> None:
+    def call_soon(self, call: Callable[[], object], /) -> None:
         self.calls.append(call)
 
-    def later(self, seconds: float, call: Callable[[], object], /) -> None:
+    def call_later(self, seconds: float, call: Callable[[], object], /) -> None:
         self.timers.append((self.now + seconds, call))
 
     def is_current(self) -> bool:
         return self.current
 
-    def knock(self, call: Callable[[], object]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         if self.closed:
             raise RuntimeError("Event loop is closed")
         self.knocks += 1
@@ -99,7 +108,7 @@ class HandLoop:
         self.settle()
 
 
-class HandWakeUp:
+class HandWaker:
     """Wakes nobody, since nothing ever waits."""
 
     def set(self) -> None:
@@ -115,11 +124,11 @@ L = TypeVar("L", HandLoop, StillLoop)
 @contextmanager
 def on_loop(loop: L) -> Iterator[L]:
     """Let `loop` stand in for the running one."""
-    token = stand_in.set(loop)
+    token = loop_override.set(loop)
     try:
         yield loop
     finally:
-        stand_in.reset(token)
+        loop_override.reset(token)
 
 
 class Hands:

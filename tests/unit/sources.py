@@ -76,7 +76,7 @@ class Writer:
         """How many frames of `encode` have been sent."""
         self.blocked = False
         self._unblocked = anyio.Event()
-        self._wake = current_loop().standby()
+        self._wake = current_loop().eager_runner()
         self._standing_by = False
         feed.open(self._go_on)
 
@@ -99,7 +99,7 @@ class Writer:
     def _go_on(self) -> None:
         if self._standing_by:
             self._standing_by = False
-            if self._wake.act(self._send_all):
+            if self._wake.run_eagerly(self._send_all):
                 self._standing_by = True
                 if not self.feed.ended:
                     return
@@ -137,7 +137,7 @@ async def running(feed: Feed, *, blocked: bool = False) -> AsyncGenerator[Writer
 
     with anyio.fail_after(SEAT_BELT):
         # The source's task is one like a stream's: outside of the scopes of whoever started it.
-        async with current_loop().tasks() as own, anyio.create_task_group() as tasks:
+        async with current_loop().task_group() as own, anyio.create_task_group() as tasks:
             try:
                 own.start_soon(run)
                 tasks.start_soon(writer.run)

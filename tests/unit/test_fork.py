@@ -187,10 +187,10 @@ async def main():
         # With an older starlette an empty chunk comes before what the log has said.
         while not any(message.get("body") for message in sent):
             await asyncio.sleep(.01)
-        assert _on_asyncio._CLOCKS and _shutdown.State.streams
+        assert _on_asyncio._WHEELS and _shutdown.State.streams
 
         def child():
-            assert not _on_asyncio._CLOCKS and not _shutdown.State.streams
+            assert not _on_asyncio._WHEELS and not _shutdown.State.streams
             assert channel.stats().subscribers == 0
             asyncio.run(again())
 

@@ -688,9 +688,9 @@ class LogAt(FakeLog):
 def test_the_url_says_which_log(
     url: str, module: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in = ModuleType(module)
-    setattr(stand_in, name, LogAt)
-    monkeypatch.setitem(sys.modules, f"sse_starlette.eventlogs.{module}", stand_in)
+    loop_override = ModuleType(module)
+    setattr(loop_override, name, LogAt)
+    monkeypatch.setitem(sys.modules, f"sse_starlette.eventlogs.{module}", loop_override)
 
     follower = state_of(Hub(url).channel("c")).replicator
 

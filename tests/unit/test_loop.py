@@ -1,4 +1,4 @@
-"""What is true of every event loop: time, wake-ups, alarms, tasks, cuts, reins and knocks."""
+"""What is true of every event loop: time, wake-ups, timers, tasks, cuts, runner and knocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anyio import wait_all_tasks_blocked
 from tests.unit.driving import until
 from tests.unit.sources import settle
 
-from sse_starlette._runtime.loop import Loop, WakeUp, current_loop, stand_in
+from sse_starlette._runtime.loop import Loop, Waker, current_loop, loop_override
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +29,9 @@ SEAT_BELT = 60
 class Sleeper:
     """A task that waits for a wake-up, again and again, and counts how often it has been woken."""
 
-    def __init__(self, wake_up: WakeUp) -> None:
+    def __init__(self, waker: Waker) -> None:
         self.woken = 0
-        self._wake_up = wake_up
+        self._wake_up = waker
 
     async def run(self) -> None:
         while True:
@@ -48,38 +48,38 @@ async def test_the_clock_is_that_of_the_loop() -> None:
 
 
 async def test_a_wake_up_wakes_the_task_that_waits() -> None:
-    wake_up = current_loop().wake_up()
-    sleeper = Sleeper(wake_up)
+    waker = current_loop().waker()
+    sleeper = Sleeper(waker)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         for turn in range(3):
             await wait_all_tasks_blocked()
             assert sleeper.woken == turn
-            wake_up.set()
+            waker.set()
         await wait_all_tasks_blocked()
         assert sleeper.woken == 3
         tasks.cancel_scope.cancel()
 
 
 async def test_a_task_that_is_woken_twice_before_it_runs_wakes_once() -> None:
-    wake_up = current_loop().wake_up()
-    sleeper = Sleeper(wake_up)
+    waker = current_loop().waker()
+    sleeper = Sleeper(waker)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         await wait_all_tasks_blocked()
-        wake_up.set()
-        wake_up.set()
+        waker.set()
+        waker.set()
         await wait_all_tasks_blocked()
         assert sleeper.woken == 1
         tasks.cancel_scope.cancel()
 
 
 async def test_a_wake_up_that_nobody_waits_for_is_lost() -> None:
-    wake_up = current_loop().wake_up()
-    sleeper = Sleeper(wake_up)
-    wake_up.set()
+    waker = current_loop().waker()
+    sleeper = Sleeper(waker)
+    waker.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
@@ -89,20 +89,20 @@ async def test_a_wake_up_that_nobody_waits_for_is_lost() -> None:
 
 
 async def test_a_wait_that_was_cancelled_leaves_the_wake_up_as_good_as_new() -> None:
-    wake_up = current_loop().wake_up()
-    given_up = Sleeper(wake_up)
-    sleeper = Sleeper(wake_up)
+    waker = current_loop().waker()
+    given_up = Sleeper(waker)
+    sleeper = Sleeper(waker)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(given_up.run)
         await wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
-    wake_up.set()
+    waker.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         await wait_all_tasks_blocked()
         assert sleeper.woken == 0
-        wake_up.set()
+        waker.set()
         await wait_all_tasks_blocked()
         assert sleeper.woken == 1
         tasks.cancel_scope.cancel()
@@ -113,20 +113,20 @@ async def test_an_alarm_rings_once_at_its_time() -> None:
     rung: list[float] = []
     heard = anyio.Event()
 
-    def ring() -> None:
+    def fire() -> None:
         rung.append(loop.time())
         heard.set()
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            alarm = loop.alarm(ring, tasks)
+            timer = loop.timer(fire, tasks)
             when = loop.time() + 0.001
-            alarm.set(when)
+            timer.set(when)
             await heard.wait()
             await wait_all_tasks_blocked()
 
     assert len(rung) == 1
-    # asyncio rings up to one tick of its clock early.
+    # asyncio fires up to one tick of its clock early.
     assert rung[0] >= when - 0.001
 
 
@@ -136,7 +136,7 @@ async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            loop.alarm(heard.set, tasks).set(loop.time() + PAST)
+            loop.timer(heard.set, tasks).set(loop.time() + PAST)
             assert not heard.is_set()
             await heard.wait()
 
@@ -148,10 +148,10 @@ async def test_setting_an_alarm_again_moves_it() -> None:
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            moved = loop.alarm(lambda: rung.append("moved"), tasks)
+            moved = loop.timer(lambda: rung.append("moved"), tasks)
             moved.set(loop.time() + PAST)
             moved.set(loop.time() + FAR_AWAY)
-            loop.alarm(heard.set, tasks).set(loop.time() + PAST)
+            loop.timer(heard.set, tasks).set(loop.time() + PAST)
             await heard.wait()
             await wait_all_tasks_blocked()
             assert rung == []
@@ -168,17 +168,17 @@ async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
     rung: list[int] = []
     heard = anyio.Event()
 
-    def ring() -> None:
+    def fire() -> None:
         rung.append(len(rung))
         if len(rung) == 3:
             heard.set()
         else:
-            alarm.set(loop.time() + PAST)
+            timer.set(loop.time() + PAST)
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            alarm = loop.alarm(ring, tasks)
-            alarm.set(loop.time() + PAST)
+            timer = loop.timer(fire, tasks)
+            timer.set(loop.time() + PAST)
             await heard.wait()
 
     assert rung == [0, 1, 2]
@@ -190,14 +190,14 @@ async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            alarm = loop.alarm(lambda: rung.append("late"), tasks)
-            alarm.stop()
-            alarm.set(loop.time() + FAR_AWAY)
+            timer = loop.timer(lambda: rung.append("late"), tasks)
+            timer.stop()
+            timer.set(loop.time() + FAR_AWAY)
             await wait_all_tasks_blocked()
-            alarm.stop()
-            alarm.stop()
-            alarm.set(loop.time() + PAST)
-            alarm.stop()
+            timer.stop()
+            timer.stop()
+            timer.set(loop.time() + PAST)
+            timer.stop()
 
     assert rung == []
 
@@ -208,32 +208,32 @@ async def test_an_alarm_set_for_never_does_not_ring() -> None:
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            alarm = loop.alarm(lambda: rung.append("never"), tasks)
-            alarm.set(loop.time() + PAST)
-            alarm.set(math.inf)
+            timer = loop.timer(lambda: rung.append("never"), tasks)
+            timer.set(loop.time() + PAST)
+            timer.set(math.inf)
             await wait_all_tasks_blocked()
-            alarm.stop()
+            timer.stop()
 
     assert rung == []
 
 
 async def test_a_task_that_is_woken_has_run_by_the_next_time_that_everybody_waits() -> None:
-    wake_up = current_loop().wake_up()
-    sleeper = Sleeper(wake_up)
+    waker = current_loop().waker()
+    sleeper = Sleeper(waker)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         await settle()
         for turn in range(3):
-            wake_up.set()
+            waker.set()
             await settle()
             assert sleeper.woken == turn + 1
         tasks.cancel_scope.cancel()
 
 
 async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_to_it() -> None:
-    standby = current_loop().standby()
-    sleeper = Sleeper(standby)
+    eager_runner = current_loop().eager_runner()
+    sleeper = Sleeper(eager_runner)
     done: list[str] = []
 
     async def work() -> None:
@@ -242,8 +242,8 @@ async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         await settle()
-        acted = standby.act(work)
-        standby.set()
+        acted = eager_runner.run_eagerly(work)
+        eager_runner.set()
         await settle()
         assert done == (["work"] if acted else [])
         assert sleeper.woken == 1
@@ -252,26 +252,26 @@ async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_
 
 async def test_a_task_may_wait_until_it_is_cancelled_by_a_deadline() -> None:
     with anyio.move_on_after(0) as scope:
-        await current_loop().wake_up()
+        await current_loop().waker()
 
     assert scope.cancelled_caught
 
 
 async def test_tasks_are_over_when_their_block_is() -> None:
     seen: list[str] = []
-    wake_up = current_loop().wake_up()
+    waker = current_loop().waker()
 
     async def slow() -> None:
-        await wake_up
+        await waker
         seen.append("slow")
 
     async def quick() -> None:
         await anyio.lowlevel.checkpoint()
         seen.append("quick")
-        wake_up.set()
+        waker.set()
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(slow)
             await settle()
             tasks.start_soon(quick)
@@ -291,7 +291,7 @@ async def test_tasks_that_are_cancelled_clean_up_before_their_block_is_over() ->
             seen.append("cleaned up")
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(sleeps)
             await settle()
             tasks.cancel()
@@ -300,7 +300,7 @@ async def test_tasks_that_are_cancelled_clean_up_before_their_block_is_over() ->
 
 
 async def test_who_is_cut_off_goes_on_behind_the_stretch() -> None:
-    cut = current_loop().cut()
+    cut = current_loop().cancel_scope()
     seen: list[str] = []
 
     async def cut_off() -> None:
@@ -323,14 +323,14 @@ async def test_who_is_cut_off_goes_on_behind_the_stretch() -> None:
 
 
 async def test_a_stretch_that_nobody_cuts_off_is_none() -> None:
-    with current_loop().cut():
+    with current_loop().cancel_scope():
         await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.parametrize("cut_first", [False, True])
 async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) -> None:
     scope = anyio.CancelScope()
-    cut = current_loop().cut()
+    cut = current_loop().cancel_scope()
     seen: list[str] = []
 
     async def cut_off() -> None:
@@ -366,59 +366,59 @@ class Watched:
 
 
 class Source:
-    """A source of four waits in reins, and what befalls it; its first `cleanup` begins at the wait so numbered."""
+    """A source of four waits in runner, and what befalls it; its first `cleanup` begins at the wait so numbered."""
 
     def __init__(self, cleanup_seconds: float | None, *, cleans_up_at: int | None = None) -> None:
-        self.reins = current_loop().reins(cleanup_seconds)
+        self.source_runner = current_loop().source_runner(cleanup_seconds)
         self.watched = Watched()
-        self.wake_up = current_loop().wake_up()
+        self.waker = current_loop().waker()
         self.seen: list[str] = []
         self._cleans_up_at = cleans_up_at
 
     async def run(self) -> None:
-        await self.reins.lead(self._wait(), self.watched)
+        await self.source_runner.run(self._wait(), self.watched)
         # What comes too late would hit here.
         await settle()
 
     async def _wait(self) -> None:
         for number in range(4):
             if number == self._cleans_up_at:
-                self.reins.clean_up()
+                self.source_runner.clean_up()
             try:
-                await self.wake_up
+                await self.waker
                 self.seen.append("woken")
             except anyio.get_cancelled_exc_class():
-                self.seen.append("cut" if self.reins.cut_short else "cancelled")
+                self.seen.append("cut" if self.source_runner.cut_short else "cancelled")
 
 
 async def test_a_source_in_reins_is_cancelled_once_and_then_left_alone() -> None:
     source = Source(None)
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(source.run)
             await settle()
-            source.reins.cancel()
-            source.reins.cancel()
+            source.source_runner.cancel()
+            source.source_runner.cancel()
             for _ in range(3):
                 await settle()
-                source.wake_up.set()
+                source.waker.set()
 
     assert source.seen == ["cancelled", "woken", "woken", "woken"]
-    assert not source.reins.cut_short
+    assert not source.source_runner.cut_short
 
 
 async def test_a_source_in_reins_that_cleans_up_is_not_cancelled() -> None:
     source = Source(SEAT_BELT, cleans_up_at=0)
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(source.run)
             await settle()
-            source.reins.cancel()
+            source.source_runner.cancel()
             for _ in range(4):
                 await settle()
-                source.wake_up.set()
+                source.waker.set()
 
     assert source.seen == ["woken"] * 4
 
@@ -430,13 +430,13 @@ async def test_cleanup_that_takes_too_long_is_cut_wherever_it_waits(
     source = Source(0, cleans_up_at=cleans_up_at)
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(source.run)
             await settle()
-            source.reins.cancel()
+            source.source_runner.cancel()
 
     assert source.seen == (["cancelled"] if cleans_up_at is None else ["cut"]) + ["cut"] * 3
-    assert source.reins.cut_short
+    assert source.source_runner.cut_short
 
 
 async def test_reins_tell_of_every_wait_and_since_when_the_source_runs() -> None:
@@ -444,12 +444,12 @@ async def test_reins_tell_of_every_wait_and_since_when_the_source_runs() -> None
     before = source.watched.time()
 
     with anyio.fail_after(SEAT_BELT):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(source.run)
             for number in range(4):
                 await until(lambda number=number: source.watched.waits > number)  # type: ignore[misc]
                 await settle()
-                source.wake_up.set()
+                source.waker.set()
 
     assert source.watched.waits == 4
     assert before <= source.watched.runs_since <= source.watched.time()
@@ -461,7 +461,7 @@ async def test_what_a_source_in_reins_raises_is_raised() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        await current_loop().reins(None).lead(fails(), Watched())
+        await current_loop().source_runner(None).run(fails(), Watched())
 
 
 async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> None:
@@ -475,8 +475,8 @@ async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> Non
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ready)
-            loop.soon(lambda: seen.append("soon"))
-            loop.soon(done.set)
+            loop.call_soon(lambda: seen.append("soon"))
+            loop.call_soon(done.set)
             assert seen == []
             await done.wait()
 
@@ -488,8 +488,8 @@ async def test_what_is_called_later_is_called_once_but_not_at_once() -> None:
     seen: list[str] = []
     done = anyio.Event()
 
-    loop.later(0.0001, lambda: seen.append("later"))
-    loop.later(0.001, done.set)
+    loop.call_later(0.0001, lambda: seen.append("later"))
+    loop.call_later(0.001, done.set)
     assert seen == []
     with anyio.fail_after(SEAT_BELT):
         await done.wait()
@@ -526,11 +526,11 @@ def _key_of_another_loop() -> object:
 async def test_another_loop_can_stand_in_for_one_context() -> None:
     other = current_loop()
 
-    token = stand_in.set(other)
+    token = loop_override.set(other)
     try:
         assert current_loop() is other
     finally:
-        stand_in.reset(token)
+        loop_override.reset(token)
     assert current_loop() is not other
 
 
@@ -539,7 +539,7 @@ async def test_a_knock_from_another_thread_is_heard_on_the_loop() -> None:
     heard = anyio.Event()
 
     with anyio.fail_after(SEAT_BELT):
-        await anyio.to_thread.run_sync(loop.knock, heard.set)
+        await anyio.to_thread.run_sync(loop.call_soon_threadsafe, heard.set)
         await heard.wait()
 
 
@@ -547,7 +547,7 @@ async def test_a_knock_on_the_loop_itself_is_answered_later() -> None:
     loop = current_loop()
     heard = anyio.Event()
 
-    loop.knock(heard.set)
+    loop.call_soon_threadsafe(heard.set)
     assert not heard.is_set()
     with anyio.fail_after(SEAT_BELT):
         await heard.wait()
@@ -561,14 +561,14 @@ def test_a_knock_on_a_loop_that_is_gone_is_a_runtime_error(anyio_backend: str) -
     loop = anyio.run(main, backend=anyio_backend)
 
     with pytest.raises(RuntimeError):
-        loop.knock(lambda: None)
+        loop.call_soon_threadsafe(lambda: None)
 
 
 def test_a_trio_program_that_is_a_guest_of_asyncio_gets_trio() -> None:
     async def guest() -> float:
         loop = current_loop()
         heard = trio.Event()
-        loop.knock(heard.set)
+        loop.call_soon_threadsafe(heard.set)
         await heard.wait()
         return loop.time() - trio.current_time()
 

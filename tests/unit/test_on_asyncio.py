@@ -15,8 +15,15 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, on, until
 from tests.unit.sources import settle
 
-from sse_starlette._runtime.loop import Cut, Loop, Reins, Standby, WakeUp, current_loop
-from sse_starlette._runtime.on_asyncio import _CLOCKS, AsyncioAlarm
+from sse_starlette._runtime.loop import (
+    CancelScope,
+    EagerRunner,
+    Loop,
+    SourceRunner,
+    Waker,
+    current_loop,
+)
+from sse_starlette._runtime.on_asyncio import _WHEELS, AsyncioTimer
 
 pytestmark = pytest.mark.anyio
 
@@ -75,12 +82,12 @@ def create_task(request: pytest.FixtureRequest) -> Iterator[Callable[..., asynci
 CreateTask = Callable[..., asyncio.Task[Any]]
 
 
-def a_wake_up() -> WakeUp:
-    return current_loop().wake_up()
+def a_wake_up() -> Waker:
+    return current_loop().waker()
 
 
-def a_cut() -> Cut:
-    return current_loop().cut()
+def a_cut() -> CancelScope:
+    return current_loop().cancel_scope()
 
 
 async def over(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
@@ -90,19 +97,19 @@ async def over(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
     return task
 
 
-def run_at_once(wake_up: Any) -> None:
+def run_at_once(waker: Any) -> None:
     """Run the task that waits now, before anything that the loop has been asked for."""
     caller = asyncio.current_task()
-    resume, wake_up._resume = wake_up._resume, None
+    resume, waker._resume = waker._resume, None
     if caller is not None:
         asyncio.tasks._leave_task(asyncio.get_running_loop(), caller)
-    wake_up._context.run(resume, wake_up)
+    waker._context.run(resume, waker)
     if caller is not None:
         asyncio.tasks._enter_task(asyncio.get_running_loop(), caller)
 
 
-async def wait_and(wake_up: WakeUp, work: Callable[[], object] = lambda: None) -> None:
-    await wake_up
+async def wait_and(waker: Waker, work: Callable[[], object] = lambda: None) -> None:
+    await waker
     work()
 
 
@@ -113,14 +120,14 @@ class Standing:
     """A task that stands by, and what has been done by it or in its name."""
 
     def __init__(self, create_task: CreateTask | None = None, **more: Any) -> None:
-        self.standby = current_loop().standby()
+        self.eager_runner = current_loop().eager_runner()
         self.seen: list[object] = []
         self.task: asyncio.Task[Any] = (create_task or asyncio.create_task)(self._wait(), **more)
 
     async def _wait(self) -> None:
         while True:
             try:
-                await self.standby
+                await self.eager_runner
             except KeyError as exc:
                 self.seen.append(exc)
             else:
@@ -139,11 +146,11 @@ class Standing:
         finally:
             self.note("over")
 
-    def act(self, run: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
+    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
         """Act for it as whoever has something for it does."""
-        done = self.standby.act(run or self.work)
+        done = self.eager_runner.run_eagerly(run or self.work)
         if not done:
-            self.standby.set()
+            self.eager_runner.set()
         return done
 
     async def end(self) -> None:
@@ -158,13 +165,13 @@ async def test_it_is_done_when_the_call_returns_and_the_task_goes_on_waiting(
     await settle()
     asyncio.get_running_loop().call_soon(one.seen.append, "nobody runs in between")
 
-    assert one.act()
-    assert one.act()
+    assert one.run_eagerly()
+    assert one.run_eagerly()
 
     assert one.seen == [("work", one.task), ("work", one.task)]
     await settle()
     assert one.seen[2:] == ["nobody runs in between"]
-    one.standby.set()
+    one.eager_runner.set()
     await settle()
     assert one.seen[3:] == ["woken"]
     await one.end()
@@ -176,12 +183,12 @@ async def test_what_waits_is_gone_on_with_by_the_task_within_its_wait(
     one = Standing(create_task)
     await settle()
 
-    assert not one.act(one.work_that_waits)
+    assert not one.run_eagerly(one.work_that_waits)
 
     assert one.seen == [("begun", one.task)]
     await settle()
     assert one.seen[1:] == [("over", one.task), "woken"]
-    assert one.act()
+    assert one.run_eagerly()
     await one.end()
 
 
@@ -197,13 +204,13 @@ async def test_what_fails_is_raised_within_the_wait_of_the_task(create_task: Cre
         raise mistakes[1]
 
     await settle()
-    assert not one.act(fails_at_once)
+    assert not one.run_eagerly(fails_at_once)
     await settle()
-    assert not one.act(fails_later)
+    assert not one.run_eagerly(fails_later)
     await settle()
 
     assert one.seen == mistakes
-    assert one.act()
+    assert one.run_eagerly()
     await one.end()
 
 
@@ -259,7 +266,7 @@ async def test_whatever_it_does_the_caller_is_the_current_task_again(
     seen: list[asyncio.Task[Any] | None] = []
 
     async def calls() -> None:
-        one.act(behave)
+        one.run_eagerly(behave)
         seen.append(asyncio.current_task())
         await settle()
         seen.append(asyncio.current_task())
@@ -292,7 +299,7 @@ async def test_a_cancellation_of_the_task_is_thrown_into_what_was_begun(
             one.note("goes on")
 
     await settle()
-    one.act(work)
+    one.run_eagerly(work)
     await settle()
     one.task.cancel("enough")
     await settle()
@@ -319,7 +326,7 @@ async def test_a_cancellation_that_overtakes_what_was_begun_is_thrown_into_it(
             raise
 
     await settle()
-    assert not one.act(work)
+    assert not one.run_eagerly(work)
 
     assert (await over(one.task)).cancelled()
     assert seen == ["cancelled"]
@@ -330,7 +337,7 @@ async def test_a_callback_without_a_task_may_act() -> None:
     seen: list[object] = []
 
     def callback() -> None:
-        seen.append(one.act())
+        seen.append(one.run_eagerly())
         seen.append(asyncio.current_task())
 
     await settle()
@@ -356,9 +363,9 @@ async def test_it_is_done_in_the_context_of_the_task_and_the_caller_keeps_its_ow
     one = Standing(create_task)
     await settle()
     variable.set("of the caller")
-    one.act(work)
+    one.run_eagerly(work)
     seen.append(variable.get())
-    one.act(work)
+    one.run_eagerly(work)
 
     assert seen == ["of the task", "of the caller", "changed"]
     await one.end()
@@ -369,11 +376,11 @@ async def test_who_is_acted_for_may_act_for_another() -> None:
 
     async def acts_for_the_other() -> None:
         one.note("before")
-        assert other.act()
+        assert other.run_eagerly()
         one.note("after")
 
     await settle()
-    assert one.act(acts_for_the_other)
+    assert one.run_eagerly(acts_for_the_other)
     other.note("behind")
 
     assert one.seen == [("before", one.task), ("after", one.task)]
@@ -388,7 +395,7 @@ async def test_who_has_the_context_of_the_task_wakes_it_instead(create_task: Cre
     await settle()
 
     async def calls() -> asyncio.Task[Any] | None:
-        assert not one.act()
+        assert not one.run_eagerly()
         return asyncio.current_task()
 
     caller = create_task(calls(), context=context)
@@ -407,7 +414,7 @@ async def test_an_error_of_the_work_is_not_taken_for_a_shared_context() -> None:
         raise RuntimeError("its own")
 
     await settle()
-    assert not one.act(fails)
+    assert not one.run_eagerly(fails)
     await over(one.task)
 
     assert str(one.task.exception()) == "its own"
@@ -416,7 +423,7 @@ async def test_an_error_of_the_work_is_not_taken_for_a_shared_context() -> None:
 @pytest.mark.lazy_tasks
 async def test_nothing_is_done_for_a_task_that_has_not_begun() -> None:
     one = Standing()
-    assert not one.act()
+    assert not one.run_eagerly()
 
     await settle()
     assert one.seen == []
@@ -424,18 +431,18 @@ async def test_nothing_is_done_for_a_task_that_has_not_begun() -> None:
 
 
 async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
-    standby = current_loop().standby()
+    eager_runner = current_loop().eager_runner()
     one = Standing()
-    assert not standby.act(one.work)
+    assert not eager_runner.run_eagerly(one.work)
 
     await settle()
-    one.standby.set()
-    assert not one.act()
+    one.eager_runner.set()
+    assert not one.run_eagerly()
 
     await settle()
     assert one.seen == ["woken"]
     await one.end()
-    assert not one.act()
+    assert not one.run_eagerly()
 
 
 async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateTask) -> None:
@@ -445,7 +452,7 @@ async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateT
         raise SystemExit(3)
 
     await settle()
-    one.standby.act(exits)
+    one.eager_runner.run_eagerly(exits)
     # What the loop would do with it is not for a test: it's taken from the task.
     (waiter,) = [one.task._fut_waiter]  # type: ignore[attr-defined]
 
@@ -460,7 +467,7 @@ async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask
 
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     assert not waiter.done()
-    assert "AsyncioWakeUp" in repr(task)
+    assert "AsyncioWaker" in repr(task)
     assert task.get_stack()
     task.cancel()
     assert waiter.done()
@@ -471,25 +478,25 @@ async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask
     "anyio_backend", [("asyncio", {"use_uvloop": False, "debug": True})], ids=["debug"]
 )
 async def test_in_debug_mode_it_works_as_well(create_task: CreateTask) -> None:
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     seen: list[str] = []
 
     async def waits() -> None:
         for _ in range(2):
-            await wake_up
+            await waker
             seen.append("woken")
 
     assert asyncio.get_running_loop().get_debug()
     task = create_task(waits())
     for _ in range(2):
         await settle()
-        wake_up.set()
+        waker.set()
     await over(task)
 
     assert seen == ["woken", "woken"]
     one = Standing(create_task)
     await settle()
-    assert one.act()
+    assert one.run_eagerly()
     await one.end()
 
 
@@ -503,13 +510,13 @@ async def test_a_waiting_task_is_cancelled_natively_with_the_message(
 
     async def waits() -> None:
         try:
-            await wake_up
+            await waker
         except asyncio.CancelledError as exc:
             messages.extend(exc.args)
             raise
 
     for message in ("enough", None):
-        wake_up = a_wake_up()
+        waker = a_wake_up()
         task = create_task(waits())
         await settle()
         task.cancel(message)
@@ -551,21 +558,21 @@ async def test_a_deadline_around_the_wait_runs_out() -> None:
 async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
     cancelled_first: bool, create_task: CreateTask
 ) -> None:
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     seen: list[str] = []
 
     async def waits() -> None:
         try:
-            await wake_up
+            await waker
             seen.append("woken")
-            await wake_up
+            await waker
         except asyncio.CancelledError:
             seen.append("cancelled")
             raise
 
     task = create_task(waits())
     await settle()
-    calls: list[Callable[[], object]] = [wake_up.set, task.cancel]
+    calls: list[Callable[[], object]] = [waker.set, task.cancel]
     for call in reversed(calls) if cancelled_first else calls:
         call()
 
@@ -574,24 +581,24 @@ async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
 
 
 async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: CreateTask) -> None:
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     seen: list[str] = []
 
     async def waits() -> None:
         for _ in range(3):
             try:
-                await wake_up
+                await waker
                 seen.append("woken")
             except asyncio.CancelledError:
                 seen.append("cancelled")
 
     task = create_task(waits())
     await settle()
-    wake_up.set()
+    waker.set()
     await settle()
     task.cancel()
     await settle()
-    wake_up.set()
+    waker.set()
     await over(task)
 
     assert seen == ["woken", "cancelled", "woken"]
@@ -629,13 +636,13 @@ class Left:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.seen: list[str] = []
-        self.wake_up: Standby
+        self.waker: EagerRunner
         self.task: asyncio.Task[None]
         loop.run_until_complete(self._begin())
 
     async def _begin(self) -> None:
-        self.wake_up = current_loop().standby()
-        self.tasks = current_loop().tasks()
+        self.waker = current_loop().eager_runner()
+        self.tasks = current_loop().task_group()
         self.cut = a_cut()
         self.tasks.start_soon(self._wait)
         (self.task,) = asyncio.all_tasks() - {asyncio.current_task()}
@@ -643,7 +650,7 @@ class Left:
 
     async def _wait(self) -> None:
         with self.cut:
-            await self.wake_up
+            await self.waker
             self.seen.append("woken")
 
     def forget(self) -> None:
@@ -659,8 +666,8 @@ def test_what_waits_on_a_closed_loop_is_neither_woken_nor_an_error(new_loop: New
     left = Left(new_loop())
     left.loop.close()
 
-    assert not left.wake_up.act(never)
-    left.wake_up.set()
+    assert not left.waker.run_eagerly(never)
+    left.waker.set()
     left.tasks.cancel()
     left.cut.cancel()
 
@@ -672,7 +679,7 @@ def test_nobody_acts_on_this_loop_for_what_waits_on_another(new_loop: NewLoop) -
     left = Left(new_loop())
 
     async def here() -> None:
-        assert not left.wake_up.act(never)
+        assert not left.waker.run_eagerly(never)
         await settle()
 
     new_loop().run_until_complete(here())
@@ -685,7 +692,7 @@ def test_nobody_acts_on_this_loop_for_what_waits_on_another(new_loop: NewLoop) -
 def test_who_is_woken_while_its_loop_stands_still_runs_when_that_goes_on(new_loop: NewLoop) -> None:
     left = Left(new_loop())
 
-    left.wake_up.set()
+    left.waker.set()
     left.loop.run_until_complete(left.task)
 
     assert left.seen == ["woken"]
@@ -696,7 +703,7 @@ def test_in_debug_mode_a_thread_that_is_not_the_loops_is_told_so(new_loop: NewLo
     left.loop.set_debug(True)
 
     async def wake_from_elsewhere() -> None:
-        await asyncio.get_running_loop().run_in_executor(None, left.wake_up.set)
+        await asyncio.get_running_loop().run_in_executor(None, left.waker.set)
 
     with pytest.raises(RuntimeError, match="thread"):
         left.loop.run_until_complete(wake_from_elsewhere())
@@ -718,20 +725,20 @@ async def test_the_clock_of_asyncio_is_read_without_a_detour() -> None:
 async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
     rung: list[str] = []
     loop = current_loop()
-    async with loop.tasks() as tasks:
-        alarm: Any = loop.alarm(lambda: rung.append("rung"), tasks)
+    async with loop.task_group() as tasks:
+        timer: Any = loop.timer(lambda: rung.append("rung"), tasks)
 
-    alarm.set(loop.time() + 0.9)
-    first = alarm._set
-    alarm.set(loop.time() - 1)
+    timer.set(loop.time() + 0.9)
+    first = timer._set
+    timer.set(loop.time() - 1)
     assert first.cancelled()
     await until(lambda: rung)
-    alarm.set(math.inf)
-    assert alarm._set is None
-    alarm.set(loop.time() - 1)
-    last: Any = alarm._set
-    alarm.stop()
-    alarm.stop()
+    timer.set(math.inf)
+    assert timer._set is None
+    timer.set(loop.time() - 1)
+    last: Any = timer._set
+    timer.stop()
+    timer.stop()
     await settle()
 
     assert last.cancelled()
@@ -739,7 +746,7 @@ async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
 
 
 class ClockLoop:
-    """As much of a loop as alarms need; the test moves its time."""
+    """As much of a loop as timers need; the test moves its time."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -782,11 +789,11 @@ class ClockLoop:
         while any(when <= self.now for when, _ in self.timers):
             self.turn()
 
-    def alarm(self, ring: Callable[[], None]) -> AsyncioAlarm:
-        return AsyncioAlarm(self, ring)  # type: ignore[arg-type]
+    def timer(self, fire: Callable[[], None]) -> AsyncioTimer:
+        return AsyncioTimer(self, fire)  # type: ignore[arg-type]
 
     def has_clock(self) -> bool:
-        return any(loop is self for loop in _CLOCKS)  # type: ignore[comparison-overlap]
+        return any(loop is self for loop in _WHEELS)  # type: ignore[comparison-overlap]
 
 
 class Timer:
@@ -812,8 +819,8 @@ def test_alarms_far_off_share_a_timer_and_ring_a_tick_late_at_the_most(
 ) -> None:
     rung: list[tuple[int, float]] = []
     for number in range(300):
-        alarm = clock_loop.alarm(lambda number=number: rung.append((number, clock_loop.now)))  # type: ignore[misc]
-        alarm.set(clock_loop.now + 1.0 + number / 100)
+        timer = clock_loop.timer(lambda number=number: rung.append((number, clock_loop.now)))  # type: ignore[misc]
+        timer.set(clock_loop.now + 1.0 + number / 100)
         assert len(clock_loop.set_timers()) == 1
 
     for _ in range(1_000):
@@ -828,9 +835,9 @@ def test_many_alarms_at_the_same_time_leave_the_loop_a_turn_in_between(
     clock_loop: ClockLoop,
 ) -> None:
     rung: list[int] = []
-    alarms = [clock_loop.alarm(lambda number=n: rung.append(number)) for n in range(250)]  # type: ignore[misc]
-    for alarm in alarms:
-        alarm.set(clock_loop.now + 2)
+    timers = [clock_loop.timer(lambda number=n: rung.append(number)) for n in range(250)]  # type: ignore[misc]
+    for timer in timers:
+        timer.set(clock_loop.now + 2)
 
     clock_loop.now += 3
     turns = []
@@ -844,7 +851,7 @@ def test_many_alarms_at_the_same_time_leave_the_loop_a_turn_in_between(
 
 def test_an_alarm_far_off_can_be_moved_and_stopped(clock_loop: ClockLoop) -> None:
     rung: list[str] = []
-    first, second = (clock_loop.alarm(lambda name=name: rung.append(name)) for name in "12")  # type: ignore[misc]
+    first, second = (clock_loop.timer(lambda name=name: rung.append(name)) for name in "12")  # type: ignore[misc]
     first.set(clock_loop.now + 5)
     second.set(clock_loop.now + 5)
     first.set(clock_loop.now + 2)
@@ -865,7 +872,7 @@ def test_an_alarm_far_off_can_be_moved_and_stopped(clock_loop: ClockLoop) -> Non
 def test_an_alarm_that_comes_early_has_rung_all_the_same(clock_loop: ClockLoop) -> None:
     """uvloop counts in milliseconds."""
     rung: list[str] = []
-    clock_loop.alarm(lambda: rung.append("rung")).set(clock_loop.now + 2)
+    clock_loop.timer(lambda: rung.append("rung")).set(clock_loop.now + 2)
     ((_, timer),) = clock_loop.timers
     clock_loop.now += 1.9996
     timer.call()
@@ -882,11 +889,11 @@ def test_whoever_rings_may_set_and_stop_alarms(clock_loop: ClockLoop) -> None:
         another.stop()
         later.stop()
         if len(rung) < 3:
-            alarm.set(clock_loop.now + 1.5)
+            timer.set(clock_loop.now + 1.5)
 
-    alarm = clock_loop.alarm(one)
-    another, later = (clock_loop.alarm(lambda: rung.append("never")) for _ in range(2))
-    alarm.set(clock_loop.now + 2)
+    timer = clock_loop.timer(one)
+    another, later = (clock_loop.timer(lambda: rung.append("never")) for _ in range(2))
+    timer.set(clock_loop.now + 2)
     another.set(clock_loop.now + 2)
     later.set(clock_loop.now + 2.1)
     for _ in range(10):
@@ -904,8 +911,8 @@ def test_a_clock_whose_last_alarm_was_stopped_by_another_leaves_its_successor_al
         other.stop()
         other.set(clock_loop.now + 2)
 
-    other = clock_loop.alarm(lambda: rung.append("other"))
-    clock_loop.alarm(one).set(clock_loop.now + 2)
+    other = clock_loop.timer(lambda: rung.append("other"))
+    clock_loop.timer(one).set(clock_loop.now + 2)
     other.set(clock_loop.now + 3)
     clock_loop.advance(2.1)
     assert clock_loop.has_clock()
@@ -921,8 +928,8 @@ def test_an_alarm_that_raises_is_told_of_and_the_others_ring(clock_loop: ClockLo
     def fails() -> None:
         raise mistake
 
-    for ring in (fails, lambda: rung.append("rung")):
-        clock_loop.alarm(ring).set(clock_loop.now + 2)
+    for fire in (fails, lambda: rung.append("rung")):
+        clock_loop.timer(fire).set(clock_loop.now + 2)
     clock_loop.advance(3)
 
     assert rung == ["rung"]
@@ -931,28 +938,28 @@ def test_an_alarm_that_raises_is_told_of_and_the_others_ring(clock_loop: ClockLo
 
 def test_the_timer_of_all_keeps_the_context_of_none(clock_loop: ClockLoop) -> None:
     contextvars.ContextVar[str]("request").set("of the first stream")
-    alarm = clock_loop.alarm(lambda: None)
-    alarm.set(clock_loop.now + 2)
+    timer = clock_loop.timer(lambda: None)
+    timer.set(clock_loop.now + 2)
 
     assert [dict(timer.context or {}) for _, timer in clock_loop.timers] == [{}]
-    alarm.stop()
+    timer.stop()
 
 
 def test_alarms_of_a_closed_loop_are_forgotten_when_another_has_one(
     clock_loop: ClockLoop,
 ) -> None:
     loops = [ClockLoop(), ClockLoop(), clock_loop]
-    alarms = [loop.alarm(lambda: None) for loop in loops]
-    for loop, alarm in zip(loops[:2], alarms, strict=False):
-        alarm.set(loop.now + 2)
+    timers = [loop.timer(lambda: None) for loop in loops]
+    for loop, timer in zip(loops[:2], timers, strict=False):
+        timer.set(loop.now + 2)
         assert loop.has_clock()
     loops[0].closed = True
 
-    alarms[2].set(clock_loop.now + 2)
+    timers[2].set(clock_loop.now + 2)
 
     assert [loop.has_clock() for loop in loops] == [False, True, True]
-    for alarm in alarms:
-        alarm.stop()
+    for timer in timers:
+        timer.stop()
     assert not loops[1].has_clock()
 
 
@@ -972,15 +979,15 @@ def test_a_loop_is_current_where_it_runs_and_can_be_knocked_at_until_it_is_close
     assert loop.run_until_complete(elsewhere())
     assert not ours.is_current()
     assert not new_loop().run_until_complete(elsewhere())
-    ours.knock(lambda: heard.append("knock"))
+    ours.call_soon_threadsafe(lambda: heard.append("knock"))
     loop.run_until_complete(asyncio.sleep(0))
     assert heard == ["knock"]
     loop.close()
     with pytest.raises(RuntimeError):
-        ours.knock(lambda: None)
+        ours.call_soon_threadsafe(lambda: None)
 
 
-# Tasks
+# TaskGroup
 
 
 async def forever(seen: list[str], name: str = "one") -> None:
@@ -993,16 +1000,16 @@ async def forever(seen: list[str], name: str = "one") -> None:
 
 async def test_an_error_of_a_task_is_raised_as_it_is_when_all_are_over() -> None:
     mistake = KeyError("lost the key")
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     seen: list[str] = []
 
     async def fails() -> None:
         raise mistake
 
     async def host() -> None:
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(fails)
-            tasks.start_soon(wait_and, wake_up, lambda: seen.append("over"))
+            tasks.start_soon(wait_and, waker, lambda: seen.append("over"))
             await settle()
             seen.append("host goes on")
 
@@ -1010,7 +1017,7 @@ async def test_an_error_of_a_task_is_raised_as_it_is_when_all_are_over() -> None
     await until(lambda: seen)
     await settle()
     assert not task.done()
-    wake_up.set()
+    waker.set()
 
     assert (await over(task)).exception() is mistake
     assert seen == ["host goes on", "over"]
@@ -1023,7 +1030,7 @@ async def test_an_error_that_came_before_the_end_of_the_block_is_raised_there() 
         raise mistake
 
     async def host() -> None:
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(fails)
             await settle()
 
@@ -1037,13 +1044,13 @@ async def test_an_error_that_came_before_the_end_of_the_block_is_raised_there() 
 async def test_a_host_that_is_cancelled_while_it_waits_goes_on_waiting(way: str) -> None:
     """To cancel its tasks is up to the host; it knows which of them may be."""
     seen: list[str] = []
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     scope = anyio.CancelScope()
 
     async def host() -> None:
         with scope:
-            async with current_loop().tasks() as tasks:
-                tasks.start_soon(wait_and, wake_up, lambda: seen.append("over"))
+            async with current_loop().task_group() as tasks:
+                tasks.start_soon(wait_and, waker, lambda: seen.append("over"))
 
     task = asyncio.create_task(host())
     await settle()
@@ -1053,7 +1060,7 @@ async def test_a_host_that_is_cancelled_while_it_waits_goes_on_waiting(way: str)
         task.cancel()
     await settle()
     assert not task.done()
-    wake_up.set()
+    waker.set()
     await over(task)
 
     assert seen == ["over"]
@@ -1065,19 +1072,19 @@ async def test_a_task_that_fails_when_its_host_is_cancelled_is_heard() -> None:
     mistake = KeyError("lost the key")
 
     async def fails() -> None:
-        await wake_up
+        await waker
         raise mistake
 
     async def host() -> None:
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(fails)
 
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     task = asyncio.create_task(host())
     await settle()
     task.cancel()
     await settle()
-    wake_up.set()
+    waker.set()
 
     assert (await over(task)).exception() is mistake
 
@@ -1090,7 +1097,7 @@ async def test_who_cancels_the_tasks_and_is_one_of_them_is_left_out() -> None:
         await settle()
         seen.append("not cancelled")
 
-    async with current_loop().tasks() as tasks:
+    async with current_loop().task_group() as tasks:
         tasks.start_soon(forever, seen)
         await settle()
         tasks.start_soon(cancels)
@@ -1102,7 +1109,7 @@ async def test_who_cancels_the_tasks_and_is_one_of_them_is_left_out() -> None:
 async def test_a_task_that_is_cancelled_before_it_began_is_over() -> None:
     seen: list[str] = []
 
-    async with current_loop().tasks() as tasks:
+    async with current_loop().task_group() as tasks:
         tasks.start_soon(forever, seen)
         tasks.cancel()
 
@@ -1112,22 +1119,22 @@ async def test_a_task_that_is_cancelled_before_it_began_is_over() -> None:
 @pytest.mark.parametrize("ending", ["cancelled", "returned", "raised"])
 async def test_a_task_that_ends_as_the_block_does_is_over(ending: str) -> None:
     """The loop hasn't told of its end yet."""
-    wake_up = a_wake_up()
+    waker = a_wake_up()
     mistake = KeyError("lost the key")
 
     async def ends() -> None:
-        await wake_up
+        await waker
         if ending == "raised":
             raise mistake
 
     async def host() -> None:
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(ends)
             await settle()
             if ending == "cancelled":
                 tasks.cancel()
             else:
-                wake_up.set()
+                waker.set()
             await asyncio.sleep(0)
 
     task = asyncio.create_task(host())
@@ -1136,14 +1143,14 @@ async def test_a_task_that_ends_as_the_block_does_is_over(ending: str) -> None:
 
 
 async def test_a_block_without_tasks_is_over_at_once() -> None:
-    async with current_loop().tasks():
+    async with current_loop().task_group():
         pass
 
 
 async def test_a_block_that_is_thrown_away_waits_for_nothing() -> None:
     """As it is when the loop was closed: whoever then waits is told off by Python."""
     seen: list[str] = []
-    tasks = current_loop().tasks()
+    tasks = current_loop().task_group()
 
     async def host() -> None:
         async with tasks:
@@ -1371,7 +1378,7 @@ async def test_outside_of_any_task_nothing_is_cut_off() -> None:
     assert seen == ["inside"]
 
 
-# Reins
+# SourceRunner
 
 
 class Watched:
@@ -1386,25 +1393,25 @@ class Watched:
         self.waits += 1
 
 
-async def led(reins: Reins, source: Coroutine[Any, Any, None]) -> None:
-    """Have `source` led; then turn the loop, so that what comes too late would hit."""
-    await reins.lead(source, Watched())
+async def observer(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:
+    """Have `source` observer; then turn the loop, so that what comes too late would hit."""
+    await runner.run(source, Watched())
     await settle()
 
 
 class Source:
     """Waits for its wake-up as often as it's told to, and notes what it gets."""
 
-    def __init__(self, reins: Reins, waits: int = 1) -> None:
-        self.wake_up = a_wake_up()
+    def __init__(self, runner: SourceRunner, waits: int = 1) -> None:
+        self.waker = a_wake_up()
         self.seen: list[str] = []
-        self._reins = reins
+        self._runner = runner
         self._waits = waits
 
     async def run(self) -> None:
         for _ in range(self._waits):
             try:
-                await self.wake_up
+                await self.waker
             except asyncio.CancelledError:
                 self.seen.append("cancelled")
             else:
@@ -1412,25 +1419,25 @@ class Source:
 
 
 async def test_reins_tell_of_each_wait() -> None:
-    reins = current_loop().reins(None)
-    source = Source(reins, waits=2)
+    runner = current_loop().source_runner(None)
+    source = Source(runner, waits=2)
     watched = Watched()
 
     async def host() -> None:
-        await reins.lead(source.run(), watched)
+        await runner.run(source.run(), watched)
 
     before = watched.time()
     task = asyncio.create_task(host())
     await settle()
     assert watched.waits == 1
     assert before <= watched.runs_since <= watched.time()
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     assert watched.waits == 2
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
 
     await over(task)
     assert watched.waits == 2
-    assert not reins.cut_short
+    assert not runner.cut_short
 
 
 async def test_what_a_led_source_raises_is_raised() -> None:
@@ -1438,22 +1445,22 @@ async def test_what_a_led_source_raises_is_raised() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        await current_loop().reins(None).lead(fails(), Watched())
+        await current_loop().source_runner(None).run(fails(), Watched())
 
 
 async def test_a_source_is_cancelled_once_where_it_waits(create_task: CreateTask) -> None:
-    reins = current_loop().reins(None)
-    source = Source(reins, waits=2)
-    task = create_task(led(reins, source.run()))
+    runner = current_loop().source_runner(None)
+    source = Source(runner, waits=2)
+    task = create_task(observer(runner, source.run()))
     await settle()
 
-    reins.cancel()
-    reins.cancel()
+    runner.cancel()
+    runner.cancel()
     await settle()
     assert source.seen == ["cancelled"]
-    reins.cancel()
+    runner.cancel()
     await settle()
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     await over(task)
 
     assert source.seen == ["cancelled", "woken"]
@@ -1464,13 +1471,13 @@ async def test_a_source_is_cancelled_once_where_it_waits(create_task: CreateTask
 async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_next(
     by_whom: str,
 ) -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     other = a_wake_up()
     seen: list[str] = []
 
     async def source() -> None:
         if by_whom == "itself":
-            reins.cancel()
+            runner.cancel()
         else:
             run_at_once(other)
         seen.append("goes on")
@@ -1479,9 +1486,9 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
         finally:
             seen.append("cancelled")
 
-    helper = asyncio.create_task(wait_and(other, reins.cancel))
+    helper = asyncio.create_task(wait_and(other, runner.cancel))
     await settle()
-    task = asyncio.create_task(led(reins, source()))
+    task = asyncio.create_task(observer(runner, source()))
     await over(task)
 
     assert seen == ["goes on", "cancelled"]
@@ -1491,34 +1498,34 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
 
 
 async def test_a_cancellation_that_is_due_is_not_lost_when_the_source_is_woken_before() -> None:
-    reins = current_loop().reins(None)
-    source = Source(reins, waits=3)
-    task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
+    runner = current_loop().source_runner(None)
+    source = Source(runner, waits=3)
+    task = asyncio.create_task(observer(runner, asked_while_it_runs(source, runner)))
     await settle()
 
-    run_at_once(source.wake_up)
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
+    run_at_once(source.waker)
     await settle()
 
     assert source.seen == ["woken", "cancelled"]
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     await over(task)
 
 
-async def asked_while_it_runs(source: Source, reins: Reins) -> None:
-    await source.wake_up
-    reins.cancel()
+async def asked_while_it_runs(source: Source, runner: SourceRunner) -> None:
+    await source.waker
+    runner.cancel()
     await source.run()
 
 
 async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() -> None:
-    reins = current_loop().reins(None)
-    source = Source(reins, waits=1)
-    task = asyncio.create_task(led(reins, asked_while_it_runs(source, reins)))
+    runner = current_loop().source_runner(None)
+    source = Source(runner, waits=1)
+    task = asyncio.create_task(observer(runner, asked_while_it_runs(source, runner)))
     await settle()
 
-    run_at_once(source.wake_up)
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
+    run_at_once(source.waker)
 
     assert source.seen == ["woken"]
     assert (await over(task)).exception() is None
@@ -1526,39 +1533,39 @@ async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() 
 
 
 async def test_a_cancellation_that_is_due_does_not_disturb_a_cleanup_that_began_before_it() -> None:
-    reins = current_loop().reins(None)
-    wake_up = a_wake_up()
+    runner = current_loop().source_runner(None)
+    waker = a_wake_up()
     seen: list[str] = []
 
     async def source() -> None:
-        await wake_up
-        reins.cancel()
-        await wake_up
-        reins.clean_up()
+        await waker
+        runner.cancel()
+        await waker
+        runner.clean_up()
         await settle()
         seen.append("cleaned up")
 
-    task = asyncio.create_task(led(reins, source()))
+    task = asyncio.create_task(observer(runner, source()))
     await settle()
-    run_at_once(wake_up)
-    run_at_once(wake_up)
+    run_at_once(waker)
+    run_at_once(waker)
 
     assert not (await over(task)).cancelled()
     assert seen == ["cleaned up"]
 
 
 async def test_a_source_that_cleans_up_is_not_cancelled() -> None:
-    reins = current_loop().reins(None)
-    source = Source(reins, waits=2)
-    task = asyncio.create_task(led(reins, source.run()))
+    runner = current_loop().source_runner(None)
+    source = Source(runner, waits=2)
+    task = asyncio.create_task(observer(runner, source.run()))
     await settle()
 
-    reins.clean_up()
-    reins.cancel()
+    runner.clean_up()
+    runner.cancel()
     await settle()
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     await settle()
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     await over(task)
 
     assert source.seen == ["woken", "woken"]
@@ -1568,45 +1575,45 @@ async def test_a_source_that_cleans_up_is_not_cancelled() -> None:
 async def test_cleanup_that_goes_on_waiting_when_its_time_is_up_is_cut_each_time(
     begins: str,
 ) -> None:
-    reins = current_loop().reins(0)
+    runner = current_loop().source_runner(0)
     seen: list[str] = []
 
     async def source() -> None:
         if begins == "by itself":
-            reins.clean_up()
+            runner.clean_up()
         for _ in range(4):
             try:
                 await a_wake_up()
             except asyncio.CancelledError:
-                seen.append("cut" if reins.cut_short else "cancelled")
+                seen.append("cut" if runner.cut_short else "cancelled")
 
-    task = asyncio.create_task(led(reins, source()))
+    task = asyncio.create_task(observer(runner, source()))
     await settle()
-    reins.cancel()
+    runner.cancel()
     await over(task)
 
     assert seen == (["cancelled"] if begins == "cancelled" else ["cut"]) + ["cut"] * 3
-    assert reins.cut_short
+    assert runner.cut_short
 
 
 async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
-    reins = current_loop().reins(0)
+    runner = current_loop().source_runner(0)
     loop = asyncio.get_running_loop()
     seen: list[str] = []
 
     async def source() -> None:
-        wake_up = a_wake_up()
-        reins.clean_up()
+        waker = a_wake_up()
+        runner.clean_up()
         try:
-            await wake_up
+            await waker
         except asyncio.CancelledError:
             seen.append("cut")
         # Comes before the cut that is due where it waits next.
-        loop.call_soon(run_at_once, wake_up)
-        await wake_up
+        loop.call_soon(run_at_once, waker)
+        await waker
         seen.append("over")
 
-    task = asyncio.create_task(led(reins, source()))
+    task = asyncio.create_task(observer(runner, source()))
     await over(task)
 
     assert seen == ["cut", "over"]
@@ -1614,15 +1621,15 @@ async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
 
 
 async def test_cleanup_in_time_is_not_cut() -> None:
-    reins = current_loop().reins(SEAT_BELT_SECONDS)
-    source = Source(reins, waits=2)
-    task = asyncio.create_task(led(reins, source.run()))
+    runner = current_loop().source_runner(SEAT_BELT_SECONDS)
+    source = Source(runner, waits=2)
+    task = asyncio.create_task(observer(runner, source.run()))
     await settle()
 
-    reins.cancel()
+    runner.cancel()
     await settle()
-    run_at_once(source.wake_up)
+    run_at_once(source.waker)
     await over(task)
 
     assert source.seen == ["cancelled", "woken"]
-    assert not reins.cut_short
+    assert not runner.cut_short

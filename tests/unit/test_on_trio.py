@@ -13,7 +13,7 @@ import trio.testing
 from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.sources import settle
 
-from sse_starlette._runtime.loop import Loop, Reins, current_loop
+from sse_starlette._runtime.loop import Loop, SourceRunner, current_loop
 
 pytestmark = pytest.mark.anyio
 
@@ -27,28 +27,28 @@ def anyio_backend() -> str:
 
 
 async def test_nobody_acts_for_a_task_that_waits() -> None:
-    standby = current_loop().standby()
+    eager_runner = current_loop().eager_runner()
     seen: list[str] = []
 
     async def never() -> None:
         raise AssertionError
 
     async def waits() -> None:
-        await standby
+        await eager_runner
         seen.append("woken")
 
-    async with current_loop().tasks() as tasks:
+    async with current_loop().task_group() as tasks:
         tasks.start_soon(waits)
         await trio.testing.wait_all_tasks_blocked()
-        assert not standby.act(never)
-        standby.set()
+        assert not eager_runner.run_eagerly(never)
+        eager_runner.set()
         assert seen == []
         await trio.testing.wait_all_tasks_blocked()
         assert seen == ["woken"]
 
 
 async def test_nobody_to_wake_is_no_error() -> None:
-    current_loop().wake_up().set()
+    current_loop().waker().set()
 
 
 # The loop
@@ -67,19 +67,19 @@ def test_a_run_that_is_over_calls_nothing_and_only_a_knock_is_told_so() -> None:
 
     loop = trio.run(main)
 
-    loop.soon(never)
-    loop.later(0, never)
+    loop.call_soon(never)
+    loop.call_later(0, never)
     with pytest.raises(RuntimeError):
-        loop.knock(never)
+        loop.call_soon_threadsafe(never)
 
 
 async def test_what_is_to_be_called_later_is_called_soon() -> None:
     loop = current_loop()
     seen: list[str] = []
 
-    loop.later(SEAT_BELT_SECONDS, lambda: seen.append("later"))
-    loop.soon(lambda: seen.append("soon"))
-    loop.knock(lambda: seen.append("knock"))
+    loop.call_later(SEAT_BELT_SECONDS, lambda: seen.append("later"))
+    loop.call_soon(lambda: seen.append("soon"))
+    loop.call_soon_threadsafe(lambda: seen.append("knock"))
     assert seen == []
     await trio.testing.wait_all_tasks_blocked()
 
@@ -98,22 +98,22 @@ async def test_an_alarm_sleeps_in_a_task_that_ends_when_it_is_stopped_or_moved()
     loop = current_loop()
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with loop.tasks() as tasks:
-            alarm = loop.alarm(lambda: rung.append("rung"), tasks)
-            alarm.set(loop.time() + SEAT_BELT_SECONDS)
+        async with loop.task_group() as tasks:
+            timer = loop.timer(lambda: rung.append("rung"), tasks)
+            timer.set(loop.time() + SEAT_BELT_SECONDS)
             await settle()
-            alarm.set(loop.time() - 1)
+            timer.set(loop.time() - 1)
             while not rung:
                 await anyio.lowlevel.checkpoint()
-            alarm.set(float("inf"))
+            timer.set(float("inf"))
             await settle()
-            alarm.stop()
-            alarm.stop()
+            timer.stop()
+            timer.stop()
 
     assert rung == ["rung"]
 
 
-# Tasks
+# TaskGroup
 
 
 async def test_an_error_of_a_task_cancels_the_others_and_is_raised_in_a_group() -> None:
@@ -129,7 +129,7 @@ async def test_an_error_of_a_task_cancels_the_others_and_is_raised_in_a_group() 
             seen.append("cancelled")
 
     async def host() -> None:
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             tasks.start_soon(sleeps)
             await trio.testing.wait_all_tasks_blocked()
             tasks.start_soon(fails)
@@ -151,7 +151,7 @@ async def test_tasks_are_cancelled_together() -> None:
             seen.append("cancelled")
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with current_loop().tasks() as tasks:
+        async with current_loop().task_group() as tasks:
             for _ in range(2):
                 tasks.start_soon(sleeps)
             await trio.testing.wait_all_tasks_blocked()
@@ -161,8 +161,8 @@ async def test_tasks_are_cancelled_together() -> None:
 
 
 async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> None:
-    """Tasks begin in any order, so that whoever cuts may be there before the one that is cut off."""
-    cut = current_loop().cut()
+    """TaskGroup begin in any order, so that whoever cuts may be there before the one that is cut off."""
+    cut = current_loop().cancel_scope()
     seen: list[str] = []
 
     cut.cancel()
@@ -173,7 +173,7 @@ async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> N
     assert seen == ["begun"]
 
 
-# Reins
+# SourceRunner
 
 
 class Watched:
@@ -188,8 +188,8 @@ class Watched:
         self.waits += 1
 
 
-async def lead(reins: Reins, source: Coroutine[Any, Any, None]) -> None:
-    await reins.lead(source, Watched())
+async def run_source(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:
+    await runner.run(source, Watched())
 
 
 async def cleans_up(seen: list[str]) -> None:
@@ -202,7 +202,7 @@ async def cleans_up(seen: list[str]) -> None:
 
 
 async def test_a_source_that_is_cancelled_before_it_waits_is_so_where_it_waits_first() -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
@@ -212,31 +212,31 @@ async def test_a_source_that_is_cancelled_before_it_waits_is_so_where_it_waits_f
         finally:
             await cleans_up(seen)
 
-    reins.cancel()
-    await lead(reins, source())
+    runner.cancel()
+    await run_source(runner, source())
 
     assert seen == ["begun", "cleaned up"]
 
 
 async def test_cleanup_is_shielded_from_whoever_cancels_the_task() -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
-        reins.clean_up()
-        reins.clean_up()
+        runner.clean_up()
+        runner.clean_up()
         await cleans_up(seen)
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await lead(reins, source())
+        await run_source(runner, source())
 
     assert seen == ["cleaned up"]
 
 
 async def test_a_source_is_reached_by_nobody_but_its_reins() -> None:
     """A server that cancels the response has the source cancelled through them, too."""
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
@@ -248,18 +248,18 @@ async def test_a_source_is_reached_by_nobody_but_its_reins() -> None:
             seen.append("cancelled")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lead, reins, source())
+        tasks.start_soon(run_source, runner, source())
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             while not seen:
                 await anyio.lowlevel.checkpoint()
-            reins.cancel()
+            runner.cancel()
 
     assert seen == ["not cancelled", "cancelled"]
 
 
 async def test_a_cancelled_scope_of_the_source_keeps_its_cancellation_inside() -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
     scopes: list[anyio.CancelScope] = []
 
@@ -276,16 +276,16 @@ async def test_a_cancelled_scope_of_the_source_keeps_its_cancellation_inside() -
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lead, reins, source())
+            tasks.start_soon(run_source, runner, source())
             await trio.testing.wait_all_tasks_blocked()
             scopes[0].cancel()
-            reins.cancel()
+            runner.cancel()
 
     assert seen == ["cancelled in its cleanup", "cleaned up"]
 
 
 async def test_a_timeout_of_the_source_is_its_own_affair() -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
@@ -295,13 +295,13 @@ async def test_a_timeout_of_the_source_is_its_own_affair() -> None:
         await anyio.lowlevel.checkpoint()
         seen.append("went on")
 
-    await lead(reins, source())
+    await run_source(runner, source())
 
     assert seen == ["moved on", "went on"]
 
 
 async def test_a_nursery_of_the_source_can_be_left_while_it_is_cancelled() -> None:
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
@@ -314,16 +314,16 @@ async def test_a_nursery_of_the_source_can_be_left_while_it_is_cancelled() -> No
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lead, reins, source())
+            tasks.start_soon(run_source, runner, source())
             await trio.testing.wait_all_tasks_blocked()
-            reins.cancel()
+            runner.cancel()
 
     assert seen == ["cleaned up"]
 
 
 @pytest.mark.parametrize("seconds", [0, None])
 async def test_cleanup_has_its_seconds_and_no_more(seconds: float | None) -> None:
-    reins = current_loop().reins(seconds)
+    runner = current_loop().source_runner(seconds)
     seen: list[str] = []
 
     async def source() -> None:
@@ -338,18 +338,18 @@ async def test_cleanup_has_its_seconds_and_no_more(seconds: float | None) -> Non
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lead, reins, source())
+            tasks.start_soon(run_source, runner, source())
             await trio.testing.wait_all_tasks_blocked()
-            reins.cancel()
+            runner.cancel()
 
     cut = seconds == 0
     assert seen == ["cancelled in its cleanup" if cut else "cleaned up"]
-    assert reins.cut_short is cut
+    assert runner.cut_short is cut
 
 
 async def test_a_source_that_is_thrown_away_where_it_waits_is_told_so() -> None:
     """As it happens when a run of trio breaks down."""
-    reins = current_loop().reins(None)
+    runner = current_loop().source_runner(None)
     seen: list[str] = []
 
     async def source() -> None:
@@ -359,7 +359,7 @@ async def test_a_source_that_is_thrown_away_where_it_waits_is_told_so() -> None:
             seen.append("thrown away")
             raise
 
-    leading = lead(reins, source())
+    leading = run_source(runner, source())
     leading.send(None)
     leading.close()
 

@@ -1501,12 +1501,12 @@ class Blocking:
             for number in range(3):
                 self.threads.add(threading.get_ident())
                 yield number
-            self._loop.knock(self.entered.set)
+            self._loop.call_soon_threadsafe(self.entered.set)
             self.release.wait(SEAT_BELT)
             yield 3
         finally:
             self.threads.add(threading.get_ident())
-            self._loop.knock(self.closed.set)
+            self._loop.call_soon_threadsafe(self.closed.set)
 
 
 async def test_the_steps_of_a_sync_iterable_keep_off_the_loop() -> None:

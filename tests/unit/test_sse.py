@@ -821,7 +821,7 @@ async def test_ping_zero_sends_no_ping_and_asks_for_no_alarm(loops: list[StillLo
         await loops[0].advance(1_000_000)
 
         assert len(exchange.chunks) == 1
-        assert loops[0].alarms == 0
+        assert loops[0].timers == 0
 
 
 # The source

@@ -47,7 +47,7 @@ async def test_head_is_answered_with_headers_and_the_feed_is_stopped_before_it_r
     ]
     assert exchange.complete
     assert run.feed.closed
-    assert run.loop.alarms == 0
+    assert run.loop.timers == 0
     assert run.stream.life.reason == "end"
 
 
@@ -542,7 +542,7 @@ class WaitingFeed(HandFeed):
 
     async def run(self) -> None:
         self.runs += 1
-        await current_loop().wake_up()
+        await current_loop().waker()
 
 
 class Abandoned:

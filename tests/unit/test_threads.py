@@ -237,7 +237,7 @@ async def test_idle_threads_end_with_a_loop_that_closed_nothing() -> None:
 
 async def test_worker_that_comes_back_to_no_pool_has_nobody_to_tell() -> None:
     loop = current_loop()
-    job = _Job(lambda: None, loop.wake_up())
+    job = _Job(lambda: None, loop.waker())
 
     _Worker(_Pool(), loop)._tell_done(job)
 

@@ -217,7 +217,7 @@ async def test_interval_zero_sends_no_ping_and_sets_no_alarm() -> None:
         await run.loop.advance(1_000_000)
 
         assert exchange.chunks == []
-        assert run.loop.alarms == 0
+        assert run.loop.timers == 0
 
 
 async def test_no_ping_waits_behind_a_blocked_send() -> None:
@@ -292,24 +292,24 @@ async def test_no_alarm_is_left_when_the_stream_has_ended() -> None:
     assert (set_while_open, run.loop.waiting) == (1, 0)
 
 
-async def test_alarm_that_rings_after_the_end_is_not_answered() -> None:
-    """On trio an alarm may already have woken when it's stopped."""
+async def test_alarm_that_fires_after_the_end_is_not_answered() -> None:
+    """On trio a timer may already have woken when it's stopped."""
     run = Run(ping_interval=15)
-    rings: list[Callable[[], None]] = []
-    make_alarm = run.loop.alarm
+    fires: list[Callable[[], None]] = []
+    make_timer = run.loop.timer
 
-    def alarm(ring: Callable[[], None], beside: Any) -> Any:
-        rings.append(ring)
-        return make_alarm(ring, beside)
+    def timer(fire: Callable[[], None], starter: Any) -> Any:
+        fires.append(fire)
+        return make_timer(fire, starter)
 
-    run.loop.alarm = alarm  # type: ignore[method-assign]
+    run.loop.timer = timer  # type: ignore[method-assign]
     async with drive(run) as exchange:
         await settled()
         exchange.leave()
         await exchange.returns()
-        rings[0]()
+        fires[0]()
         run.loop.now += 100
-        rings[0]()
+        fires[0]()
         await settled()
 
     assert exchange.chunks == []
@@ -520,7 +520,7 @@ async def test_one_alarm_bounds_many_sends() -> None:
             run.feed.push(b"%d" % number)
             await exchange.chunk(number)
 
-        assert run.loop.alarms == 1
+        assert run.loop.timers == 1
         assert run.stream.life.reason is None
 
 
@@ -552,7 +552,7 @@ async def test_send_has_its_whole_time_though_the_alarm_was_set_for_an_earlier_o
         await exchange.raises(SendTimeoutError)
 
     assert reason_before_its_time_is_up is None
-    assert run.loop.alarms == 1
+    assert run.loop.timers == 1
     assert run.stream.life.reason == "timeout"
 
 

@@ -1,4 +1,4 @@
-"""What we ask of an event loop beside anyio: the time, a wake-up, an alarm, tasks and their ends.
+"""What we ask of an event loop beside anyio: the time, wakers, timers, tasks and their ends.
 
 Every stream waits, wakes, pings and ends through these, so they are as light as the loop allows.
 Nothing here knows what a stream is, and nothing outlives the stream that asked for it.
@@ -12,12 +12,12 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from .led import Led
 from .on_asyncio import AsyncioLoop
 from .on_trio import TrioLoop
+from .steps import StepObserver
 
 
-class WakeUp(Protocol):
+class Waker(Protocol):
     """One task waits here; anything on the same loop may wake it. A wake-up nobody waits for is lost."""
 
     def set(self) -> None:
@@ -27,14 +27,14 @@ class WakeUp(Protocol):
         """Wait to be woken. May return although nothing happened: look again, then wait again."""
 
 
-class Standby(WakeUp, Protocol):
+class EagerRunner(Waker, Protocol):
     """
-    A wake-up whose waiting task needn't be woken for what others can do in its name.
+    A waker whose waiting task needn't be woken for what others can do in its name.
 
     A task that is woken so often pays for a switch each time.
     """
 
-    def act(self, run: Callable[[], Coroutine[Any, Any, None]], /) -> bool:
+    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]], /) -> bool:
         """
         Do what the waiting task would do, `await run()`, in its name and now; it goes on waiting.
 
@@ -44,24 +44,24 @@ class Standby(WakeUp, Protocol):
         """
 
 
-class Alarm(Protocol):
-    """Rings at one time at the most; setting it again moves it."""
+class Timer(Protocol):
+    """Fires at one time at the most; setting it again moves it."""
 
     def set(self, when: float) -> None:
-        """Ring at `when`, on the loop's clock; up to 20 ms late if that's a second off or more."""
+        """Fire at `when`, on the loop's clock; up to 20 ms late if that's a second off or more."""
 
     def stop(self) -> None:
-        """Don't ring. May be called twice."""
+        """Don't fire. May be called twice."""
 
 
-class Beside(Protocol):
+class TaskStarter(Protocol):
     """Where a task can be started: a task group of anyio, too."""
 
     def start_soon(self, run: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> object:
         """Start a task that calls `run`."""
 
 
-class Tasks(Beside, Protocol):
+class TaskGroup(TaskStarter, Protocol):
     """Tasks that are over when the `async with` is, beside the one that has entered it."""
 
     async def __aenter__(self) -> Self:
@@ -80,7 +80,7 @@ class Tasks(Beside, Protocol):
         """Cancel those that are not over, but for the calling one."""
 
 
-class Cut(Protocol):
+class CancelScope(Protocol):
     """A stretch of one task, entered by `with`, that others may cut off; the task goes on behind it."""
 
     def __enter__(self) -> object:
@@ -97,14 +97,14 @@ class Cut(Protocol):
 
     def cancel(self) -> None:
         """
-        Cut the stretch off where it waits.
+        Cancel the stretch where it waits.
 
         Before it begins, it is cut off where it first waits; behind its end this does nothing.
         """
 
 
-class Reins(Protocol):
-    """How a source is led: cancelled once, where it waits, and then left alone until its time is up."""
+class SourceRunner(Protocol):
+    """How a source is run: cancelled once, where it waits, and then left alone until its time is up."""
 
     cut_short: bool
     """Whether its cleanup has taken longer than it may."""
@@ -115,8 +115,8 @@ class Reins(Protocol):
     def clean_up(self) -> None:
         """From now on the source is left alone, until its time is up."""
 
-    def lead(self, source: Coroutine[Any, Any, None], led: Led, /) -> Awaitable[None]:
-        """Await `source`, and keep `led` up to date."""
+    def run(self, source: Coroutine[Any, Any, None], observer: StepObserver, /) -> Awaitable[None]:
+        """Await `source`, and keep `observer` up to date."""
 
 
 class Loop(Protocol):
@@ -131,49 +131,49 @@ class Loop(Protocol):
     def stopwatch(self) -> float:
         """A clock in seconds that only tells how long something takes, but that well."""
 
-    def wake_up(self) -> WakeUp:
+    def waker(self) -> Waker:
         """A new wake-up, for one waiting task."""
 
-    def standby(self) -> Standby:
-        """A new standby, for one waiting task."""
+    def eager_runner(self) -> EagerRunner:
+        """A new eager runner, for one waiting task."""
 
-    def alarm(self, ring: Callable[[], None], beside: Beside, /) -> Alarm:
-        """A new alarm that calls `ring`; where the loop has no timers its task runs in `beside`."""
+    def timer(self, fire: Callable[[], None], starter: TaskStarter, /) -> Timer:
+        """A new timer that calls `fire`; where the loop has no timers its task runs in `starter`."""
 
-    def tasks(self) -> Tasks:
-        """New tasks, none yet."""
+    def task_group(self) -> TaskGroup:
+        """A new task group, without tasks yet."""
 
-    def cut(self) -> Cut:
+    def cancel_scope(self) -> CancelScope:
         """A new stretch that may be cut off."""
 
-    def reins(self, cleanup_seconds: float | None, /) -> Reins:
-        """New reins for one source, which has so many seconds for its cleanup; None: any number."""
+    def source_runner(self, cleanup_seconds: float | None, /) -> SourceRunner:
+        """A new runner for one source, which has so many seconds for its cleanup; None: any number."""
 
     def run_noting_first_wait(
         self, coroutine: Coroutine[Any, Any, None], note: Callable[[], None], /
     ) -> Awaitable[None]:
         """Await `coroutine`; call `note` once, when it first waits, or has ended without."""
 
-    def soon(self, call: Callable[[], object], /) -> object:
+    def call_soon(self, call: Callable[[], object], /) -> object:
         """Have the loop call `call` after all that is ready to run now, unless it's over by then."""
 
-    def later(self, seconds: float, call: Callable[[], object], /) -> object:
+    def call_later(self, seconds: float, call: Callable[[], object], /) -> object:
         """Have the loop call `call` in so many seconds; a loop without timers does it soon."""
 
     def is_current(self) -> bool:
         """Whether the calling thread runs this loop. Any thread may ask."""
 
-    def knock(self, call: Callable[[], object]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         """Have the loop call `call` soon, from any thread; RuntimeError if it has been closed."""
 
 
-stand_in: ContextVar[Loop | None] = ContextVar("sse_starlette_stand_in", default=None)
+loop_override: ContextVar[Loop | None] = ContextVar("sse_starlette_loop_override", default=None)
 """What `current_loop` answers instead. The testing kit sets it in the context it runs an app in."""
 
 
 def current_loop() -> Loop:
     """The loop that runs the calling task."""
-    if (loop := stand_in.get()) is not None:
+    if (loop := loop_override.get()) is not None:
         return loop
     return AsyncioLoop() if is_on_asyncio() else TrioLoop()
 

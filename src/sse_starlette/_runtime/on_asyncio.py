@@ -29,13 +29,13 @@ from .fork import call_in_child
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from .led import Led
+    from .steps import StepObserver
 
 
 class AsyncioLoop:
     """The running loop of asyncio."""
 
-    __slots__ = ("_loop", "key", "later", "soon", "stopwatch", "time")
+    __slots__ = ("_loop", "call_later", "call_soon", "key", "stopwatch", "time")
 
     def __init__(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
@@ -45,26 +45,26 @@ class AsyncioLoop:
         self.time: Callable[[], float] = time.monotonic if own else loop.time
         # Those of uvloop are milliseconds.
         self.stopwatch: Callable[[], float] = time.perf_counter
-        self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
-        self.later: Callable[[float, Callable[[], object]], object] = loop.call_later
+        self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
+        self.call_later: Callable[[float, Callable[[], object]], object] = loop.call_later
 
-    def wake_up(self) -> AsyncioWakeUp:
-        return AsyncioWakeUp(self._loop)
+    def waker(self) -> AsyncioWaker:
+        return AsyncioWaker(self._loop)
 
-    def standby(self) -> AsyncioStandby:
-        return AsyncioStandby(self._loop)
+    def eager_runner(self) -> AsyncioEagerRunner:
+        return AsyncioEagerRunner(self._loop)
 
-    def alarm(self, ring: Callable[[], None], beside: object) -> AsyncioAlarm:  # noqa: ARG002  (trio needs it)
-        return AsyncioAlarm(self._loop, ring)
+    def timer(self, fire: Callable[[], None], starter: object) -> AsyncioTimer:  # noqa: ARG002  (trio needs it)
+        return AsyncioTimer(self._loop, fire)
 
-    def tasks(self) -> AsyncioTasks:
-        return AsyncioTasks(self._loop)
+    def task_group(self) -> AsyncioTaskGroup:
+        return AsyncioTaskGroup(self._loop)
 
-    def cut(self) -> AsyncioCut:
-        return AsyncioCut()
+    def cancel_scope(self) -> AsyncioCancelScope:
+        return AsyncioCancelScope()
 
-    def reins(self, cleanup_seconds: float | None) -> AsyncioReins:
-        return AsyncioReins(self._loop, cleanup_seconds)
+    def source_runner(self, cleanup_seconds: float | None) -> AsyncioSourceRunner:
+        return AsyncioSourceRunner(self._loop, cleanup_seconds)
 
     @types.coroutine
     def run_noting_first_wait(
@@ -96,11 +96,11 @@ class AsyncioLoop:
         except RuntimeError:
             return False
 
-    def knock(self, call: Callable[[], object]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(call)
 
 
-class AsyncioWakeUp:
+class AsyncioWaker:
     """
     As much of a future as a task needs to wait for it.
 
@@ -154,8 +154,8 @@ class AsyncioWakeUp:
             raise failure
 
 
-class AsyncioStandby(AsyncioWakeUp):
-    """A wake-up whose waiting task needn't be woken for what others can do in its name."""
+class AsyncioEagerRunner(AsyncioWaker):
+    """A waker whose waiting task needn't be woken for what others can do in its name."""
 
     __slots__ = ("_begun", "_task")
 
@@ -165,7 +165,7 @@ class AsyncioStandby(AsyncioWakeUp):
         # What was begun in the task's name and waits, and what for.
         self._begun: tuple[Coroutine[Any, Any, None], object] | None = None
 
-    def act(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         loop, task, context = self._loop, self._task, self._context
         # A loop that stands still has been closed, and what is left of its tasks is thrown away.
         if self._resume is None or task is None or context is None or not loop.is_running():
@@ -232,66 +232,66 @@ def _rest(
         pass
 
 
-class AsyncioAlarm:
-    __slots__ = ("_loop", "_ring", "_set")
+class AsyncioTimer:
+    __slots__ = ("_fire", "_loop", "_set")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fire: Callable[[], None]) -> None:
         self._loop = loop
-        self._ring = ring
-        self._set: asyncio.TimerHandle | tuple[_Clock, int] | None = None
+        self._fire = fire
+        self._set: asyncio.TimerHandle | tuple[_TimerWheel, int] | None = None
 
     def set(self, when: float) -> None:
         self.stop()
         if when < self._loop.time() + _FAR_SECONDS:
-            self._set = self._loop.call_at(when, self._ring)
+            self._set = self._loop.call_at(when, self._fire)
         elif when < math.inf:
-            self._set = _clock_of(self._loop).set(self, when)
+            self._set = _wheel_of(self._loop).set(self, when)
 
     def stop(self) -> None:
         if isinstance(self._set, tuple):
-            clock, tick = self._set
-            clock.stop(self, tick)
+            wheel, tick = self._set
+            wheel.stop(self, tick)
         elif self._set is not None:
             self._set.cancel()
         self._set = None
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         self._set = None
-        self._ring()
+        self._fire()
 
 
 _FAR_SECONDS = 1.0
-"""Alarms as far off as this share one timer, and ring up to a tick late."""
+"""Timers as far off as this share one of the loop's, and fire up to a tick late."""
 _TICK_SECONDS = 0.02
 _RUNG_AT_ONCE = 100
-"""After so many alarms the loop gets its turn."""
+"""After so many timers the loop gets its turn."""
 
 
-class _Clock:
+class _TimerWheel:
     """
-    Rings the alarms of one loop that are far off, by one timer.
+    Fires the timers of one loop that are far off, by one timer of the loop's.
 
-    Ten thousand silent streams are as many alarms. A timer for each is a handle and a place in the
-    loop's heap; here it is a place in the dict of those that ring at the same tick.
+    Ten thousand silent streams are as many timers. One of the loop's for each is a handle and a place in the
+    loop's heap; here it is a place in the dict of those that fire at the same tick.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._alarms: dict[int, dict[AsyncioAlarm, None]] = {}
+        self._alarms: dict[int, dict[AsyncioTimer, None]] = {}
         self._next: float = math.inf
         self._timer: asyncio.Handle | None = None
 
-    def set(self, alarm: AsyncioAlarm, when: float) -> tuple[_Clock, int]:
+    def set(self, timer: AsyncioTimer, when: float) -> tuple[_TimerWheel, int]:
         tick = math.ceil(when / _TICK_SECONDS)
-        self._alarms.setdefault(tick, {})[alarm] = None
+        self._alarms.setdefault(tick, {})[timer] = None
         if tick < self._next:
             self._wait_for(tick)
         return self, tick
 
-    def stop(self, alarm: AsyncioAlarm, tick: int) -> None:
-        alarms = self._alarms[tick]
-        del alarms[alarm]
-        if not alarms:
+    def stop(self, timer: AsyncioTimer, tick: int) -> None:
+        timers = self._alarms[tick]
+        del timers[timer]
+        if not timers:
             del self._alarms[tick]
             if not self._alarms:
                 self._end()
@@ -300,28 +300,28 @@ class _Clock:
         self._stop_timer()
         self._next = tick
         # In nobody's context: it would be kept for all that come after.
-        self._timer = self._loop.call_at(tick * _TICK_SECONDS, self._ring, context=Context())
+        self._timer = self._loop.call_at(tick * _TICK_SECONDS, self._fire, context=Context())
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         # The timer may come a little early, as its loop rounds.
         until = max(self._next, self._loop.time() // _TICK_SECONDS)
         rung = 0
         for tick in sorted(one for one in self._alarms if one <= until):
-            # Whoever rings may set and stop others.
-            while alarms := self._alarms.get(tick):
+            # Whoever fires may set and stop others.
+            while timers := self._alarms.get(tick):
                 if rung == _RUNG_AT_ONCE:
-                    self._timer = self._loop.call_soon(self._ring, context=Context())
+                    self._timer = self._loop.call_soon(self._fire, context=Context())
                     return
                 rung += 1
-                alarm = next(iter(alarms))
-                del alarms[alarm]
-                if not alarms:
+                timer = next(iter(timers))
+                del timers[timer]
+                if not timers:
                     del self._alarms[tick]
                 try:
-                    alarm.ring()
+                    timer.fire()
                 except Exception as exc:
                     self._loop.call_exception_handler(
-                        {"message": "an alarm raised when its time had come", "exception": exc}
+                        {"message": "a timer raised when its time had come", "exception": exc}
                     )
         if self._alarms:
             self._wait_for(min(self._alarms))
@@ -334,26 +334,26 @@ class _Clock:
 
     def _end(self) -> None:
         self._stop_timer()
-        if _CLOCKS.get(self._loop) is self:
-            del _CLOCKS[self._loop]
+        if _WHEELS.get(self._loop) is self:
+            del _WHEELS[self._loop]
 
 
-_CLOCKS: dict[asyncio.AbstractEventLoop, _Clock] = {}
-"""The clock of each loop that has alarms far off."""
+_WHEELS: dict[asyncio.AbstractEventLoop, _TimerWheel] = {}
+"""The wheel of each loop that has timers far off."""
 
 
-def _clock_of(loop: asyncio.AbstractEventLoop) -> _Clock:
-    clock = _CLOCKS.get(loop)
-    if clock is None:
-        for other in list(_CLOCKS):
-            if other.is_closed():  # In mid-stream: nobody has stopped its alarms.
-                _CLOCKS.pop(other, None)
-        call_in_child(_CLOCKS.clear)
-        clock = _CLOCKS[loop] = _Clock(loop)
-    return clock
+def _wheel_of(loop: asyncio.AbstractEventLoop) -> _TimerWheel:
+    wheel = _WHEELS.get(loop)
+    if wheel is None:
+        for other in list(_WHEELS):
+            if other.is_closed():  # In mid-stream: nobody has stopped its timers.
+                _WHEELS.pop(other, None)
+        call_in_child(_WHEELS.clear)
+        wheel = _WHEELS[loop] = _TimerWheel(loop)
+    return wheel
 
 
-class AsyncioTasks:
+class AsyncioTaskGroup:
     """Tasks that are over when the `async with` is."""
 
     __slots__ = ("_failure", "_loop", "_tasks", "_waiting")
@@ -362,7 +362,7 @@ class AsyncioTasks:
         self._loop = loop
         self._tasks: list[asyncio.Task[object]] = []
         self._failure: BaseException | None = None
-        self._waiting: AsyncioWakeUp | None = None
+        self._waiting: AsyncioWaker | None = None
 
     def start_soon(self, run: Callable[..., Coroutine[Any, Any, object]], *args: object) -> None:
         task = self._loop.create_task(run(*args))
@@ -390,7 +390,7 @@ class AsyncioTasks:
         if kind is GeneratorExit:
             return  # The loop has been closed, and nobody waits any more.
         interrupted: asyncio.CancelledError | None = None
-        self._waiting = AsyncioWakeUp(self._loop)
+        self._waiting = AsyncioWaker(self._loop)
         while self._tasks:
             try:
                 await self._waiting
@@ -402,7 +402,7 @@ class AsyncioTasks:
             raise interrupted
 
 
-class AsyncioCut:
+class AsyncioCancelScope:
     """A stretch of one task that another may cut off; it goes on behind it."""
 
     __slots__ = ("_before", "_called", "_left", "_task")
@@ -445,8 +445,8 @@ class AsyncioCut:
         return task.uncancel() <= self._before and kind is asyncio.CancelledError
 
 
-class AsyncioReins:
-    """How a source is led: cancelled once where it waits, and left alone after that until time is up."""
+class AsyncioSourceRunner:
+    """How a source is run: cancelled once where it waits, and left alone after that until time is up."""
 
     __slots__ = (
         "_asked",
@@ -485,19 +485,21 @@ class AsyncioReins:
         self._cleaning = self._ending = True
 
     @types.coroutine
-    def lead(self, source: Coroutine[Any, Any, None], led: Led) -> Generator[Any, Any, None]:
+    def run(
+        self, source: Coroutine[Any, Any, None], observer: StepObserver
+    ) -> Generator[Any, Any, None]:
         self._task = current_task()
         resume: Callable[[Any], Any] = source.send
         outcome: Any = None
-        now = led.time
+        now = observer.time
         try:
             while True:
-                led.runs_since = now()
+                observer.runs_since = now()
                 try:
                     wait = resume(outcome)
                 except StopIteration:
                     return
-                led.about_to_wait()
+                observer.about_to_wait()
                 if self._ending:
                     self._bound()
                 self._waits = True

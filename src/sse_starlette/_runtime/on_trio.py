@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import trio.lowlevel
 
-    from .led import Led
+    from .steps import StepObserver
 
 
 class TrioLoop:
@@ -36,31 +36,31 @@ class TrioLoop:
     def stopwatch(self) -> float:
         return anyio.current_time()
 
-    def wake_up(self) -> TrioWakeUp:
-        return TrioWakeUp()
+    def waker(self) -> TrioWaker:
+        return TrioWaker()
 
-    def standby(self) -> TrioStandby:
-        return TrioStandby()
+    def eager_runner(self) -> TrioEagerRunner:
+        return TrioEagerRunner()
 
-    def alarm(self, ring: Callable[[], None], beside: Any) -> TrioAlarm:
-        return TrioAlarm(ring, beside)
+    def timer(self, fire: Callable[[], None], starter: Any) -> TrioTimer:
+        return TrioTimer(fire, starter)
 
-    def tasks(self) -> TrioTasks:
-        return TrioTasks()
+    def task_group(self) -> TrioTaskGroup:
+        return TrioTaskGroup()
 
-    def cut(self) -> anyio.CancelScope:
+    def cancel_scope(self) -> anyio.CancelScope:
         return anyio.CancelScope()
 
-    def reins(self, cleanup_seconds: float | None) -> TrioReins:
-        return TrioReins(cleanup_seconds)
+    def source_runner(self, cleanup_seconds: float | None) -> TrioSourceRunner:
+        return TrioSourceRunner(cleanup_seconds)
 
-    def soon(self, call: Callable[[], object]) -> None:
+    def call_soon(self, call: Callable[[], object]) -> None:
         # A run that is over calls what it had been asked to before; that may ask for more.
         with suppress(RuntimeError):
             self._token.run_sync_soon(call)
 
-    def later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
-        self.soon(call)
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:  # noqa: ARG002  (soon)
+        self.call_soon(call)
 
     @types.coroutine
     def run_noting_first_wait(
@@ -88,11 +88,11 @@ class TrioLoop:
         # Not worth asking: the next step, a knock, is what trio has for itself too.
         return False
 
-    def knock(self, call: Callable[[], object]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         self._token.run_sync_soon(call)
 
 
-class TrioWakeUp:
+class TrioWaker:
     __slots__ = ("_event",)
 
     def __init__(self) -> None:
@@ -107,25 +107,25 @@ class TrioWakeUp:
         return self._event.wait().__await__()
 
 
-class TrioStandby(TrioWakeUp):
+class TrioEagerRunner(TrioWaker):
     __slots__ = ()
 
-    def act(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:  # noqa: ARG002  (asyncio can)
+    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:  # noqa: ARG002  (asyncio can)
         return False
 
 
-class TrioAlarm:
-    __slots__ = ("_beside", "_ring", "_sleeping")
+class TrioTimer:
+    __slots__ = ("_fire", "_sleeping", "_starter")
 
-    def __init__(self, ring: Callable[[], None], beside: Any) -> None:
-        self._ring = ring
-        self._beside = beside
+    def __init__(self, fire: Callable[[], None], starter: Any) -> None:
+        self._fire = fire
+        self._starter = starter
         self._sleeping: anyio.CancelScope | None = None
 
     def set(self, when: float) -> None:
         self.stop()
         self._sleeping = anyio.CancelScope()
-        self._beside.start_soon(self._sleep, when, self._sleeping)
+        self._starter.start_soon(self._sleep, when, self._sleeping)
 
     def stop(self) -> None:
         if self._sleeping is not None:
@@ -135,10 +135,10 @@ class TrioAlarm:
     async def _sleep(self, when: float, sleeping: anyio.CancelScope) -> None:
         with sleeping:
             await anyio.sleep_until(when)
-            self._ring()
+            self._fire()
 
 
-class TrioTasks:
+class TrioTaskGroup:
     """Tasks that are over when the `async with` is."""
 
     def __init__(self) -> None:
@@ -164,8 +164,8 @@ class TrioTasks:
         return await self._group.__aexit__(kind, exc, traceback)
 
 
-class TrioReins:
-    """How a source is led: cancelled once where it waits, and left alone after that until time is up."""
+class TrioSourceRunner:
+    """How a source is run: cancelled once where it waits, and left alone after that until time is up."""
 
     def __init__(self, cleanup_seconds: float | None) -> None:
         self._cleanup_seconds = cleanup_seconds
@@ -188,12 +188,14 @@ class TrioReins:
             if self._cleanup_seconds is not None:
                 self._cleanup.deadline = anyio.current_time() + self._cleanup_seconds
 
-    async def lead(self, source: Coroutine[Any, Any, None], led: Led) -> None:
+    async def run(self, source: Coroutine[Any, Any, None], observer: StepObserver) -> None:
         with self._cancelling, self._cleanup:
-            await self._watch(source, led)
+            await self._watch(source, observer)
 
     @types.coroutine
-    def _watch(self, source: Coroutine[Any, Any, None], led: Led) -> Generator[Any, Any, None]:
+    def _watch(
+        self, source: Coroutine[Any, Any, None], observer: StepObserver
+    ) -> Generator[Any, Any, None]:
         """Run `source` as it is, and take note of the cancellation's arrival."""
         cancelled = anyio.get_cancelled_exc_class()
         resume: Callable[[Any], Any] = source.send
@@ -204,12 +206,12 @@ class TrioReins:
         # the way out, so the same is true of them.
         reached = within = False
         while True:
-            led.runs_since = led.time()
+            observer.runs_since = observer.time()
             try:
                 wait = resume(outcome)
             except StopIteration:
                 return
-            led.about_to_wait()
+            observer.about_to_wait()
             if reached and _leaves_nursery():
                 self._cleanup.shield = False
             elif self._cleaning:

@@ -38,7 +38,9 @@ class WorkerHook(Hook):
             # Asked on the loop and not in the handler, which may have come in the middle of such a
             # question; the event has a lock.
             ours = partial(
-                self._handle, current_loop().knock, partial(self._die_unless, stop.is_set)
+                self._handle,
+                current_loop().call_soon_threadsafe,
+                partial(self._die_unless, stop.is_set),
             )
             signal.signal(signal.SIGTERM, ours)
             self._installed = (stop, ours)

@@ -150,7 +150,7 @@ def _forget_closed_loops() -> None:
     # Nobody has ended their streams, and anyio may keep their tasks for ever.
     for key, (loop, _) in list(State.streams.items()):
         try:
-            loop.knock(_do_nothing)
+            loop.call_soon_threadsafe(_do_nothing)
         except RuntimeError:
             del State.streams[key]
             for witness, its_loop in list(State.going_down.items()):
@@ -187,7 +187,7 @@ def drain_streams(
         plan.append((stream, spread * (place + 0.5) / len(streams)))
     for loop, plan in plans.values():
         try:
-            loop.knock(partial(drain_here, plan))
+            loop.call_soon_threadsafe(partial(drain_here, plan))
         except RuntimeError:
             pass  # The loop was closed in mid-stream: nobody is left to be told.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .lifecycle import DRAINING, OVER, STREAMING
 
 if TYPE_CHECKING:
-    from .._runtime.loop import Loop, Tasks
+    from .._runtime.loop import Loop, TaskGroup
     from .feed import Feed
     from .lifecycle import Lifecycle
     from .options import StreamOptions
@@ -22,7 +22,6 @@ class Drain:
     """The way to its end of one stream that has been asked to go it."""
 
     __slots__ = (
-        "_alarm",
         "_feed",
         "_grace",
         "_life",
@@ -30,6 +29,7 @@ class Drain:
         "_options",
         "_producers",
         "_requested",
+        "_timer",
         "_writer",
     )
 
@@ -41,7 +41,7 @@ class Drain:
         producers: Producers,
         writer: Writer,
         loop: Loop,
-        tasks: Tasks,
+        tasks: TaskGroup,
     ) -> None:
         """Be ready for the first `request`; the parts are those of the stream."""
         self._feed = feed
@@ -52,7 +52,7 @@ class Drain:
         self._loop = loop
         self._grace = options.grace
         self._requested = False
-        self._alarm = loop.alarm(self._on_alarm, tasks)
+        self._timer = loop.timer(self._on_alarm, tasks)
 
     def request(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """Let the stream end by itself; see `Stream.drain`."""
@@ -70,8 +70,8 @@ class Drain:
         self._requested = True
 
     def close(self) -> None:
-        """Stop the alarm."""
-        self._alarm.stop()
+        """Stop the timer."""
+        self._timer.stop()
 
     def _begin(self) -> None:
         if self._life.drain():
@@ -86,11 +86,11 @@ class Drain:
         self._call_in(self._options.last_chunk_timeout)
 
     def _call_in(self, seconds: float) -> None:
-        self._alarm.set(self._loop.time() + seconds)
+        self._timer.set(self._loop.time() + seconds)
 
     def _on_alarm(self) -> None:
         if self._life.phase is OVER:
-            return  # On trio it may ring after it has been stopped.
+            return  # On trio it may fire after it has been stopped.
         if self._life.phase is STREAMING:
             self._begin()
         elif self._life.phase is DRAINING:

@@ -12,7 +12,7 @@ from .lifecycle import DONE, NONE, STARTED, Lifecycle
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._runtime.loop import Tasks, WakeUp
+    from .._runtime.loop import TaskGroup, Waker
 
 logger = logging.getLogger("sse_starlette.sse")
 
@@ -42,13 +42,13 @@ class ErrorEvent:
         self._task = NONE
         self._frame = b""
 
-    def start(self, tasks: Tasks, wake: WakeUp) -> None:
+    def start(self, tasks: TaskGroup, wake: Waker) -> None:
         """Have the event made, if the stream has failed and it wasn't made before; then `wake` is set."""
         if self._task is NONE and self._life.failure is not None:
             self._task = STARTED
             tasks.start_soon(self._run, self._life.failure, wake)
 
-    async def wait(self, wake: WakeUp) -> None:
+    async def wait(self, wake: Waker) -> None:
         """Wait until the event has been made, if it is being made."""
         while self._task is STARTED:
             await wake
@@ -58,7 +58,7 @@ class ErrorEvent:
         frame, self._frame = self._frame, b""
         return frame
 
-    async def _run(self, failure: Exception, wake: WakeUp) -> None:
+    async def _run(self, failure: Exception, wake: Waker) -> None:
         try:
             with anyio.move_on_after(self._timeout, shield=True) as time:
                 self._frame = await self._make(failure)

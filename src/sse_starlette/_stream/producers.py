@@ -18,7 +18,7 @@ from .lifecycle import DONE, NONE, RUNNING, SETTLED, STARTED, CloseReason, Lifec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._runtime.loop import Cut, Loop, Tasks, WakeUp
+    from .._runtime.loop import CancelScope, Loop, TaskGroup, Waker
     from .feed import Feed
     from .options import StreamOptions
 
@@ -50,10 +50,10 @@ class Producers:
         life: Lifecycle,
         options: StreamOptions,
         loop: Loop,
-        tasks: Tasks,
+        tasks: TaskGroup,
         *,
-        wake: WakeUp,
-        watcher: WakeUp,
+        wake: Waker,
+        watcher: Waker,
     ) -> None:
         """
         Take over the feed; nothing of it runs before `start`.
@@ -79,7 +79,7 @@ class Producers:
         self._error_seen = False
         self._side = options.side_task
         self._side_task = NONE
-        self._side_scope: Cut | None = None
+        self._side_scope: CancelScope | None = None
 
     @property
     def have_begun(self) -> bool:
@@ -92,7 +92,7 @@ class Producers:
         if not self._to_begin:
             self._watcher.set()
         if self._side is not None:
-            self._side_scope = self._loop.cut()
+            self._side_scope = self._loop.cancel_scope()
             self._side_task = STARTED
         self._start_feed()
         if self._side is not None and self._side_scope is not None:
@@ -186,7 +186,7 @@ class Producers:
     def _side_runs(self) -> bool:
         return NONE < self._side_task < DONE
 
-    async def _run_side(self, side: Callable[[], Awaitable[object]], scope: Cut) -> None:
+    async def _run_side(self, side: Callable[[], Awaitable[object]], scope: CancelScope) -> None:
         self._side_task = max(self._side_task, RUNNING)
         try:
             with scope:
@@ -204,7 +204,7 @@ class Producers:
                 self._feed.stop()
             self._wake.set()
 
-    async def _stop_side(self, scope: Cut) -> None:
+    async def _stop_side(self, scope: CancelScope) -> None:
         """Cancel the side task, and let it have its cleanup."""
         scope.cancel()
         if self._side_task is STARTED:

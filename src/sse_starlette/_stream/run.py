@@ -78,14 +78,14 @@ class Stream:
         self._feed = feed
         self._receive = receive
         self._options = options
-        self._tasks = loop.tasks()
+        self._tasks = loop.task_group()
         # The task that called `run` waits for the client to leave; a task of its own writes. Not the
         # other way round: each wake-up would go through all that an application is wrapped in.
-        self._watching = loop.cut()
-        self._being = loop.cut()
+        self._watching = loop.cancel_scope()
+        self._being = loop.cancel_scope()
         self._begun = False
-        self._finished = loop.wake_up()
-        wake = loop.standby()
+        self._finished = loop.waker()
+        wake = loop.eager_runner()
         self._producers = Producers(
             feed, self.life, options, loop, self._tasks, wake=wake, watcher=self._finished
         )

@@ -65,7 +65,7 @@ class SourceFeed(Feed):
         self._frames: list[bytes] = []
         self._wake: Callable[[], None] = _wake_nobody
         self._writer_told = False
-        self._room = loop.wake_up()
+        self._room = loop.waker()
         self._sep = sep
         self._boundary: EventBoundary | None = None
         self._told_of_bytes = False
@@ -73,7 +73,7 @@ class SourceFeed(Feed):
 
         self._cleanup_timeout = cleanup_timeout
         self._stopping = False
-        self._reins = loop.reins(cleanup_timeout)
+        self._runner = loop.source_runner(cleanup_timeout)
 
         self.joins = joins
         self._batching = Batching(on=joins)
@@ -90,7 +90,7 @@ class SourceFeed(Feed):
     def stop(self) -> None:
         self._stopping = True
         self._batching.turn_off()
-        self._reins.cancel()
+        self._runner.cancel()
 
     def take(self) -> bytes:
         frames = self._frames
@@ -142,8 +142,8 @@ class SourceFeed(Feed):
 
     async def run(self) -> None:
         try:
-            await self._reins.lead(self._drive(), self)
-            if self._reins.cut_short:
+            await self._runner.run(self._drive(), self)
+            if self._runner.cut_short:
                 where = self.thread
                 logger.warning(
                     "cleanup of %r was cut short after %s s (cleanup_timeout)%s",
@@ -184,7 +184,7 @@ class SourceFeed(Feed):
                 self.error.__cause__ = exc
         finally:
             if not thrown_away:
-                self._reins.clean_up()
+                self._runner.clean_up()
                 await self._close(iterator, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
@@ -275,7 +275,7 @@ class SourceFeed(Feed):
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
         if not self._frames and not self._sending:
-            self._loop.soon(self._room.set)
+            self._loop.call_soon(self._room.set)
             await self._room
         self._blocked = True
         while self._frames or self._sending:

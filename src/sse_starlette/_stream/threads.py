@@ -27,7 +27,7 @@ import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from .._runtime.loop import Loop, WakeUp
+    from .._runtime.loop import Loop, Waker
 
 logger = logging.getLogger("sse_starlette.sse")
 
@@ -154,7 +154,7 @@ class ThreadedIterator(AsyncIterator[object]):
 
     def _tell_closed(self) -> None:
         try:
-            self._loop.knock(self._closed.set)
+            self._loop.call_soon_threadsafe(self._closed.set)
         except RuntimeError:
             pass  # The loop is gone, and with it whoever waited.
 
@@ -164,7 +164,7 @@ class _Job:
 
     __slots__ = ("call", "error", "finished", "result", "wake")
 
-    def __init__(self, call: Callable[[], object], wake: WakeUp) -> None:
+    def __init__(self, call: Callable[[], object], wake: Waker) -> None:
         self.call = call
         self.wake = wake
         self.finished = False
@@ -188,7 +188,7 @@ class _Worker(threading.Thread):
             except BaseException as exc:  # It's for whoever waits for the job.
                 job.error = exc
             try:
-                self._loop.knock(partial(self._tell_done, job))
+                self._loop.call_soon_threadsafe(partial(self._tell_done, job))
             except RuntimeError:
                 return  # The loop is gone, and with it whoever waited.
             del job
@@ -221,7 +221,7 @@ class _Pool:
             call: what to call.
             on_behalf_of: whose step it is; None: it's no step, and doesn't count.
         """
-        job = _Job(call, loop.wake_up())
+        job = _Job(call, loop.waker())
         if on_behalf_of is not None:
             try:
                 self.limiter.acquire_on_behalf_of_nowait(job)

@@ -18,7 +18,7 @@ from .lifecycle import COMPLETE
 if TYPE_CHECKING:
     from starlette.types import Message, Send
 
-    from .._runtime.loop import Alarm, Loop, Standby, Tasks
+    from .._runtime.loop import EagerRunner, Loop, TaskGroup, Timer
     from .feed import Feed
     from .lifecycle import Lifecycle
     from .options import StreamOptions
@@ -31,9 +31,9 @@ class _Bound(Enum):
     """What becomes of sends that take too long."""
 
     UNSET = 0
-    """No alarm will look."""
+    """No timer will look."""
     SET = 1
-    """An alarm will."""
+    """An timer will."""
     EXCEEDED = 2
     """One took too long."""
 
@@ -78,11 +78,11 @@ class Writer:
         options: StreamOptions,
         producers: Producers,
         loop: Loop,
-        tasks: Tasks,
+        tasks: TaskGroup,
         *,
         send: Send,
         start: Message,
-        wake: Standby,
+        wake: EagerRunner,
     ) -> None:
         """
         Put the writer together; nothing is sent before `open`.
@@ -110,17 +110,17 @@ class Writer:
         self._standing_by = False
         self._called = False
 
-        self.scope = loop.cut()
+        self.scope = loop.cancel_scope()
         """What is cancelled to call a send off."""
         self.sending = False
         self.sending_since = 0.0
         self._sent_at = 0.0
         self._ping_due = False
-        self._ping_alarm: Alarm | None = None
+        self._ping_alarm: Timer | None = None
         # Not by way of the options: it's asked for with each event.
         self._send_timeout = options.send_timeout
         self._bound = _UNSET
-        self._timeout_alarm: Alarm | None = None
+        self._timeout_alarm: Timer | None = None
         self._error_event = (
             ErrorEvent(options.error_frame, life, options.cleanup_timeout)
             if options.error_frame is not None
@@ -153,7 +153,7 @@ class Writer:
                 await self._send_frames(first)
                 self._feed.sent()
         if self._options.ping_interval:
-            self._ping_alarm = self._loop.alarm(self._on_ping_alarm, self._tasks)
+            self._ping_alarm = self._loop.timer(self._on_ping_alarm, self._tasks)
             self._ping_alarm.set(self._sent_at + self._options.ping_interval)
 
     async def write_frames(self) -> None:
@@ -204,7 +204,7 @@ class Writer:
         if self._standing_by:
             # Not also for what happens in that send.
             self._standing_by = False
-            if self._wake.act(self._send_what_is_due):
+            if self._wake.run_eagerly(self._send_what_is_due):
                 self._standing_by = True
                 if self._life.reason is None and not self._feed.ended:
                     return
@@ -273,10 +273,10 @@ class Writer:
 
     def _bound_send(self, timeout: float) -> None:
         """Have the send that begins now cut off when it takes too long."""
-        # One alarm for as many sends as there are: it looks since when the last one has been waiting.
+        # One timer for as many sends as there are: it looks since when the last one has been waiting.
         self.sending_since = self._loop.time()
         if self._timeout_alarm is None:
-            self._timeout_alarm = self._loop.alarm(self._on_timeout_alarm, self._tasks)
+            self._timeout_alarm = self._loop.timer(self._on_timeout_alarm, self._tasks)
         if self._bound is _UNSET:
             self._bound = _SET
             self._timeout_alarm.set(self.sending_since + timeout)
@@ -315,9 +315,9 @@ class Writer:
             )
 
     def close(self) -> None:
-        """Stop the alarms. Nothing is sent from now on."""
-        for alarm in (self._ping_alarm, self._timeout_alarm):
-            if alarm is not None:
-                alarm.stop()
+        """Stop the timers. Nothing is sent from now on."""
+        for timer in (self._ping_alarm, self._timeout_alarm):
+            if timer is not None:
+                timer.stop()
         # On trio one may ring after it has been stopped.
         self._ping_alarm = self._timeout_alarm = None

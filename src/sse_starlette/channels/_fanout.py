@@ -94,7 +94,7 @@ class Fanout:
         elif not self._knocked:
             self._knocked = True
             try:
-                self._loop.knock(self._answer)
+                self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:
                 self._on_loop_closed(self)  # The loop has been closed in mid-stream.
 
@@ -114,7 +114,7 @@ class Fanout:
         since = self._loop.time() - self._ended
         if since < self._took / _QUIET_SHARE:
             self._pausing = True
-            self._loop.later(self._took - since, self._end_pause)
+            self._loop.call_later(self._took - since, self._end_pause)
         else:
             self._call_all_soon()
 
@@ -127,7 +127,7 @@ class Fanout:
     def _call_all_soon(self) -> None:
         # Not at once: whoever publishes doesn't wait for the writers, which may run in the call.
         self._pausing = False
-        self._loop.soon(self._call_all)
+        self._loop.call_soon(self._call_all)
 
     def _call_all(self) -> None:
         self._again = False
@@ -145,7 +145,9 @@ class Fanout:
                 logger.exception("a subscriber could not be told of news; it's left out this time")
         # Comes after the turns of all writers that have been woken.
         more = end < len(subscribers)
-        self._loop.soon(partial(self._call_some, subscribers, end) if more else self._all_called)
+        self._loop.call_soon(
+            partial(self._call_some, subscribers, end) if more else self._all_called
+        )
 
     def _all_called(self) -> None:
         self._ended = self._loop.time()

@@ -28,7 +28,7 @@ from ._reader import Read, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._runtime.loop import Loop, WakeUp
+    from .._runtime.loop import Loop, Waker
     from ._options import SubscribeOptions
     from ._state import ChannelState
 
@@ -95,7 +95,7 @@ class SubscriptionFeed(Feed):
         self.call: Callable[[], None] = _wake_nobody
         """Look for something new; on the subscription's loop."""
         self._loop: Loop | None = None
-        self._work: WakeUp | None = None
+        self._work: Waker | None = None
         self._taken_from = False
         self._stopped = False
         self._to_prepare = True
@@ -135,7 +135,7 @@ class SubscriptionFeed(Feed):
         if self._work is not None or self._stopped:
             raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
         self._loop = loop = current_loop()
-        self._work = loop.wake_up()
+        self._work = loop.waker()
         self._wake = self.call = wake
         self._reader.look_everywhere()
         if len(self._channels) > 1:
@@ -199,7 +199,7 @@ class SubscriptionFeed(Feed):
         if self._each or not self.joins:
             return self._take_each(loop)
         if reader.since is not None and reader.is_late(loop):
-            loop.soon(self._look_again)
+            loop.call_soon(self._look_again)
             return b""
         channel, positions = self._channels[0], self._positions
         # Asked first: another thread may publish, and close the channel, in between.
@@ -240,7 +240,7 @@ class SubscriptionFeed(Feed):
         if read is Read.LAGS:
             return self._on_lag()
         if read is Read.LATE:
-            loop.soon(self._look_again)
+            loop.call_soon(self._look_again)
             return b""
         if read is Read.OVER:
             # Who doesn't know that what was left out is behind it would come back for ever.

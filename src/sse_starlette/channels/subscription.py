@@ -23,7 +23,7 @@ from ._options import Gap, check_request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._runtime.loop import Loop, WakeUp
+    from .._runtime.loop import Loop, Waker
     from ..event import ServerSentEvent
     from ._options import SubscribeOptions
     from ._state import ChannelState
@@ -49,7 +49,7 @@ class Subscription(SubscriptionFeed):
         """Take the positions; see `Channel.subscribe`."""
         _check_channels(channels, request, options)
         came_with = last_event_id(request) if isinstance(request, HTTPConnection) else request
-        self._woken: WakeUp | None = None
+        self._woken: Waker | None = None
         self._events: deque[ServerSentEvent] = deque()
         # What comes first, as far as it has been made, and of that what isn't to be given out yet.
         self._opening: Opening | None = None
@@ -74,7 +74,7 @@ class Subscription(SubscriptionFeed):
             if self._stopped:
                 raise StopAsyncIteration
             loop = current_loop()
-            woken = loop.wake_up()
+            woken = loop.waker()
             # One by one, so that each is known to be of its channel.
             self.joins = False
             self.open(woken.set)

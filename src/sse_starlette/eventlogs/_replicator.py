@@ -248,7 +248,7 @@ class Replicator:
             if loop.is_current():
                 call()
             else:
-                loop.knock(call)
+                loop.call_soon_threadsafe(call)
 
     def _ensure_following(self, channel: Replica) -> None:
         if self._loop is None:

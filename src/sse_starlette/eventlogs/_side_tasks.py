@@ -77,7 +77,7 @@ async def outcome(future: Future[T]) -> T:
 
     def tell(_: Future[T]) -> None:
         try:
-            loop.knock(done.set)
+            loop.call_soon_threadsafe(done.set)
         except RuntimeError:
             pass  # That loop has been closed, so nobody waits.
 

@@ -18,7 +18,7 @@ from sse_starlette._runtime.loop import current_loop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sse_starlette._runtime.loop import Alarm, Beside, Loop
+    from sse_starlette._runtime.loop import Loop, TaskStarter, Timer
 
 _TURNS = 40
 """How often the loop turns before anybody asks whether all tasks wait: more than a reaction takes."""
@@ -54,7 +54,7 @@ class Clock:
     def __init__(self) -> None:
         self._now = 0.0
         self._order = count()
-        self._due: list[tuple[float, int, _ClockAlarm]] = []
+        self._due: list[tuple[float, int, _ClockTimer]] = []
 
     def time(self) -> float:
         """Seconds on this clock."""
@@ -63,12 +63,12 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has moved by so many seconds; for apps that are to follow it."""
         awake = anyio.Event()
-        alarm = self.alarm(awake.set)
-        alarm.set(self._now + seconds)
+        timer = self.timer(awake.set)
+        timer.set(self._now + seconds)
         try:
             await awake.wait()
         finally:
-            alarm.stop()
+            timer.stop()
 
     async def advance(self, seconds: float) -> None:
         """
@@ -88,28 +88,28 @@ class Clock:
         then = self._now + seconds
         await settled()
         while self._due and self._due[0][0] <= then:
-            when, _, alarm = heapq.heappop(self._due)
-            if alarm.when == when:
+            when, _, timer = heapq.heappop(self._due)
+            if timer.when == when:
                 self._now = max(self._now, when)
-                alarm.when = None
-                alarm.ring()
+                timer.when = None
+                timer.fire()
                 await settled()
         self._now = then
 
-    def alarm(self, ring: Callable[[], None]) -> Alarm:
-        """Return an alarm that calls `ring` at the time on this clock to which it's set."""
-        return _ClockAlarm(self._put, ring)
+    def timer(self, fire: Callable[[], None]) -> Timer:
+        """Return a timer that calls `fire` at the time on this clock to which it's set."""
+        return _ClockTimer(self._put, fire)
 
-    def _put(self, when: float, alarm: _ClockAlarm) -> None:
-        heapq.heappush(self._due, (when, next(self._order), alarm))
+    def _put(self, when: float, timer: _ClockTimer) -> None:
+        heapq.heappush(self._due, (when, next(self._order), timer))
 
 
-class _ClockAlarm:
-    __slots__ = ("_put", "ring", "when")
+class _ClockTimer:
+    __slots__ = ("_put", "fire", "when")
 
-    def __init__(self, put: Callable[[float, _ClockAlarm], None], ring: Callable[[], None]) -> None:
+    def __init__(self, put: Callable[[float, _ClockTimer], None], fire: Callable[[], None]) -> None:
         self._put = put
-        self.ring: Callable[[], None] = ring
+        self.fire: Callable[[], None] = fire
         self.when: float | None = None
 
     def set(self, when: float) -> None:
@@ -129,16 +129,16 @@ class ServedLoop:
         self.server = server
         """Whose streams run here."""
         self.key: object = self._real.key
-        self.soon = self._real.soon
-        self.later = self._real.later
+        self.call_soon = self._real.call_soon
+        self.call_later = self._real.call_later
         self.is_current = self._real.is_current
-        self.wake_up = self._real.wake_up
-        self.standby = self._real.standby
-        self.tasks = self._real.tasks
-        self.cut = self._real.cut
-        self.reins = self._real.reins
+        self.waker = self._real.waker
+        self.eager_runner = self._real.eager_runner
+        self.task_group = self._real.task_group
+        self.cancel_scope = self._real.cancel_scope
+        self.source_runner = self._real.source_runner
         self.run_noting_first_wait = self._real.run_noting_first_wait
-        self.knock = self._real.knock
+        self.call_soon_threadsafe = self._real.call_soon_threadsafe
 
     def time(self) -> float:
         return self._real.time() if self._clock is None else self._clock.time()
@@ -146,7 +146,7 @@ class ServedLoop:
     def stopwatch(self) -> float:
         return self.time()
 
-    def alarm(self, ring: Callable[[], None], beside: Beside) -> Alarm:
+    def timer(self, fire: Callable[[], None], starter: TaskStarter) -> Timer:
         if self._clock is None:
-            return self._real.alarm(ring, beside)
-        return self._clock.alarm(ring)
+            return self._real.timer(fire, starter)
+        return self._clock.timer(fire)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from sse_starlette._runtime.loop import stand_in
+from sse_starlette._runtime.loop import loop_override
 
 from ._clock import ServedLoop, settled
 from ._failures import StreamFailure
@@ -322,7 +322,7 @@ class Exchange:
     # --- What the server does
 
     async def _run(self) -> None:
-        stand_in.set(self.loop)
+        loop_override.set(self.loop)
         self.watch.begin()
         try:
             with self._scope_of_app:
@@ -484,7 +484,7 @@ class Lifespan:
             raise self._error
 
     async def _run(self) -> None:
-        stand_in.set(self._loop)
+        loop_override.set(self._loop)
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         try:
             with self._scope_of_app:

@@ -65,7 +65,7 @@ class Follower:
         # Filled in the thread, emptied on the loop. The thread waits until it has been taken.
         self._calls: deque[Callable[[Listener], None]] = deque()
         self._taken = threading.Event()
-        self._wake_up = loop.wake_up()
+        self._wake_up = loop.waker()
         # The thread's own.
         self._connection: sqlite3.Connection | None = None
         self._turns: dict[str, int] = {}
@@ -260,6 +260,6 @@ class Follower:
             return
         self._taken.clear()
         self._calls.extend(calls)
-        self._loop.knock(self._wake_up.set)
+        self._loop.call_soon_threadsafe(self._wake_up.set)
         if not self._stopped.is_set():
             self._taken.wait()

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Led(Protocol):
+class StepObserver(Protocol):
     """Who wants to know when a task runs and when it waits."""
 
     time: Callable[[], float]
