@@ -64,7 +64,7 @@ class ChannelState(ABC):
         """Whether it has been closed; on a log, by any process, as far as this one knows."""
         self.closes_at: int | None = None
         """Where the log says that the channel was closed: no event, an id alone."""
-        self.parsed = ParsedEvents(name)
+        self.parsed: ParsedEvents = ParsedEvents(name)
         """The events of frames, for filters."""
         # Held for moments and never across an await; whoever holds it holds no other.
         self._lock = Lock()

@@ -73,7 +73,7 @@ class Replicator:
         self._entered = False
         self._faults = Faults()
         self._side_tasks = SideTasks(self._faults)
-        self.tracks = Tracks(
+        self.tracks: Tracks = Tracks(
             self._backend, self._faults, self._side_tasks.start, expire=self.expire
         )
         self._queues = PublishQueues(self._backend, self._faults, self._run_soon)

@@ -43,7 +43,7 @@ class Tracks:
         *,
         expire: float | None,
     ) -> None:
-        self.figures = Figures()
+        self.figures: Figures = Figures()
         self._backend = backend
         self._faults = faults
         self._start = start
