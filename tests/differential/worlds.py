@@ -505,6 +505,8 @@ def trace_of(package: ModuleType, program: Program) -> Trace:
     except BaseException as error:
         world.note("world", type(error).__name__, str(error))
     finally:
+        # What is left is cancelled in no particular order.
+        trace = list(world.trace)
         for task in asyncio.all_tasks(loop):
             task.cancel()
         try:
@@ -516,4 +518,4 @@ def trace_of(package: ModuleType, program: Program) -> Trace:
             logger.removeHandler(records)
             logger.propagate = True
     # Which of several clients is served first at the same moment is left open.
-    return sorted(world.trace, key=lambda what: what[:2])
+    return sorted(trace, key=lambda what: what[:2])
