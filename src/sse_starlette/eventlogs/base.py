@@ -294,3 +294,22 @@ class Backend(ABC):
         Called in the child, on no loop. What the parent has open must not be used, nor closed, for it
         may be closed there, too. `open` may be entered again.
         """
+
+
+class BatchingBackend(Backend):
+    """A log that adds several entries as easily as one: `append_many` is what it has to be given."""
+
+    async def append(
+        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
+    ) -> Position:
+        entry = NewEntry(body, key, key_seconds)
+        (outcome,) = await self.append_many(channel, [entry], limits=limits)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    @abstractmethod
+    async def append_many(
+        self, channel: str, entries: Sequence[NewEntry], *, limits: Limits
+    ) -> Sequence[Position | Exception]:
+        """Add entries in this order; see `Backend.append_many`."""

@@ -29,7 +29,7 @@ from redis.exceptions import ResponseError
 from ..._runtime.fork import leave_to_parent
 from ..._runtime.loop import is_on_asyncio
 from ..._wire.cursor import new_epoch
-from ..base import Backend, Beginning, NewEntry, Page, Position
+from ..base import BatchingBackend, Beginning, NewEntry, Page, Position
 from ._appender import RedisAppender
 from ._clients import db_of, make_client, open_connection, options_of, place_of
 from ._commands import Commands, NotOpenError
@@ -52,7 +52,7 @@ _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
 
-class RedisLog(Backend):
+class RedisLog(BatchingBackend):
     """
     A log in Redis 5 or newer, for processes on many hosts; asyncio only.
 
@@ -154,15 +154,6 @@ class RedisLog(Backend):
             if self._given is None:
                 with anyio.move_on_after(self._timeout, shield=True):
                     await client.aclose()
-
-    async def append(
-        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
-    ) -> Position:
-        entry = NewEntry(body, key, key_seconds)
-        (outcome,) = await self.append_many(channel, [entry], limits=limits)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
 
     async def append_many(
         self, channel: str, entries: Sequence[NewEntry], *, limits: Limits

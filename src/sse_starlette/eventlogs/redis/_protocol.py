@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import InvalidResponse
 
 from ...errors import ChannelClosed
+from .._stored_text import to_bytes, to_text
 from ..base import (
     DEFAULT_EXPIRE,
     Beginning,
@@ -35,16 +36,6 @@ Bytes of a body that is still sent to those who listen; a larger one they read f
 
 Redis cuts off a listener for which 32 MiB are waiting, so a few of the largest would do.
 """
-
-
-def to_bytes(text: str) -> bytes:
-    """A name or a key as it's stored: any text, half of a surrogate pair too."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def to_text(raw: bytes) -> str:
-    """The text that was stored."""
-    return raw.decode("utf-8", "surrogatepass")
 
 
 class Names:

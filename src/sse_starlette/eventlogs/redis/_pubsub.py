@@ -13,9 +13,10 @@ import anyio
 import anyio.lowlevel
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from .._stored_text import to_text
 from ..base import Entry
 from ._clients import hang_up
-from ._protocol import strange, to_text
+from ._protocol import strange
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -27,7 +27,7 @@ import anyio.to_thread
 from ..._runtime.fork import leave_to_parent
 from ..._runtime.loop import current_loop
 from ...errors import LogUnavailable
-from ..base import Backend, Beginning, NewEntry, Page, Position
+from ..base import BatchingBackend, Beginning, NewEntry, Page, Position
 from ._appending import BlockingSQLiteAppender, PendingAppend, append_one
 from ._clock import Clock
 from ._faults import FAILURES
@@ -52,7 +52,7 @@ _HEADS_AT_ONCE = 500
 _MOST_TOGETHER = 256
 
 
-class SQLiteLog(Backend):
+class SQLiteLog(BatchingBackend):
     """
     A log in an SQLite file, for processes on one host; on asyncio and trio.
 
@@ -128,15 +128,6 @@ class SQLiteLog(Backend):
                 # Whoever was cancelled may still be at it.
                 async with self._lock:
                     await anyio.to_thread.run_sync(file.close, limiter=self._thread)
-
-    async def append(
-        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
-    ) -> Position:
-        entry = NewEntry(body, key, key_seconds)
-        (outcome,) = await self.append_many(channel, [entry], limits=limits)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
 
     async def append_many(
         self, channel: str, entries: Sequence[NewEntry], *, limits: Limits

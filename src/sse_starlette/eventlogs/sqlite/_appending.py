@@ -9,12 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import ChannelClosed
+from .._stored_text import to_bytes
 from ..base import Position, checked_epoch
 from ._clock import Clock
 from ._faults import FAILURES
 from ._file import BusyWait, transaction
 from ._retention import effective_limits, sweep, trim
-from ._tables import find_channel, make_channel, to_bytes
+from ._tables import find_channel, make_channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,11 +13,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._stored_text import to_bytes, to_text
 from ..base import checked_epoch
 from ._faults import is_busy
 from ._file import LONGEST_PAUSE, transaction
 from ._forks import gate
-from ._tables import entry_of, to_bytes, to_text
+from ._tables import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

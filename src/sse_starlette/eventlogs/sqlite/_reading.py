@@ -6,6 +6,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .._stored_text import to_bytes
 from ..base import Beginning, Limits, Page, Position, last_stretch
 from ._file import transaction
 from ._retention import (
@@ -16,7 +17,7 @@ from ._retention import (
     touch,
     with_defaults,
 )
-from ._tables import entry_of, find_channel, forget, make_channel, to_bytes
+from ._tables import entry_of, find_channel, forget, make_channel
 
 if TYPE_CHECKING:
     import sqlite3

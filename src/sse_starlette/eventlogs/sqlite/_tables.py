@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..._wire.cursor import new_epoch
+from .._stored_text import to_bytes, to_text
 from ..base import Entry, checked_epoch
 
 if TYPE_CHECKING:
@@ -84,16 +85,6 @@ SELECT count(*) = 11 FROM sqlite_master WHERE name IN ('sse_channels', 'sse_chan
     'sse_entries', 'sse_entries_by_offset', 'sse_keys', 'sse_keys_by_expiry', 'sse_limits', 'sse_sizes',
     'sse_format', 'sse_entries_added', 'sse_entries_deleted')
 """
-
-
-def to_bytes(text: str) -> bytes:
-    """A name or a key as it's stored: any text, half of a surrogate pair too."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def to_text(raw: bytes) -> str:
-    """The text that was stored."""
-    return raw.decode("utf-8", "surrogatepass")
 
 
 def entry_of(offset: int, key: object, body: object) -> Entry:
