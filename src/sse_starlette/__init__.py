@@ -4,7 +4,6 @@ from ._shutdown import drain
 from ._stream.threads import sync_source_limiter
 from ._version import __version__
 from .channels.channel import Channel, last_event_id
-from .channels.hub import Hub
 from .channels.subscription import Gap, Subscription
 from .errors import (
     ChannelClosed,
@@ -17,6 +16,7 @@ from .errors import (
 )
 from .event import JSONServerSentEvent, ServerSentEvent
 from .eventlogs.publisher import Publisher
+from .hub import Hub
 from .sse import EventSourceResponse, SendTimeoutError
 
 __all__ = [

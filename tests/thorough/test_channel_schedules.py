@@ -36,9 +36,9 @@ from tests.unit.driving import SEAT_BELT_SECONDS, http_scope, turns
 from tests.unit.following import Client, Got, HandLoop, fill, numbers, on_loop, stop_the_clock
 
 from sse_starlette.channels.channel import Channel, Subscription
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed
 from sse_starlette.event import ServerSentEvent
+from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 CURSOR = re.compile(r"[0-9a-zA-Z]{8}\.\d+(-[0-9a-zA-Z]{8}\.\d+)*", re.ASCII)

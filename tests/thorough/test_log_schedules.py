@@ -25,10 +25,10 @@ from tests.unit.following import Client, Got
 from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette.channels.channel import Subscription
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogUnavailable
 from sse_starlette.eventlogs import _replicator, _track, _tracks
 from sse_starlette.eventlogs.base import Entry
+from sse_starlette.hub import Hub
 
 pytestmark = pytest.mark.anyio
 

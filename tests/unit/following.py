@@ -145,7 +145,7 @@ def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> Hands:
     """Stop the clock of channels and hubs until the test moves it."""
     hands = Hands()
     time = SimpleNamespace(monotonic=hands.monotonic)
-    for module in (channels._memory, channels._replica, channels._state, channels.hub):
+    for module in (channels._memory, channels._replica, channels._state, channels._registry):
         monkeypatch.setattr(module, "time", time)
     return hands
 

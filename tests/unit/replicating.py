@@ -14,9 +14,9 @@ from tests.unit.following import Client
 from tests.unit.logs import FakeLog
 
 from sse_starlette.channels.channel import Subscription
-from sse_starlette.channels.hub import Hub
 from sse_starlette.eventlogs._replicator import Replicator
 from sse_starlette.eventlogs._tracks import Tracks
+from sse_starlette.hub import Hub
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ from sse_starlette._runtime import fork as _fork
 from sse_starlette._runtime.fork import call_in_child, leave_to_parent, tell_child
 from sse_starlette._runtime.lock import InterruptedHolderError, Lock
 from sse_starlette.channels.channel import Channel, state_of
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed
+from sse_starlette.hub import Hub
 
 IN_CHILD = """
 import asyncio, os, sys, threading, time, traceback
@@ -98,7 +98,7 @@ channel.publish_nowait("before")
 held, done = threading.Event(), threading.Event()
 
 def hold():
-    with state_of(channel)._lock, hub._lock:
+    with state_of(channel)._lock, hub._registry._lock:
         held.set()
         done.wait()
 
@@ -427,9 +427,9 @@ def test_an_interrupted_change_is_not_carried_on() -> None:
 def test_a_hub_in_a_child_has_its_channels_and_a_lock_of_its_own() -> None:
     hub = Hub()
     channel = hub.channel("c")
-    before = hub._lock
+    before = hub._registry._lock
     with before, state_of(channel)._lock:
-        hub.after_fork()
+        hub._registry.after_fork()
         state_of(channel).after_fork()
         assert hub.channel("c") is channel
         assert channel.publish_nowait("x") == f"{channel.epoch}.1"

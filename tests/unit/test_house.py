@@ -25,7 +25,7 @@ FLOORS = (
     {"_stream"},
     {"eventlogs"},
     {"channels"},
-    {"sse"},
+    {"hub", "sse"},
     {"__init__"},
     {"testing"},
 )

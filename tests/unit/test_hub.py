@@ -31,9 +31,9 @@ from tests.unit.logs import FakeLog
 
 from sse_starlette.channels._state import ChannelState
 from sse_starlette.channels.channel import Channel, Gap, state_of
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.event import ServerSentEvent
+from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 # --- A name stands for a channel
@@ -246,7 +246,7 @@ def test_many_names_that_were_used_once_leave_nothing_behind(hands: Hands) -> No
 
     gc.collect()
     assert len(hub.stats().channels) <= 30
-    assert len(hub._lingering) <= 30
+    assert len(hub._registry._lingering) <= 30
 
 
 def test_a_channel_that_was_held_lingers_when_it_is_let_go(hands: Hands) -> None:
@@ -308,10 +308,10 @@ def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
         hands.now += 1
         for channel in used:
             channel.publish_nowait("x")
-        hub._sweep()
+        hub._registry.sweep()
 
     assert len(looks) <= 50 * 300 / 29
-    assert len(hub._lingering) == 50
+    assert len(hub._registry._lingering) == 50
 
 
 def test_a_channel_that_a_subscription_held_is_let_go_after_it(
@@ -321,16 +321,16 @@ def test_a_channel_that_a_subscription_held_is_let_go_after_it(
     subscription = opened(hub.channel("a").subscribe())
     for _ in range(5):
         hands.now += 1.1
-        hub._sweep()
-    assert len(hub._lingering) == 1
+        hub._registry.sweep()
+    assert len(hub._registry._lingering) == 1
 
     subscription.stop()
     del subscription
     for _ in range(2):
         hands.now += 1.1
-        hub._sweep()
+        hub._registry.sweep()
 
-    assert len(hub._lingering) == 0
+    assert len(hub._registry._lingering) == 0
 
 
 def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: HandLoop) -> None:
@@ -353,13 +353,13 @@ def test_a_name_that_stands_for_a_new_channel_lingers_anew(hands: Hands) -> None
         hub.channel("a")
 
     hands.now += 29
-    hub._sweep()
-    assert len(hub._lingering) == 1
+    hub._registry.sweep()
+    assert len(hub._registry._lingering) == 1
     hands.now += 2
-    hub._sweep()
-    hub._sweep()
-    assert len(hub._lingering) == 0
-    hub._sweep()
+    hub._registry.sweep()
+    hub._registry.sweep()
+    assert len(hub._registry._lingering) == 0
+    hub._registry.sweep()
 
 
 @pytest.mark.parametrize("linger", [-1, float("nan")])

@@ -12,8 +12,8 @@ import pytest
 from sse_starlette._wire.cursor import last_event_id
 from sse_starlette.channels._checks import check_flag, check_function, required_arguments
 from sse_starlette.channels.channel import Channel
-from sse_starlette.channels.hub import Hub
 from sse_starlette.event import ServerSentEvent
+from sse_starlette.hub import Hub
 
 from .driving import http_scope
 

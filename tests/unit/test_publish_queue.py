@@ -16,9 +16,9 @@ import sse_starlette.eventlogs._replicator as replicator_module
 from sse_starlette._runtime.lock import Lock
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import Channel, state_of
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
 from sse_starlette.eventlogs.base import Limits, NewEntry, Position
+from sse_starlette.hub import Hub
 
 pytestmark = pytest.mark.anyio
 

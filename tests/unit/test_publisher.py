@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.unit.logs import FakeLog
 
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import BlockingAppender, Limits, NewEntry, Position
+from sse_starlette.hub import Hub
 
 
 class Appender:

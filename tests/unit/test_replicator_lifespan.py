@@ -18,10 +18,10 @@ from tests.unit.replicating import Ear, in_a_loop_of_its_own, one, replicator_of
 
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import state_of
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs import _replicator
 from sse_starlette.eventlogs.base import Position
+from sse_starlette.hub import Hub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
 

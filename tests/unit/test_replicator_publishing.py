@@ -15,9 +15,9 @@ from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import Ear, in_a_loop_of_its_own, one, running
 
 from sse_starlette.channels.channel import Channel
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import ChannelClosed, LogUnavailable
 from sse_starlette.eventlogs.base import Position
+from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]

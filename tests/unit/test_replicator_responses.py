@@ -14,8 +14,8 @@ from tests.unit.following import numbers
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import Ear, one, tracks_of
 
-from sse_starlette.channels.hub import Hub
 from sse_starlette.errors import LogRefused
+from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]

@@ -1,4 +1,4 @@
-"""Publish once, read by many: hubs, channels, subscriptions.
+"""Publish once, read by many: channels and subscriptions.
 
 A subscription is a feed (`_stream/feed.py`): that's all a response knows of it. What a channel keeps beyond this
 process is in `eventlogs`.
@@ -10,7 +10,6 @@ from .._wire.cursor import last_event_id
 from ._options import Gap, Slow
 from ._stats import ChannelStats
 from .channel import Channel
-from .hub import Hub
 from .subscription import Subscription
 
-__all__ = ["Channel", "ChannelStats", "Gap", "Hub", "Slow", "Subscription", "last_event_id"]
+__all__ = ["Channel", "ChannelStats", "Gap", "Slow", "Subscription", "last_event_id"]

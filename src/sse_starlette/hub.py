@@ -1,45 +1,38 @@
-"""Hub: the channels of an application by name, and for how long a name stands for the same channel.
+"""Hub: what an application opens once, for its channels.
 
-A hub has its channels in this process alone, or keeps them in step with a log that it shares with
-others. Which kind of log it is, is no business of its own.
+Holds what the caller asked for, checks it, and hands it to the rooms below. A hub has its channels in this
+process alone, or keeps them in step with an event log that it shares with others; which kind of event log it
+is, is no business of its own.
 """
 
 from __future__ import annotations
 
-import time
-import weakref
-from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from .._runtime.fork import tell_child
-from .._runtime.lock import Lock
-from .._wire.cursor import MOST_CHANNELS
-from .._wire.values import check_serializer
-from ..eventlogs._replicator import Replicator
-from ..eventlogs._schemes import backend_for
-from ..eventlogs.base import DEFAULT_EXPIRE, Backend, Limits
-from ..eventlogs.publisher import Publisher
-from ._checks import check_seconds
-from ._linger import FEW, MANY, Lingering
-from ._options import SubscribeOptions
-from ._replica import ReplicatedChannel
-from ._stats import HubStats
-from .channel import Channel, channel_of, state_of
-from .subscription import Subscription
+from ._wire.values import check_serializer
+from .channels._checks import check_seconds
+from .channels._options import SubscribeOptions
+from .channels._registry import ChannelRegistry
+from .channels._stats import HubStats
+from .channels.subscription import Subscription
+from .eventlogs._replicator import Replicator
+from .eventlogs._schemes import backend_for
+from .eventlogs.base import DEFAULT_EXPIRE, Backend
+from .eventlogs.publisher import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from starlette.requests import HTTPConnection
 
-    from .._wire.values import Serializer
-    from ..event import ServerSentEvent
-    from ._opening import Events
-    from ._options import Gap, Since, Slow, Snapshot
-    from ._state import ChannelState
+    from ._wire.values import Serializer
+    from .channels._opening import Events
+    from .channels._options import Gap, Since, Slow, Snapshot
+    from .channels.channel import Channel
+    from .event import ServerSentEvent
 
 __all__ = ["Hub", "HubStats"]
 
@@ -126,17 +119,9 @@ class Hub:
         if serializer is not None:
             check_serializer(serializer)
         self._serializer = serializer
-        self._linger = linger
-        self._lock = Lock()
-        # One that the application or a subscription holds on to is never replaced by a namesake.
-        self._states: weakref.WeakValueDictionary[str, ChannelState] = weakref.WeakValueDictionary()
-        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
-        self._lingering = Lingering()
-        tell_child(self)
-
-    def after_fork(self) -> None:
-        """Begin anew in the child of a fork: another thread may have held the lock."""
-        self._lock = Lock()
+        self._registry = ChannelRegistry(
+            linger=linger, serializer=serializer, replicator=self._replicator
+        )
 
     def channel(
         self,
@@ -182,32 +167,7 @@ class Hub:
             "linger": linger,
         }
         options = {option: value for option, value in given.items() if value is not None}
-        with self._lock:
-            now = time.monotonic()
-            self._lingering.release_if_idle(name, now)
-            self._lingering.sweep(now, FEW)
-            channel, state = self._channels.get(name), self._states.get(name)
-            if state is None:
-                options = {"linger": self._linger, **options}
-                channel = Channel(
-                    name, **options, replicator=self._replicator, serializer=self._serializer
-                )
-                state = self._states[name] = state_of(channel)
-            else:
-                for option, value in options.items():
-                    found = getattr(state.options, option)
-                    if found != value:
-                        raise ValueError(
-                            f"channel {name!r} has {option}={found!r} already, "
-                            f"so it can't get {option}={value!r}: give its options in one place, and "
-                            "only the name elsewhere."
-                        )
-                state.touch()
-                if channel is None:
-                    channel = channel_of(state)
-            self._channels[name] = channel
-            self._lingering.hold(name, state, now)
-            return channel
+        return self._registry.channel(name, options)
 
     def subscribe(
         self,
@@ -252,32 +212,7 @@ class Hub:
         options = SubscribeOptions(
             filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
         )
-        return Subscription(self._states_of(channels), request, options)
-
-    def _states_of(self, channels: Iterable[Channel | str]) -> list[ChannelState]:
-        if isinstance(channels, (str, Channel)):
-            what = "name" if isinstance(channels, str) else "channel"
-            raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
-        if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
-            raise TypeError(
-                "subscribe needs a list of channels or of their names, got: "
-                f"{type(channels).__name__} {channels!r:.80}"
-            )
-        given = list(channels)
-        for one in given:
-            if not isinstance(one, (str, Channel)):
-                raise TypeError(
-                    f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
-                )
-        if len(given) <= MOST_CHANNELS:  # If there are more, none of them is made.
-            given = [self.channel(one) if isinstance(one, str) else one for one in given]
-        if not given or len({one if isinstance(one, str) else id(one) for one in given}) < len(
-            given
-        ):
-            names = [one if isinstance(one, str) else one.name for one in given]
-            raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
-        # Too many names are refused next.
-        return [state_of(one) if isinstance(one, Channel) else one for one in given]  # type: ignore[misc]
+        return Subscription(self._registry.states_of(channels), request, options)
 
     def publisher(self) -> Publisher:
         """
@@ -296,26 +231,16 @@ class Hub:
                 "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
                 "another thread of this process use channel.publish_threadsafe(…)."
             )
-
-        def limits_of(name: str) -> Limits:
-            state = self._states.get(name)
-            if isinstance(state, ReplicatedChannel):
-                return state.limits
-            return Limits(expire=replicator.expire)
-
         return Publisher(
             replicator.backend,
-            limits_of=limits_of,
+            limits_of=self._registry.limits_of,
             publish_wait=replicator.publish_wait,
             serializer=self._serializer,
         )
 
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""
-        with self._lock:
-            self._lingering.sweep_all(time.monotonic())
-            states = dict(self._states.items())
-        figures = {name: state.stats() for name, state in sorted(states.items())}
+        figures = self._registry.stats()
         replicator = self._replicator
         if replicator is None:
             return HubStats(figures)
@@ -355,9 +280,5 @@ class Hub:
         if self._replicator is None:
             yield
         else:
-            async with self._replicator.run(self._sweep):
+            async with self._replicator.run(self._registry.sweep):
                 yield
-
-    def _sweep(self) -> None:
-        with self._lock:
-            self._lingering.sweep(time.monotonic(), MANY)

@@ -1,0 +1,120 @@
+"""The channels of a hub by name, and for how long a name stands for the same channel.
+
+Any thread may use it. One that the application or a subscription holds on to is never replaced by a namesake.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .._runtime.fork import tell_child
+from .._runtime.lock import Lock
+from .._wire.cursor import MOST_CHANNELS
+from ..eventlogs.base import Limits
+from ._linger import FEW, MANY, Lingering
+from ._replica import ReplicatedChannel
+from .channel import Channel, channel_of, state_of
+
+if TYPE_CHECKING:
+    from .._wire.values import Serializer
+    from ..eventlogs._replicator import Replicator
+    from ._state import ChannelState
+    from ._stats import ChannelStats
+
+
+class ChannelRegistry:
+    """The channels of one hub."""
+
+    def __init__(
+        self, *, linger: float, serializer: Serializer | None, replicator: Replicator | None
+    ) -> None:
+        """Have no channel yet; the arguments are those of the hub."""
+        self._linger = linger
+        self._serializer = serializer
+        self._replicator = replicator
+        self._lock = Lock()
+        self._states: weakref.WeakValueDictionary[str, ChannelState] = weakref.WeakValueDictionary()
+        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
+        self._lingering = Lingering()
+        tell_child(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork: another thread may have held the lock."""
+        self._lock = Lock()
+
+    def channel(self, name: str, options: dict[str, Any]) -> Channel:
+        """Return the channel of this name, made with these options of `Hub.channel` if there's none."""
+        with self._lock:
+            now = time.monotonic()
+            self._lingering.release_if_idle(name, now)
+            self._lingering.sweep(now, FEW)
+            channel, state = self._channels.get(name), self._states.get(name)
+            if state is None:
+                options = {"linger": self._linger, **options}
+                channel = Channel(
+                    name, **options, replicator=self._replicator, serializer=self._serializer
+                )
+                state = self._states[name] = state_of(channel)
+            else:
+                for option, value in options.items():
+                    found = getattr(state.options, option)
+                    if found != value:
+                        raise ValueError(
+                            f"channel {name!r} has {option}={found!r} already, "
+                            f"so it can't get {option}={value!r}: give its options in one place, and "
+                            "only the name elsewhere."
+                        )
+                state.touch()
+                if channel is None:
+                    channel = channel_of(state)
+            self._channels[name] = channel
+            self._lingering.hold(name, state, now)
+            return channel
+
+    def limits_of(self, name: str) -> Limits:
+        """How much of this channel the event log is to keep, as far as it has been said here."""
+        state = self._states.get(name)
+        if isinstance(state, ReplicatedChannel):
+            return state.limits
+        return Limits(expire=None if self._replicator is None else self._replicator.expire)
+
+    def states_of(self, channels: Iterable[Channel | str]) -> list[ChannelState]:
+        """Return the channels to subscribe to, made if need be; see `Hub.subscribe`."""
+        if isinstance(channels, (str, Channel)):
+            what = "name" if isinstance(channels, str) else "channel"
+            raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
+        if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
+            raise TypeError(
+                "subscribe needs a list of channels or of their names, got: "
+                f"{type(channels).__name__} {channels!r:.80}"
+            )
+        given = list(channels)
+        for one in given:
+            if not isinstance(one, (str, Channel)):
+                raise TypeError(
+                    f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
+                )
+        if len(given) <= MOST_CHANNELS:  # If there are more, none of them is made.
+            given = [self.channel(one, {}) if isinstance(one, str) else one for one in given]
+        if not given or len({one if isinstance(one, str) else id(one) for one in given}) < len(
+            given
+        ):
+            names = [one if isinstance(one, str) else one.name for one in given]
+            raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
+        # Too many names are refused next.
+        return [state_of(one) if isinstance(one, Channel) else one for one in given]  # type: ignore[misc]
+
+    def stats(self) -> dict[str, ChannelStats]:
+        """The figures of each channel that has not been forgotten."""
+        with self._lock:
+            self._lingering.sweep_all(time.monotonic())
+            states = dict(self._states.items())
+        return {name: state.stats() for name, state in sorted(states.items())}
+
+    def sweep(self) -> None:
+        """Forget channels that have been idle for their linger time; a matter of a millisecond."""
+        with self._lock:
+            self._lingering.sweep(time.monotonic(), MANY)
