@@ -7,18 +7,13 @@ ends is `_stream`'s, how events become bytes `event.py`'s.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from functools import partial
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from ._arguments import check_callable, check_milliseconds, check_seconds, check_status, check_type
+from ._arguments import check_callable, check_status, check_type
 from ._runtime.loop import current_loop
 from ._shutdown import AppStatus
 from ._stream.callbacks import run_callbacks
@@ -26,16 +21,14 @@ from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check
 from ._stream.feed import Feed
 from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
 from ._stream.lifecycle import CloseReason
-from ._stream.options import StreamOptions
+from ._stream.options import Option, StreamOptions
 from ._stream.receive import may_have_body
 from ._stream.run import Stream
 from ._stream.source import SourceFeed
 from ._stream.websocket import denying_websocket
-from ._wire.boundary import completed
-from ._wire.doubts import HOUR, doubt_milliseconds, doubt_seconds, warn_of_doubts
-from ._wire.values import check_serializer
+from ._wire.doubts import warn_of_doubts
 from .errors import SendTimeoutError
-from .event import ServerSentEvent, check_separator, encoder, ensure_bytes
+from .event import ServerSentEvent, ensure_bytes
 
 if TYPE_CHECKING:
     import anyio
@@ -57,9 +50,6 @@ __all__ = [
     "SyncContentStream",
     "ensure_bytes",
 ]
-
-# Until then GZipMiddleware withheld the headers of an event stream until something followed them.
-_START_LEAVES_ALONE = tuple(map(int, starlette.__version__.split(".")[:2])) >= (1, 8)
 
 logger: logging.Logger = logging.getLogger("sse_starlette.sse")
 
@@ -107,6 +97,23 @@ class EventSourceResponse(StreamingResponse):
     """What ends a line."""
     DEFAULT_CLEANUP_TIMEOUT: float = 30.0
     """Seconds that a source has to clean up."""
+
+    sep: Option[str] = Option()
+    ping_interval: Option[float] = Option()
+    ping_message_factory: Option[Callable[[], Content] | None] = Option()
+    data_sender_callable: Option[Callable[[], Awaitable[object]] | None] = Option()
+    send_timeout: Option[float | None] = Option()
+    client_close_handler_callable: Option[Callable[[Message], Awaitable[object]] | None] = Option()
+    shutdown_event: Option[anyio.Event | None] = Option()
+    shutdown_grace_period: Option[float] = Option()
+    cleanup_timeout: Option[float | None] = Option()
+    first_event_timeout: Option[float | None] = Option()
+    on_error: Option[Callable[[Exception], Content | Awaitable[Content] | None] | None] = Option()
+    on_close: Option[Callable[[CloseReason], Awaitable[object] | object] | None] = Option()
+    join_events: Option[bool] = Option()
+    farewell: Option[Content | Callable[[], Content] | None] = Option()
+    shutdown_retry_ms: Option[tuple[int, int] | None] = Option()
+    serializer: Option[Serializer | None] = Option()
 
     def __init__(
         self,
@@ -193,44 +200,28 @@ class EventSourceResponse(StreamingResponse):
         """
         check_source(content)
         check_status(status_code)
-        check_type("join_events", join_events, bool, "True")
         if media_type is not None:
             check_type("media_type", media_type, str, '"text/event-stream"')
-        _check_seconds("shutdown_grace_period", shutdown_grace_period)
-        if cleanup_timeout is not None:
-            _check_seconds("cleanup_timeout", cleanup_timeout)
-        if send_timeout is not None:
-            _check_seconds("send_timeout", send_timeout)
-        if first_event_timeout is not None:
-            advice = f" seconds (None starts the response at once), got: {first_event_timeout}"
-            _check_seconds("first_event_timeout", first_event_timeout, advice)
-        if shutdown_retry_ms is not None:
-            check_milliseconds("shutdown_retry_ms", shutdown_retry_ms)
-            doubt_milliseconds("shutdown_retry_ms", *shutdown_retry_ms)
-        for name, callback, takes in (
-            ("background", background, ""),
-            ("data_sender_callable", data_sender_callable, ""),
-            (
-                "client_close_handler_callable",
-                client_close_handler_callable,
-                "the server's message",
-            ),
-            ("on_error", on_error, "the exception"),
-            ("on_close", on_close, "the reason"),
-        ):
-            if callback is not None:
-                check_callable(name, callback, takes, waits=True)
-        if ping_message_factory is not None:
-            check_callable("ping_message_factory", ping_message_factory, waits=False)
-        if shutdown_event is not None and (
-            isinstance(shutdown_event, type) or not callable(getattr(shutdown_event, "set", None))
-        ):
-            raise TypeError(
-                f"shutdown_event is {type(shutdown_event).__name__}: give an anyio.Event(), which is "
-                "set when the server goes down."
-            )
-        if serializer is not None:
-            check_serializer(serializer)
+        if background is not None:
+            check_callable("background", background, waits=True)
+        self._options = StreamOptions(
+            sep=self.DEFAULT_SEPARATOR if sep is None else sep,
+            ping_interval=self.DEFAULT_PING_INTERVAL if ping is None else ping,
+            ping_message_factory=ping_message_factory,
+            data_sender_callable=data_sender_callable,
+            send_timeout=send_timeout,
+            client_close_handler_callable=client_close_handler_callable,
+            shutdown_event=shutdown_event,
+            shutdown_grace_period=shutdown_grace_period,
+            cleanup_timeout=cleanup_timeout,
+            first_event_timeout=first_event_timeout,
+            on_error=on_error,
+            on_close=on_close,
+            join_events=join_events,
+            farewell=farewell,
+            shutdown_retry_ms=shutdown_retry_ms,
+            serializer=serializer,
+        ).checked()
 
         self._given: AsyncIterator[Any] = as_body_iterator(content)
         self.body_iterator: AsyncIterable[Any] = self._given
@@ -239,27 +230,6 @@ class EventSourceResponse(StreamingResponse):
             self.media_type = media_type
         self.background = background
         self._init_event_stream_headers(headers)
-
-        self.sep = self.DEFAULT_SEPARATOR if sep is None else sep
-        self.ping_interval = self.DEFAULT_PING_INTERVAL if ping is None else ping
-        self.ping_message_factory = ping_message_factory
-        self.data_sender_callable = data_sender_callable
-        self.send_timeout = send_timeout
-        self.client_close_handler_callable = client_close_handler_callable
-        self.shutdown_event = shutdown_event
-        self.shutdown_grace_period = shutdown_grace_period
-        self.cleanup_timeout = cleanup_timeout
-        self.first_event_timeout = first_event_timeout
-        self.on_error = on_error
-        self.on_close = on_close
-        self.join_events = join_events
-        self.serializer = serializer
-        self.farewell = farewell
-        if callable(farewell):
-            check_callable("farewell", farewell, waits=False)
-        elif farewell is not None:
-            self._encoder()(farewell)  # What can't be sent is refused here.
-        self.shutdown_retry_ms = shutdown_retry_ms
         self.active: bool = True
         """False once the stream has ended."""
 
@@ -281,33 +251,6 @@ class EventSourceResponse(StreamingResponse):
             )
         elif usual is not None and len(_USUAL_HEADERS) < _MOST_USUAL_HEADERS:
             _USUAL_HEADERS[usual] = tuple(self.raw_headers)
-
-    @property
-    def sep(self) -> str:
-        """What ends each line."""
-        return self._sep
-
-    @sep.setter
-    def sep(self, value: str) -> None:
-        check_separator(value)
-        self._sep = value
-
-    @property
-    def ping_interval(self) -> float:
-        """Seconds of silence before a ping; 0: no pings."""
-        return self._ping_interval
-
-    @ping_interval.setter
-    def ping_interval(self, value: float) -> None:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise TypeError("ping interval must be int or float")
-        if not value >= 0:
-            raise ValueError("ping interval must be >= 0 (0 disables ping)")
-        if value > HOUR:
-            doubt_seconds(
-                "ping", value, "0 for no pings; proxies close a connection that is silent"
-            )
-        self._ping_interval = value
 
     def enable_compression(self, force: bool = False) -> None:  # noqa: FBT001, FBT002  (as in earlier versions)
         """
@@ -338,23 +281,13 @@ class EventSourceResponse(StreamingResponse):
         warn_of_doubts()
         feed = self._feed(loop)
         over = feed.is_over()
-        options = StreamOptions(
-            start_alone=_START_LEAVES_ALONE,
-            ping_interval=self.ping_interval,
-            ping_frame=self._ping_frame,
-            error_frame=self.on_error and partial(self._error_frame, self.on_error),
-            send_timeout=self.send_timeout,
-            first_event_timeout=self.first_event_timeout,
-            side_task=self.data_sender_callable,
-            on_draining=self._on_draining,
-            grace=self.shutdown_grace_period,
-            farewell_frame=self._farewell_frame,
-            cleanup_timeout=self.cleanup_timeout,
-            body_is_due=may_have_body(scope),
-        )
+        options = self._options
         stream = Stream(feed, loop, receive, send, self._start_message(over=over), options)
         try:
-            await stream.run(head=over or scope.get("method", "").upper() == "HEAD")
+            await stream.run(
+                head=over or scope.get("method", "").upper() == "HEAD",
+                body_is_due=may_have_body(scope),
+            )
         except HTTPException as exc:
             if stream.started:
                 logger.error(  # noqa: TRY400  (the exception itself goes on to the server)
@@ -370,10 +303,10 @@ class EventSourceResponse(StreamingResponse):
             self.active = False
             await run_callbacks(
                 stream.life,
-                close_handler=self.client_close_handler_callable,
-                on_close=self.on_close,
+                close_handler=options.client_close_handler_callable,
+                on_close=options.on_close,
                 background=self.background,
-                cleanup_timeout=self.cleanup_timeout,
+                cleanup_timeout=options.cleanup_timeout,
             )
 
     def _feed(self, loop: Loop) -> Feed:
@@ -383,21 +316,19 @@ class EventSourceResponse(StreamingResponse):
             body = ReplacedBody(body, self._given)
         elif isinstance(body, BodyIterator) and not body.begun:
             body = body.content
+        options = self._options
         if isinstance(body, Feed):
-            body.joins = self.join_events
-            body.cleanup_timeout = self.cleanup_timeout
+            body.joins = options.join_events
+            body.cleanup_timeout = options.cleanup_timeout
             return body
         return SourceFeed(
             body,
-            self._encoder(),
+            options.encoder(),
             loop,
-            sep=self.sep,
-            cleanup_timeout=self.cleanup_timeout,
-            joins=self.join_events,
+            sep=options.sep,
+            cleanup_timeout=options.cleanup_timeout,
+            joins=options.join_events,
         )
-
-    def _encoder(self) -> Callable[[object], bytes]:
-        return encoder(self.sep, self.serializer)
 
     def _start_message(self, *, over: bool) -> Message:
         return {
@@ -407,38 +338,3 @@ class EventSourceResponse(StreamingResponse):
             "status": 204 if over else self.status_code,
             "headers": sent_headers(self.raw_headers, without_body=over),
         }
-
-    def _ping_frame(self) -> bytes:
-        if self.ping_message_factory is not None:
-            return completed(self._encoder()(self.ping_message_factory()), self.sep)
-        return f": ping - {datetime.now(UTC)}{self.sep}{self.sep}".encode()
-
-    async def _error_frame(
-        self, on_error: Callable[[Exception], Content], failure: Exception
-    ) -> bytes:
-        event = on_error(failure)
-        if isawaitable(event):
-            event = await event
-        return b"" if event is None else completed(self._encoder()(event), self.sep)
-
-    def _on_draining(self) -> None:
-        if self.shutdown_event is not None:
-            self.shutdown_event.set()
-
-    def _farewell_frame(self) -> bytes:
-        encode = self._encoder()
-        frame = b""
-        if self.shutdown_retry_ms is not None:
-            # Not a secret: it only has to differ from client to client.
-            frame = encode({"retry": random.randint(*self.shutdown_retry_ms)})  # noqa: S311
-        if self.farewell is not None:
-            event = self.farewell() if callable(self.farewell) else self.farewell
-            if event is not None:
-                frame += completed(encode(event), self.sep)
-        return frame
-
-
-def _check_seconds(name: str, value: float, advice: str = "") -> None:
-    check_seconds(name, value, advice)
-    if value > HOUR:
-        doubt_seconds(name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,16 +13,14 @@ from tests.unit.following import HandLoop, Hands, on_loop, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette import sse
+from sse_starlette._stream.options import StreamOptions
 from sse_starlette.eventlogs import _replicator, _tracks
-
-START_LEAVES_ALONE = sse._START_LEAVES_ALONE
-"""How it is with the starlette that is installed."""
 
 
 @pytest.fixture(autouse=True)
 def start_leaves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the empty chunk that older starlettes need: it has tests of its own."""
-    monkeypatch.setattr(sse, "_START_LEAVES_ALONE", True)
+    monkeypatch.setattr(sse, "StreamOptions", partial(StreamOptions, start_alone=True))
 
 
 @pytest.fixture(params=[on(loop) for loop in LOOPS])

@@ -54,20 +54,15 @@ class Run:
         self._head = head
         self._options: dict[str, Any] = {
             "ping_interval": 0,
-            "ping_frame": lambda: PING,
-            "error_frame": None,
-            "send_timeout": None,
-            "first_event_timeout": None,
-            "side_task": None,
-            "on_draining": self._note,
-            "grace": 0,
-            "farewell_frame": lambda: FAREWELL,
-            "cleanup_timeout": None,
-            "body_is_due": False,
+            "ping_message_factory": lambda: PING,
+            "shutdown_event": self,
+            "farewell": FAREWELL,
+            "start_alone": True,
             **options,
         }
 
-    def _note(self) -> None:
+    def set(self) -> None:
+        """Be the event that tells the source."""
         self.told += 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,7 +39,7 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
 
 
 async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
-    run = Run(b"data", error_frame=sorry)
+    run = Run(b"data", on_error=sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -55,7 +55,7 @@ async def test_empty_last_frame_is_not_sent() -> None:
     async def nothing(failure: Exception) -> bytes:
         return b""
 
-    run = Run(error_frame=nothing)
+    run = Run(on_error=nothing)
 
     async with drive(run) as exchange:
         run.feed.end(MadeUpError())
@@ -71,7 +71,7 @@ async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_rais
     async def broken(failure: Exception) -> bytes:
         raise ValueError("on_error is broken")
 
-    run = Run(error_frame=broken)
+    run = Run(on_error=broken)
 
     async with drive(run) as exchange:
         run.feed.end(MadeUpError())
@@ -87,7 +87,7 @@ async def test_error_that_is_raised_again_is_not_logged(
     async def again(failure: Exception) -> bytes:
         raise failure
 
-    run = Run(error_frame=again)
+    run = Run(on_error=again)
 
     async with drive(run) as exchange:
         run.feed.end(failure := MadeUpError())
@@ -130,7 +130,7 @@ async def test_what_runs_beside_is_cancelled_with_the_stream() -> None:
         finally:
             seen.append("ended")
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
 
     async with drive(run) as exchange:
         await exchange.until(lambda: seen)
@@ -144,7 +144,7 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
     async def beside() -> None:
         run.feed.push(b"1")
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -153,7 +153,7 @@ async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
 
 
 async def test_what_runs_beside_has_to_be_async() -> None:
-    run = Run(side_task=lambda: None)
+    run = Run(data_sender_callable=lambda: None)
 
     async with drive(run) as exchange:
         error = await exchange.raises(TypeError)
@@ -165,7 +165,7 @@ async def test_error_beside_ends_the_stream_like_an_error_of_the_feed() -> None:
     async def beside() -> None:
         raise MadeUpError
 
-    run = Run(side_task=beside, error_frame=sorry)
+    run = Run(data_sender_callable=beside, on_error=sorry)
 
     async with drive(run) as exchange:
         await exchange.returns()
@@ -186,7 +186,7 @@ async def test_sender_whose_receiver_the_ended_source_closed_is_no_error(
         await ended.wait()
         raise anyio.BrokenResourceError
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
 
     async with drive(run) as exchange:
         await settled()
@@ -213,7 +213,7 @@ async def test_error_beside_a_stream_that_is_ending_is_logged(
         finally:
             raise MadeUpError("too late")
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
 
     async with drive(run) as exchange:
         await settled()
@@ -263,7 +263,7 @@ async def test_receive_is_not_called_before_what_runs_beside_the_feed_waits() ->
         await anyio.sleep_forever()
         raise AssertionError
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
     async with drive(run, receive=receive) as exchange:
         await exchange.until(lambda: len(order) == 2)
         run.feed.end()
@@ -279,7 +279,7 @@ async def test_sources_begin_although_the_headers_are_not_taken() -> None:
         begun.append("beside")
         await anyio.sleep_forever()
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
     async with drive(run, blocked=True) as exchange:
         await exchange.until(lambda: exchange.blocked and run.feed.runs and begun)
         exchange.unblock()
@@ -318,7 +318,7 @@ async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> N
                 await go_on.wait()
                 order.append("cleaned up")
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
     run.feed = Noting(b"1")
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -341,7 +341,7 @@ async def test_who_fills_the_feed_has_no_more_time_than_a_cleanup() -> None:
             with anyio.CancelScope(shield=True):
                 await go_on.wait()
 
-    run = Run(side_task=beside, cleanup_timeout=0)
+    run = Run(data_sender_callable=beside, cleanup_timeout=0)
     async with drive(run) as exchange:
         await settled()
         exchange.leave()
@@ -365,7 +365,7 @@ async def test_who_fills_the_feed_and_is_cancelled_before_it_began_is_not_waited
                     task.cancel()
             exchange.cancel_natively()
 
-    run = Run(side_task=beside)
+    run = Run(data_sender_callable=beside)
     async with drive(run, on_send=on_send) as exchange:
         await exchange.is_cancelled()
 

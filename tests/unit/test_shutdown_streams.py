@@ -55,7 +55,7 @@ async def test_frames_that_are_ready_leave_before_the_farewell() -> None:
 
 
 async def test_within_the_grace_a_source_ends_by_itself_and_all_its_events_arrive() -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -73,7 +73,7 @@ async def test_within_the_grace_a_source_ends_by_itself_and_all_its_events_arriv
 
 
 async def test_source_that_does_not_end_within_the_grace_is_stopped_then() -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -89,7 +89,7 @@ async def test_source_that_does_not_end_within_the_grace_is_stopped_then() -> No
 
 @each_way_to_cancel
 async def test_server_that_cancels_within_the_grace_still_lets_the_farewell_out(way: str) -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -105,7 +105,7 @@ async def test_server_that_cancels_within_the_grace_still_lets_the_farewell_out(
 
 @each_way_to_cancel
 async def test_server_that_cancels_without_a_word_gets_no_farewell(way: str) -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -117,7 +117,7 @@ async def test_server_that_cancels_without_a_word_gets_no_farewell(way: str) -> 
 
 
 async def test_grace_of_the_request_counts_for_more_than_that_of_the_response() -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -131,7 +131,7 @@ async def test_grace_of_the_request_counts_for_more_than_that_of_the_response() 
 
 
 async def test_delay_comes_before_the_grace() -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -183,7 +183,7 @@ async def test_explicit_request_replaces_the_one_before() -> None:
 
 
 async def test_request_that_comes_within_the_grace_begins_it_anew_and_tells_nobody_again() -> None:
-    run = Run(b"1", grace=5)
+    run = Run(b"1", shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)

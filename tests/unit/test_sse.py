@@ -26,7 +26,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message
-from tests.unit.conftest import START_LEAVES_ALONE
 from tests.unit.driving import (
     DISCONNECT,
     HandFeed,
@@ -318,6 +317,30 @@ def test_times_below_zero_are_refused() -> None:
 
 def test_cleanup_may_be_unbounded() -> None:
     assert EventSourceResponse([], cleanup_timeout=None).cleanup_timeout is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "says"),
+    [
+        ("sep", None, "sep must be"),
+        ("ping_interval", -1, "ping interval must be >= 0"),
+        ("send_timeout", "30", "send_timeout is str: give seconds"),
+        ("on_close", lambda: None, "on_close is called with the reason"),
+        ("farewell", {"evnet": "typo"}, "evnet"),
+    ],
+)
+def test_an_option_that_is_assigned_is_checked_as_if_it_were_passed(
+    name: str, wrong: object, says: str
+) -> None:
+    response = EventSourceResponse([], send_timeout=3)
+    before = getattr(response, name)
+
+    with pytest.raises((TypeError, ValueError), match=says):
+        setattr(response, name, wrong)
+
+    assert getattr(response, name) == before
+    setattr(response, name, before)
+    assert EventSourceResponse.send_timeout is vars(EventSourceResponse)["send_timeout"]
 
 
 def test_compression_does_not_exist() -> None:
@@ -631,7 +654,7 @@ async def test_a_bare_response_does_not_use_its_source_up_for_the_lifespan_of_a_
 def test_a_farewell_that_returns_none_is_none() -> None:
     response = EventSourceResponse([], farewell=lambda: None, shutdown_retry_ms=(5, 5))
 
-    assert response._farewell_frame() == b"retry: 5\r\n\r\n"
+    assert response._options.farewell_frame() == b"retry: 5\r\n\r\n"
 
 
 @pytest.mark.anyio
@@ -652,8 +675,8 @@ async def test_event_of_fastapi_may_be_given_wherever_an_event_may() -> None:
     assert exchange.body == (
         b'event: yielded\r\ndata: "yielded"\r\n\r\nevent: error\r\ndata: "error"\r\n\r\n'
     )
-    assert response._ping_frame() == b'event: ping\r\ndata: "ping"\r\n\r\n'
-    assert response._farewell_frame() == b'event: farewell\r\ndata: "farewell"\r\n\r\n'
+    assert response._options.ping_frame() == b'event: ping\r\ndata: "ping"\r\n\r\n'
+    assert response._options.farewell_frame() == b'event: farewell\r\ndata: "farewell"\r\n\r\n'
 
 
 @pytest.mark.anyio
@@ -1455,7 +1478,7 @@ async def test_headers_leave_at_once_behind_gzip_however_long_the_first_event_ta
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The oldest starlettes withhold them until a chunk follows."""
-    monkeypatch.setattr(sse_starlette.sse, "_START_LEAVES_ALONE", START_LEAVES_ALONE)
+    monkeypatch.setattr(sse_starlette.sse, "StreamOptions", StreamOptions)  # as it is
 
     async def events() -> AsyncIterator[int]:
         await anyio.sleep_forever()
@@ -1631,7 +1654,9 @@ async def test_cancelled_response_does_not_wait_for_a_client_that_takes_nothing(
 ) -> None:
     timeout = inspect.signature(StreamOptions).parameters["cancelled_timeout"].default
     assert timeout < 0.5, "that's how long a server waits"
-    impatient = partial(StreamOptions, cancelled_timeout=0, last_chunk_timeout=math.inf)
+    impatient = partial(
+        StreamOptions, start_alone=True, cancelled_timeout=0, last_chunk_timeout=math.inf
+    )
     monkeypatch.setattr("sse_starlette.sse.StreamOptions", impatient)
 
     async with drive(EventSourceResponse(endless())) as exchange:

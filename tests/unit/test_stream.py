@@ -303,7 +303,7 @@ async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None
         await go_on.wait()
         return SORRY
 
-    run = Run(b"data", error_frame=slow_sorry)
+    run = Run(b"data", on_error=slow_sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -330,7 +330,7 @@ async def test_client_that_leaves_does_not_cut_off_who_handles_the_error() -> No
         handled.append(str(failure))
         return SORRY
 
-    run = Run(b"data", error_frame=slow_sorry)
+    run = Run(b"data", on_error=slow_sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -354,7 +354,7 @@ async def test_shutdown_does_not_cut_off_who_handles_the_error() -> None:
         await go_on.wait()
         return SORRY
 
-    run = Run(b"data", error_frame=slow_sorry)
+    run = Run(b"data", on_error=slow_sorry)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -377,7 +377,7 @@ async def test_who_handles_the_error_is_cut_short_after_the_time_for_a_cleanup(
         await anyio.sleep_forever()
         raise AssertionError
 
-    run = Run(b"data", error_frame=endless, cleanup_timeout=0)
+    run = Run(b"data", on_error=endless, cleanup_timeout=0)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)

@@ -269,7 +269,7 @@ async def test_ping_that_cannot_be_made_ends_the_stream_as_an_error() -> None:
     def ping() -> bytes:
         raise MadeUpError("no ping")
 
-    run = Run(b"data", ping_interval=15, ping_frame=ping)
+    run = Run(b"data", ping_interval=15, ping_message_factory=ping)
 
     async with drive(run) as exchange:
         await run.loop.advance(15)
@@ -340,7 +340,7 @@ async def test_frame_that_is_ready_from_the_beginning_is_not_waited_for() -> Non
 
 
 async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
-    run = Run(first_event_timeout=float("inf"), error_frame=sorry)
+    run = Run(first_event_timeout=float("inf"), on_error=sorry)
 
     async with drive(run) as exchange:
         run.feed.end(failure := MadeUpError())
@@ -353,7 +353,7 @@ async def test_error_before_the_first_frame_leaves_before_any_message() -> None:
 
 
 async def test_error_together_with_the_first_frame_comes_after_it() -> None:
-    run = Run(first_event_timeout=float("inf"), error_frame=sorry)
+    run = Run(first_event_timeout=float("inf"), on_error=sorry)
 
     async with drive(run) as exchange:
         run.feed.ready = [b"first"]
@@ -416,7 +416,7 @@ async def test_what_runs_beside_may_make_the_first_frame() -> None:
     async def make_first_frame() -> None:
         run.feed.push(b"first")
 
-    run = Run(first_event_timeout=float("inf"), side_task=make_first_frame)
+    run = Run(first_event_timeout=float("inf"), data_sender_callable=make_first_frame)
 
     async with drive(run) as exchange:
         assert await exchange.chunk(0) == b"first"
@@ -442,7 +442,7 @@ async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> N
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number: int) -> None:
-    run = Run(b"data", error_frame=sorry)
+    run = Run(b"data", on_error=sorry)
 
     async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
         run.feed.end()
@@ -580,7 +580,7 @@ async def test_ping_waits_for_the_end_of_an_event() -> None:
 
 @pytest.mark.parametrize("ending", ["error", "shutdown"])
 async def test_last_frame_comes_after_the_end_of_an_event(ending: str) -> None:
-    run = Run(b"data: half", error_frame=sorry)
+    run = Run(b"data: half", on_error=sorry)
     run.feed.finish_event = lambda: b"\n\n"  # type: ignore[method-assign]
 
     async with drive(run) as exchange:
@@ -599,7 +599,7 @@ async def test_last_frame_comes_after_the_end_of_an_event(ending: str) -> None:
 
 
 async def test_slow_last_chunk_has_its_time_although_the_grace_is_over() -> None:
-    run = Run(b"1", grace=5, farewell_frame=lambda: b"")
+    run = Run(b"1", shutdown_grace_period=5, farewell=None)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
@@ -617,7 +617,7 @@ async def test_slow_last_chunk_has_its_time_although_the_grace_is_over() -> None
 
 
 async def test_last_chunk_that_is_never_taken_is_given_up_after_a_second() -> None:
-    run = Run(b"1", error_frame=sorry, grace=5)
+    run = Run(b"1", on_error=sorry, shutdown_grace_period=5)
 
     async with drive(run) as exchange:
         await exchange.chunk(0)

@@ -50,7 +50,7 @@ class Drain:
         self._producers = producers
         self._writer = writer
         self._loop = loop
-        self._grace = options.grace
+        self._grace = options.shutdown_grace_period
         self._requested = False
         self._timer = loop.timer(self._on_alarm, tasks)
 
@@ -75,7 +75,7 @@ class Drain:
 
     def _begin(self) -> None:
         if self._life.drain():
-            self._options.on_draining()
+            self._options.tell_source()
         if self._grace > 0:
             self._call_in(self._grace)
         else:

@@ -10,9 +10,8 @@ import anyio
 from .lifecycle import DONE, NONE, STARTED, Lifecycle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from .._runtime.loop import TaskGroup, Waker
+    from .options import StreamOptions
 
 logger = logging.getLogger("sse_starlette.sse")
 
@@ -20,25 +19,12 @@ logger = logging.getLogger("sse_starlette.sse")
 class ErrorEvent:
     """The last event of a stream whose caller deals with exceptions (`on_error`)."""
 
-    __slots__ = ("_frame", "_life", "_make", "_task", "_timeout")
+    __slots__ = ("_frame", "_life", "_options", "_task")
 
-    def __init__(
-        self,
-        make: Callable[[Exception], Awaitable[bytes]],
-        life: Lifecycle,
-        timeout: float | None,
-    ) -> None:
-        """
-        Be ready for a failure.
-
-        Args:
-            make: makes the frame of an exception, which is thereby dealt with.
-            life: of the stream.
-            timeout: seconds that `make` has; None: any time.
-        """
-        self._make = make
+    def __init__(self, options: StreamOptions, life: Lifecycle) -> None:
+        """Be ready for a failure; the parts are those of the stream."""
+        self._options = options
         self._life = life
-        self._timeout = timeout
         self._task = NONE
         self._frame = b""
 
@@ -59,9 +45,10 @@ class ErrorEvent:
         return frame
 
     async def _run(self, failure: Exception, wake: Waker) -> None:
+        timeout = self._options.cleanup_timeout
         try:
-            with anyio.move_on_after(self._timeout, shield=True) as time:
-                self._frame = await self._make(failure)
+            with anyio.move_on_after(timeout, shield=True) as time:
+                self._frame = await self._options.error_frame(failure)
         except Exception as exc:
             if exc is not failure:
                 logger.exception("on_error raised")
@@ -70,7 +57,7 @@ class ErrorEvent:
             if time.cancelled_caught:
                 logger.warning(
                     "on_error was cut short after %s s (cleanup_timeout); it was to handle %r",
-                    self._timeout,
+                    timeout,
                     failure,
                 )
         finally:

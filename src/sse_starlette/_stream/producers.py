@@ -77,7 +77,7 @@ class Producers:
         self._to_begin = -1
         self._feed_task = NONE
         self._error_seen = False
-        self._side = options.side_task
+        self._side = options.data_sender_callable
         self._side_task = NONE
         self._side_scope: CancelScope | None = None
 

@@ -130,9 +130,13 @@ class Stream:
             )
         self._drain.request(delay, grace, automatic=automatic)
 
-    async def run(self, *, head: bool = False) -> None:
+    async def run(self, *, head: bool = False, body_is_due: bool = False) -> None:
         """
-        Send the response; with `head` only its headers, and the feed is closed without being started.
+        Send the response.
+
+        Args:
+            head: send its headers alone, and close the feed without starting it.
+            body_is_due: the feed or `data_sender_callable` may want to read the request's body.
 
         If it is cancelled, the body is completed and the feed closed before the cancellation goes on.
 
@@ -150,7 +154,7 @@ class Stream:
                         await self._finished
                     # It may be over before it could be told, with an eager task factory.
                     if self.life.phase < OVER:
-                        await self._watch_for_disconnect()
+                        await self._watch_for_disconnect(body_is_due=body_is_due)
                 while self.life.phase < OVER:
                     await self._finished
             except GeneratorExit:
@@ -239,9 +243,9 @@ class Stream:
         if ends:
             self._producers.cancel()
 
-    async def _watch_for_disconnect(self) -> None:
+    async def _watch_for_disconnect(self, *, body_is_due: bool) -> None:
         try:
-            if self._options.body_is_due:
+            if body_is_due:
                 await until_body_is_read(self._receive, self._feed_has_begun)
             message = await until_disconnect(self._receive)
         except Exception as exc:

@@ -121,11 +121,7 @@ class Writer:
         self._send_timeout = options.send_timeout
         self._bound = _UNSET
         self._timeout_alarm: Timer | None = None
-        self._error_event = (
-            ErrorEvent(options.error_frame, life, options.cleanup_timeout)
-            if options.error_frame is not None
-            else None
-        )
+        self._error_event = None if options.on_error is None else ErrorEvent(options, life)
 
     @property
     def started(self) -> bool:
