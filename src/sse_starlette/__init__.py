@@ -17,6 +17,7 @@ from .errors import (
 from .event import JSONServerSentEvent, ServerSentEvent
 from .eventlogs.publisher import Publisher
 from .hub import Hub
+from .policy import StreamPolicy, StreamPolicyMiddleware
 from .sse import EventSourceResponse, SendTimeoutError
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",
+    "StreamPolicy",
+    "StreamPolicyMiddleware",
     "SubscriberTooSlow",
     "Subscription",
     "__version__",

@@ -23,6 +23,7 @@ _GENERATORS = CO_GENERATOR | CO_ASYNC_GENERATOR
 __all__ = [
     "can_be_called_with",
     "check_callable",
+    "check_listener",
     "check_milliseconds",
     "check_seconds",
     "check_status",
@@ -105,6 +106,20 @@ def check_status(status_code: object) -> None:
             f"status_code={status_code}: such a response has no body, so it can't be a stream. Return "
             f"starlette.responses.Response(status_code={status_code}); for an EventSource, 204 means "
             "not to come back."
+        )
+
+
+def check_listener(name: str, value: object) -> None:
+    """
+    Make sure that `value` names who listens.
+
+    Raises:
+        TypeError: it isn't text.
+    """
+    if not isinstance(value, str):
+        # The value may be a whole user, with what nobody is to see.
+        raise TypeError(
+            f'{name} is {type(value).__name__}: it names who listens, so give text, {name}=f"user:{{user.id}}".'
         )
 
 

@@ -29,6 +29,7 @@ from ._stream.websocket import denying_websocket
 from ._wire.doubts import warn_of_doubts
 from .errors import SendTimeoutError
 from .event import ServerSentEvent, ensure_bytes
+from .policy import admit, check_policy, policy_for
 
 if TYPE_CHECKING:
     import anyio
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from ._runtime.loop import Loop
     from .event import Serializer
+    from .policy import StreamPolicy
 
 __all__ = [
     "AppStatus",
@@ -114,6 +116,7 @@ class EventSourceResponse(StreamingResponse):
     farewell: Option[Content | Callable[[], Content] | None] = Option()
     shutdown_retry_ms: Option[tuple[int, int] | None] = Option()
     serializer: Option[Serializer | None] = Option()
+    listener: Option[str | None] = Option()
 
     def __init__(
         self,
@@ -139,6 +142,8 @@ class EventSourceResponse(StreamingResponse):
         farewell: Content | Callable[[], Content] | None = None,
         shutdown_retry_ms: tuple[int, int] | None = None,
         serializer: Serializer | None = None,
+        policy: StreamPolicy | None = None,
+        listener: str | None = None,
     ) -> None:
         r"""
         Prepare the response. `content` isn't touched before the response is sent.
@@ -194,6 +199,10 @@ class EventSourceResponse(StreamingResponse):
             shutdown_retry_ms: the least and the most of the milliseconds that clients are to wait
                 before they reconnect after a shutdown; each stream draws its own, so that not all
                 clients come back at once. None: they wait as long as ever.
+            policy: how many streams may be open, for how long, and who may listen; see `StreamPolicy`. None: that
+                of the application, see `StreamPolicyMiddleware`, or none.
+            listener: names who listens, a user for example: what a policy counts by, and what
+                `Hub.revoke` ends. None: whom the policy names, or nobody in particular.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.
@@ -221,7 +230,11 @@ class EventSourceResponse(StreamingResponse):
             farewell=farewell,
             shutdown_retry_ms=shutdown_retry_ms,
             serializer=serializer,
+            listener=listener,
         ).checked()
+        if policy is not None:
+            check_policy(policy)
+        self.policy = policy
 
         self._given: AsyncIterator[Any] = as_body_iterator(content)
         self.body_iterator: AsyncIterable[Any] = self._given
@@ -281,13 +294,17 @@ class EventSourceResponse(StreamingResponse):
         warn_of_doubts()
         feed = self._feed(loop)
         over = feed.is_over()
-        options = self._options
-        stream = Stream(feed, loop, receive, send, self._start_message(over=over), options)
+        head = over or scope.get("method", "").upper() == "HEAD"
+        options, start = self._options, self._start_message(over=over)
+        policy = policy_for(scope, self.policy)
+        admission = None if policy is None else admit(policy, scope, options, counts=not head)
+        if admission is not None:
+            options, start = admission.options, admission.start_message(start)
+        stream = Stream(feed, loop, receive, send, start, options)
+        if admission is not None and admission.ending is not None:
+            stream.life.end(*admission.ending)
         try:
-            await stream.run(
-                head=over or scope.get("method", "").upper() == "HEAD",
-                body_is_due=may_have_body(scope),
-            )
+            await stream.run(head=head, body_is_due=may_have_body(scope))
         except HTTPException as exc:
             if stream.started:
                 logger.error(  # noqa: TRY400  (the exception itself goes on to the server)
@@ -301,6 +318,8 @@ class EventSourceResponse(StreamingResponse):
             raise
         finally:
             self.active = False
+            if admission is not None:
+                admission.release()
             await run_callbacks(
                 stream.life,
                 close_handler=options.client_close_handler_callable,

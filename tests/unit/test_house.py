@@ -23,7 +23,7 @@ FLOORS = (
     {"errors", "event"},
     {"_shutdown"},
     {"_stream"},
-    {"eventlogs"},
+    {"eventlogs", "policy"},
     {"channels"},
     {"hub", "sse"},
     {"__init__"},

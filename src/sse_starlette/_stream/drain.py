@@ -12,7 +12,7 @@ from .lifecycle import DRAINING, OVER, STREAMING
 if TYPE_CHECKING:
     from .._runtime.loop import Loop, TaskGroup
     from .feed import Feed
-    from .lifecycle import Lifecycle
+    from .lifecycle import CloseReason, Lifecycle
     from .options import StreamOptions
     from .producers import Producers
     from .writer import Writer
@@ -69,6 +69,11 @@ class Drain:
             self._call_in(delay + self._grace if self._life.phase is DRAINING else delay)
         self._requested = True
 
+    def end(self, reason: CloseReason, failure: Exception | None) -> None:
+        """End now, for a reason that leaves no time; a client that doesn't read is waited for no longer."""
+        self._producers.end(reason, failure)
+        self._call_in(self._options.last_chunk_timeout)
+
     def close(self) -> None:
         """Stop the timer."""
         self._timer.stop()
@@ -82,8 +87,7 @@ class Drain:
             self._finish()
 
     def _finish(self) -> None:
-        self._producers.end("shutdown")
-        self._call_in(self._options.last_chunk_timeout)
+        self.end("shutdown", None)
 
     def _call_in(self, seconds: float) -> None:
         self._timer.set(self._loop.time() + seconds)

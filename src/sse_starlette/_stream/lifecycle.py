@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from starlette.types import Message
 
 CloseReason: TypeAlias = Literal[
-    "end", "client", "error", "timeout", "shutdown", "cancelled", "lagging"
+    "end",
+    "client",
+    "error",
+    "timeout",
+    "shutdown",
+    "cancelled",
+    "lagging",
+    "refused",
+    "expired",
+    "revoked",
 ]
 """
 Why a stream ended:
@@ -24,7 +33,18 @@ Why a stream ended:
 - `"shutdown"`: the server is going down.
 - `"cancelled"`: the server or a surrounding cancel scope cancelled the response.
 - `"lagging"`: the client read more slowly than its channel was published to.
+- `"refused"`: it would have been one stream too many; its source wasn't begun. See `StreamPolicy`.
+- `"expired"`: it was as old as `max_age` allows.
+- `"revoked"`: its listener may not listen any more.
 """
+
+_SAID_AT_THE_END: frozenset[CloseReason | None] = frozenset(
+    ("shutdown", "refused", "expired", "revoked")
+)
+_NOT_FOR_THIS_CLIENT: frozenset[CloseReason | None] = frozenset(("refused", "revoked"))
+_NO_BACKGROUND: frozenset[CloseReason | None] = frozenset(
+    (None, "error", "timeout", "cancelled", "refused")
+)
 
 
 class Phase(IntEnum):
@@ -76,7 +96,7 @@ class Lifecycle:
         self.client_gone = False
         """Whether the server has said so, before or after another ending."""
         self.says_farewell = False
-        """Whether its last event is to say that the server goes down."""
+        """Whether something is to be said at its end that depends on the reason."""
 
     def drain(self) -> bool:
         """Ask the source to end by itself; whether it hadn't been asked before."""
@@ -92,7 +112,7 @@ class Lifecycle:
         self.reason = reason
         self.failure = failure
         # A server may lose its patience, and cancel, before the time to drain is over.
-        self.says_farewell = reason == "shutdown" or (
+        self.says_farewell = reason in _SAID_AT_THE_END or (
             reason == "cancelled" and self.phase is DRAINING
         )
         self.phase = max(self.phase, ENDING)
@@ -137,6 +157,11 @@ class Lifecycle:
         return started or self.reason not in ("error", "cancelled")
 
     @property
+    def sends_what_is_ready(self) -> bool:
+        """Whether events that were made before it ended are still sent."""
+        return self.reason not in _NOT_FOR_THIS_CLIENT
+
+    @property
     def stops_side_task(self) -> bool:
         """Whether what runs beside the feed is stopped before it; else it goes on until the body is complete."""
         return self.reason not in ("end", "lagging")
@@ -150,4 +175,4 @@ class Lifecycle:
     @property
     def runs_background(self) -> bool:
         """Whether `background` runs: a job isn't done because its stream has failed."""
-        return self.reason not in (None, "error", "timeout", "cancelled")
+        return self.reason not in _NO_BACKGROUND

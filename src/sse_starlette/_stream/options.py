@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import starlette
 
-from .._arguments import check_callable, check_milliseconds, check_seconds, check_type
+from .._arguments import (
+    check_callable,
+    check_listener,
+    check_milliseconds,
+    check_seconds,
+    check_type,
+)
 from .._wire.boundary import completed
 from .._wire.doubts import HOUR, doubt_milliseconds, doubt_seconds
 from .._wire.values import check_serializer
@@ -58,6 +64,7 @@ class StreamOptions(NamedTuple):
     farewell: Any = None
     shutdown_retry_ms: tuple[int, int] | None = None
     serializer: Serializer | None = None
+    listener: str | None = None
 
     start_alone: bool = tuple(map(int, starlette.__version__.split(".")[:2])) >= (1, 8)
     """
@@ -69,6 +76,16 @@ class StreamOptions(NamedTuple):
     """Seconds that a stream which is to end waits for a client that doesn't take what is being sent."""
     cancelled_timeout: float = 0.3
     """The same for a stream that was cancelled: whoever cancels waits for it."""
+
+    # What a policy says for one stream.
+    max_age: float | None = None
+    """Seconds that the stream lasts; None: any time."""
+    revalidate: Callable[[], Awaitable[object]] | None = None
+    """Whether the stream may go on; None: it may."""
+    revalidate_interval: float = 15.0
+    """Seconds between two such questions."""
+    last_words: Callable[[CloseReason], bytes] | None = None
+    """Makes the last frame of a stream that was refused, or ended before its time."""
 
     def checked(self) -> Self:
         """
@@ -117,6 +134,12 @@ class StreamOptions(NamedTuple):
         """Tell the source that it should end by itself."""
         if self.shutdown_event is not None:
             self.shutdown_event.set()
+
+    def last_frame(self, reason: CloseReason | None) -> bytes:
+        """Make the last frame of a stream that ends for a reason that is to be said; it may be empty."""
+        if reason in ("shutdown", "cancelled"):
+            return self.farewell_frame()
+        return b"" if self.last_words is None or reason is None else self.last_words(reason)
 
     def farewell_frame(self) -> bytes:
         """Make the last frame at a shutdown; it may be empty."""
@@ -212,6 +235,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "farewell": lambda *_: None,  # It depends on others: `_check_farewell`.
     "shutdown_retry_ms": _check_retry,
     "serializer": _check_serializer,
+    "listener": check_listener,
 }
 """What is called with the name and the value of an option, unless it's the default."""
 _CHECKED = [(name, StreamOptions._field_defaults[name], check) for name, check in _CHECKS.items()]

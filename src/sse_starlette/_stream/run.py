@@ -20,6 +20,7 @@ from .drain import Drain
 from .lifecycle import OVER, Lifecycle
 from .producers import Producers, let_tasks_begin
 from .receive import until_body_is_read, until_disconnect
+from .tenure import Tenure
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from .._runtime.loop import Loop
     from .feed import Feed
+    from .lifecycle import CloseReason
     from .options import StreamOptions
 
 
@@ -45,9 +47,11 @@ class Stream:
         "_producers",
         "_receive",
         "_tasks",
+        "_tenure",
         "_watching",
         "_writer",
         "life",
+        "listener",
         "loop",
     )
 
@@ -71,6 +75,8 @@ class Stream:
             start: the `http.response.start` message.
             options: what its caller asked for.
         """
+        self.listener: str | None = options.listener
+        """Who listens."""
         self.life = Lifecycle()
         """What has become of it."""
         self.loop = loop
@@ -101,6 +107,7 @@ class Stream:
             wake=wake,
         )
         self._drain: Drain | None = None
+        self._tenure: Tenure | None = None
 
     @property
     def started(self) -> bool:
@@ -116,8 +123,15 @@ class Stream:
             grace: seconds it has from then on; None: what it was made with.
             automatic: whether a request that came before this one counts for more.
         """
-        if self.life.phase is OVER:
-            return  # It ended while the request was on its way.
+        if self.life.phase is not OVER:  # It may have ended while the request was on its way.
+            self._the_drain().request(delay, grace, automatic=automatic)
+
+    def end(self, reason: CloseReason, failure: Exception | None = None) -> None:
+        """End the stream now, and let its client know why. On its own loop only."""
+        if self.life.phase is not OVER:
+            self._the_drain().end(reason, failure)
+
+    def _the_drain(self) -> Drain:
         if self._drain is None:
             self._drain = Drain(
                 self._feed,
@@ -128,7 +142,7 @@ class Stream:
                 self.loop,
                 self._tasks,
             )
-        self._drain.request(delay, grace, automatic=automatic)
+        return self._drain
 
     async def run(self, *, head: bool = False, body_is_due: bool = False) -> None:
         """
@@ -186,6 +200,7 @@ class Stream:
         with self._being:
             try:
                 stream_begins(self)
+                self._begin_tenure(self._options)
                 await self._write(head=head)
             except GeneratorExit:
                 self._producers.abandon()
@@ -211,10 +226,24 @@ class Stream:
                     self._writer.close()
                     if self._drain is not None:
                         self._drain.close()
+                    if self._tenure is not None:
+                        self._tenure.close()
                     self._producers.log_unseen_error()
                     self._finished.set()
                     self._watching.cancel()
                     self._tasks.cancel()
+
+    def _begin_tenure(self, options: StreamOptions) -> None:
+        if options.max_age is not None or options.revalidate is not None:
+            self._tenure = Tenure(
+                self.life,
+                self.loop,
+                self._tasks,
+                max_age=options.max_age,
+                revalidate=options.revalidate,
+                every=options.revalidate_interval,
+                end=self.end,
+            )
 
     async def _write(self, *, head: bool) -> None:
         try:

@@ -212,7 +212,7 @@ class Writer:
             return
         if not self.started:
             await self._send_start()
-        if frames := self._feed.take():
+        if self._life.sends_what_is_ready and (frames := self._feed.take()):
             await self._send_frames(frames)
         if self._error_event is not None:
             self._error_event.start(self._tasks, self._wake)
@@ -238,7 +238,7 @@ class Writer:
 
     async def _say_farewell(self) -> None:
         try:
-            frame = self._options.farewell_frame()
+            frame = self._options.last_frame(self._life.reason)
         except Exception:
             logger.exception("the farewell event could not be made")
             return

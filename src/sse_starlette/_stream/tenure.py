@@ -1,0 +1,92 @@
+"""How long one stream may go on: until it's of age, and as long as its client may still listen.
+
+Tells when that's over; what then becomes of the stream is not decided here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .lifecycle import ENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .._runtime.loop import Loop, TaskGroup
+    from .lifecycle import CloseReason, Lifecycle
+
+
+class Tenure:
+    """The age of a stream, and what is asked again and again while it's open."""
+
+    __slots__ = ("_check", "_end", "_every", "_life", "_loop", "_tasks", "_timers")
+
+    def __init__(
+        self,
+        life: Lifecycle,
+        loop: Loop,
+        tasks: TaskGroup,
+        *,
+        max_age: float | None,
+        revalidate: Callable[[], Awaitable[object]] | None,
+        every: float,
+        end: Callable[[CloseReason, Exception | None], None],
+    ) -> None:
+        """
+        Begin now.
+
+        Args:
+            life: of the stream.
+            loop: the loop it runs on.
+            tasks: where its tasks run.
+            max_age: seconds that it lasts; None: any time.
+            revalidate: whether it may go on; None: it may.
+            every: seconds between two such questions, and that one may take.
+            end: ends the stream.
+        """
+        self._life = life
+        self._loop = loop
+        self._tasks = tasks
+        self._check = revalidate
+        self._every = every
+        self._end = end
+        self._timers = []
+        if max_age is not None:
+            timer = loop.timer(self._on_age, tasks)
+            timer.set(loop.time() + max_age)
+            self._timers.append(timer)
+        if revalidate is not None:
+            self._timers.append(loop.timer(self._on_tick, tasks))
+            self._ask_later()
+
+    def close(self) -> None:
+        """Stop the timers."""
+        for timer in self._timers:
+            timer.stop()
+
+    def _on_age(self) -> None:
+        self._end("expired", None)
+
+    def _ask_later(self) -> None:
+        self._timers[-1].set(self._loop.time() + self._every)
+
+    def _on_tick(self) -> None:
+        if self._life.phase < ENDING and self._check is not None:
+            self._tasks.start_soon(self._ask, self._check)
+
+    async def _ask(self, check: Callable[[], Awaitable[object]]) -> None:
+        try:
+            with anyio.fail_after(self._every):
+                may_go_on = await check()
+        except TimeoutError as exc:
+            exc.add_note(f"revalidate had {self._every:g} s, the interval in which it's asked")
+            self._end("error", exc)
+        except Exception as exc:
+            self._end("error", exc)
+        else:
+            if may_go_on:
+                self._ask_later()
+            else:
+                self._end("revoked", None)
