@@ -7,7 +7,6 @@ import ssl
 import pytest
 from redis.exceptions import AuthenticationError, InvalidResponse
 from redis.exceptions import ConnectionError as RedisConnectionError
-from tests.unit.log_contract import ALL
 from tests.unit.logs import FakeLog
 
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
@@ -15,6 +14,7 @@ from sse_starlette.eventlogs.base import Backend, NewEntry, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.redis._faults import Secrets, explain
 from sse_starlette.eventlogs.redis._protocol import answer_to, appended_in
+from sse_starlette.testing.eventlogs import KEEP_ALL
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -82,9 +82,9 @@ async def test_entries_are_added_one_after_the_other_until_the_log_is_out_of_rea
     log = FakeLog()
     entries = [NewEntry(body, f"{body!r}", 120) for body in (b"x", b"", b"late")]
     async with log.open():
-        first, closing, late = await Backend.append_many(log, "c", entries, limits=ALL)
+        first, closing, late = await Backend.append_many(log, "c", entries, limits=KEEP_ALL)
         log.store.down = True
-        away = await Backend.append_many(log, "c", entries, limits=ALL)
+        away = await Backend.append_many(log, "c", entries, limits=KEEP_ALL)
 
     assert [each.offset for each in (first, closing) if isinstance(each, Position)] == [1, 2]
     assert isinstance(late, ChannelClosed)
@@ -99,4 +99,4 @@ def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
 @pytest.mark.anyio
 async def test_a_log_without_times_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog keeps no times"):
-        await Backend.seek(FakeLog(), "c", age=0, limits=ALL)
+        await Backend.seek(FakeLog(), "c", age=0, limits=KEEP_ALL)

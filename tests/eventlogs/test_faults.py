@@ -16,12 +16,12 @@ import pytest
 from redis.asyncio import Redis
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
-from tests.unit.log_contract import ALL, append, look, offsets, opened
 
 from sse_starlette import ChannelClosed, Hub, LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Limits, NewEntry, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.testing.eventlogs import KEEP_ALL, append, offsets, opened, read
 
 # redis-py runs on asyncio alone.
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
@@ -179,10 +179,10 @@ async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
     web, worker = log_at(url), log_at(url)
     entries = [NewEntry(b"x", f"w.{turn}", 60, "w", turn) for turn in range(1, 1_401)]
     async with opened(web, worker):
-        await look(web, "c", limits=Limits(events=5_000))
+        await read(web, "c", limits=Limits(events=5_000))
         for start in range(0, 1_400, 200):
             await worker.append_many("c", entries[start : start + 200], limits=Limits())
-        page = await look(worker, "c", limits=Limits())
+        page = await read(worker, "c", limits=Limits())
 
     assert len(page.entries) == 1_400
 
@@ -207,7 +207,7 @@ async def test_bytes_bound_the_event_log_and_the_newest_entry_is_kept(
         else:
             assert kept(url, server) == 10
             await append(log, "c", b"z" * 200_000, limits=few)
-            page = await look(log, "c", limits=few)
+            page = await read(log, "c", limits=few)
             assert [len(entry.body) for entry in page.entries] == [200_000]
 
     assert kept(url, server) <= 42
@@ -233,10 +233,10 @@ async def test_bytes_that_redis_has_not_counted_for_long_still_bound_the_event_l
             )  # Far from the limit: nobody counts what is dropped.
         for batch in range(3):
             await add(3_001 + batch * 100, 100, 20_000)
-        page = await look(log, "c", limits=few, most=1_000)
+        page = await read(log, "c", limits=few, most=1_000)
         for batch in range(3):
             await add(3_301 + batch * 100, 100, 1_000)
-        small = await look(log, "c", limits=few, most=1_000)
+        small = await read(log, "c", limits=few, most=1_000)
 
     assert [len(entry.body) for entry in page.entries] == [20_000] * 50
     # There's room for all that is to be kept again.
@@ -259,11 +259,11 @@ async def test_what_is_refused_in_the_middle_of_a_batch_takes_all_that_follows_a
     ]
     async with opened(log):
         first = await log.append_many("c", entries, limits=Limits())
-        halfway = await look(log, "c")
+        halfway = await read(log, "c")
         server.say("ACL SETUSER", "default", "+set")
         second = await log.append_many("c", entries, limits=Limits())
         third = await log.append_many("c", entries, limits=Limits())
-        page = await look(log, "c")
+        page = await read(log, "c")
 
     epoch = page.epoch
     assert first[0] == Position(epoch, 1)
@@ -295,7 +295,7 @@ async def test_a_clock_that_was_ahead_for_one_event_keeps_no_others(
         for _ in range(64):
             await append(log, "c", limits=few)
         monkeypatch.setattr(time, "time", real)
-        page = await look(log, "c", limits=few)
+        page = await read(log, "c", limits=few)
 
     assert again == ahead
     assert len(page.entries) <= 100 + 64
@@ -368,12 +368,12 @@ async def test_one_bad_channel_stops_no_other(url: str, server: RedisServer) -> 
                 connection.execute("UPDATE sse_channels SET head = 'mine'")
                 connection.commit()
         outcomes = await asyncio.gather(
-            *(log.append_many(name, [entry], limits=ALL) for name in ("good", "bad", "fine")),
+            *(log.append_many(name, [entry], limits=KEEP_ALL) for name in ("good", "bad", "fine")),
             return_exceptions=True,
         )
         assert [isinstance(each, LogRefused) for each in outcomes] == [False, True, False]
         with pytest.raises(LogRefused) as caught:
-            await look(log, "bad")
+            await read(log, "bad")
         heads = await log.heads(["good", "bad", "fine"], expire=60)
 
     assert caught.value.channel == "bad"

@@ -22,16 +22,6 @@ from redis.exceptions import AuthenticationError, InvalidResponse
 from tests.servers.redis_servers import ClusterNode, RedisServer
 from tests.servers.serving import free_port, until
 from tests.unit.driving import on
-from tests.unit.log_contract import (
-    Ears,
-    LogContract,
-    MakeLog,
-    append,
-    listening,
-    look,
-    offsets,
-    opened,
-)
 from tests.unit.test_fork import run_program
 
 from sse_starlette.errors import LogRefused, LogUnavailable
@@ -40,6 +30,16 @@ from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.redis._commands import answer_within
 from sse_starlette.eventlogs.redis._protocol import Names
 from sse_starlette.eventlogs.redis._pubsub import PubSubConnection
+from sse_starlette.testing.eventlogs import (
+    EventLogContract,
+    MakeLog,
+    RecordingListener,
+    append,
+    listening,
+    offsets,
+    opened,
+    read,
+)
 
 
 @pytest.fixture(params=[on("asyncio"), on("uvloop")])
@@ -82,7 +82,7 @@ def prefix() -> str:
     return secrets.token_hex(4)
 
 
-class TestContract(LogContract):
+class TestContract(EventLogContract):
     @pytest.fixture
     def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
         return lambda: RedisLog(shared_server.url, prefix=prefix)
@@ -204,9 +204,9 @@ async def test_server_is_reached_by_its_socket_too(shared_server: RedisServer, p
     by_socket = RedisLog(f"unix://{shared_server.socket}", prefix=prefix)
     by_port = RedisLog(shared_server.url, prefix=prefix)
 
-    async with opened(by_socket, by_port), listening(by_socket, "a") as ears:
+    async with opened(by_socket, by_port), listening(by_socket, "a") as listener:
         await append(by_port, "a")
-        await ears.until(lambda: ears.offsets("a") == [1])
+        await listener.until(lambda: listener.offsets("a") == [1])
 
 
 @pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}, {}])
@@ -219,14 +219,14 @@ async def test_client_of_the_users_own_is_used_as_it_is_and_left_open(
     body = bytes(range(256))
 
     async with closed_at_the_end(client):
-        async with opened(log), listening(log, "a") as ears:
+        async with opened(log), listening(log, "a") as listener:
             position = await append(log, "a", body, key="\N{SNOWMAN}")
-            page = await look(log, "a")
+            page = await read(log, "a")
             heads = await log.heads(["a"], expire=60)
-            await ears.until(lambda: ears.entries)
+            await listener.until(lambda: listener.entries)
 
         assert page.entries == [(1, "\N{SNOWMAN}", body)]
-        assert ears.entries == [("a", position.epoch, page.entries[0])]
+        assert listener.entries == [("a", position.epoch, page.entries[0])]
         assert heads == {"a": position}
         assert await client.ping()
 
@@ -239,13 +239,13 @@ async def test_databases_of_one_server_know_nothing_of_each_other(
     first = RedisLog(shared_server.url, prefix=prefix)
     second = RedisLog(shared_server.url[:-1] + "1", prefix=prefix)
 
-    async with opened(first, second), listening(first, "a") as ears:
+    async with opened(first, second), listening(first, "a") as listener:
         other = await append(second, "a")
         position = await append(first, "a")
-        await ears.until(lambda: ears.entries)
+        await listener.until(lambda: listener.entries)
 
     assert other.epoch != position.epoch
-    assert [epoch for _, epoch, _ in ears.entries] == [position.epoch]
+    assert [epoch for _, epoch, _ in listener.entries] == [position.epoch]
 
 
 # --- Out of reach ---------------------------------------------------------------------
@@ -257,21 +257,21 @@ async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(tmp_pat
         log = RedisLog(server.url)
         server.stop()
         async with opened(log), anyio.create_task_group() as tasks:
-            ears = Ears()
+            listener = RecordingListener()
             log.watch("a")
-            tasks.start_soon(log.listen, ears)
-            await ears.until(lambda: ears.losses)
+            tasks.start_soon(log.listen, listener)
+            await listener.until(lambda: listener.losses)
             with pytest.raises(LogUnavailable, match=f"the log at {server.url} can't be reached"):
                 await append(log, "a")
             await anyio.sleep(0.1)
             server.start()
-            await ears.until(lambda: ears.joins)
+            await listener.until(lambda: listener.subscriptions)
             position = await append(log, "a")
-            await ears.until(lambda: ears.entries)
+            await listener.until(lambda: listener.entries)
             tasks.cancel_scope.cancel()
 
     assert position.offset == 1
-    (error,) = ears.losses
+    (error,) = listener.losses
     assert isinstance(error, LogUnavailable)
     assert isinstance(error.__cause__, redis.ConnectionError)
 
@@ -285,46 +285,46 @@ async def test_silent_connection_is_tried_again_and_again(own_server: RedisServe
         tries: dict[str, int] = own_server.say("INFO", "commandstats").get("cmdstat_ping", {})
         return tries.get("calls", 0) > 3
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         assert await anyio.to_thread.run_sync(partial(until, tried_often))
         await append(log, "a")
-        await ears.until(lambda: ears.offsets("a") == [1])
+        await listener.until(lambda: listener.offsets("a") == [1])
 
-    assert ears.losses == []
+    assert listener.losses == []
 
 
 @pytest.mark.anyio
 async def test_subscription_that_is_not_acknowledged_is_noticed(own_server: RedisServer) -> None:
     log = RedisLog(own_server.url, timeout=0.1)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         own_server.freeze()
         log.watch("b")
-        await ears.until(lambda: ears.losses)
+        await listener.until(lambda: listener.losses)
         own_server.thaw()
-        await ears.until(lambda: sorted(ears.joins) == ["a", "a", "b"])
+        await listener.until(lambda: sorted(listener.subscriptions) == ["a", "a", "b"])
 
 
 @pytest.mark.anyio
 async def test_lost_history_has_another_epoch(empty_server: RedisServer) -> None:
     log = RedisLog(empty_server.url)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         before = await append(log, "a")
         empty_server.say("FLUSHALL")
         assert await log.heads(["a"], expire=60) == {}
-        empty = await look(log, "a", 1)
+        empty = await read(log, "a", 1)
         after = await append(log, "a")
         empty_server.say("FLUSHALL")
         # The other script comes first this time.
         again = await append(log, "a")
-        await ears.until(lambda: len(ears.entries) == 3)
+        await listener.until(lambda: len(listener.entries) == 3)
 
     assert (empty.head, empty.entries) == (0, [])
     assert after == (empty.epoch, 1)
     assert len({before.epoch, after.epoch, again.epoch}) == 3
-    assert [epoch for _, epoch, _ in ears.entries] == [before.epoch, after.epoch, again.epoch]
-    assert ears.losses == []
+    assert [epoch for _, epoch, _ in listener.entries] == [before.epoch, after.epoch, again.epoch]
+    assert listener.losses == []
 
 
 @pytest.mark.anyio
@@ -337,7 +337,7 @@ async def test_scripts_that_the_server_has_forgotten_are_given_again(
         for offset in range(1, 4):
             assert (await append(log, "a")).offset == offset
             empty_server.say("SCRIPT FLUSH")
-            assert (await look(log, "a")).head == offset
+            assert (await read(log, "a")).head == offset
             empty_server.say("SCRIPT FLUSH")
 
 
@@ -349,12 +349,12 @@ async def test_history_whose_head_was_evicted_is_not_read(empty_server: RedisSer
         for _ in range(5):
             await append(log, "a")
         empty_server.say("DEL", "{sse:a}:m")
-        page = await look(log, "a")
+        page = await read(log, "a")
         for _ in range(5):
             await append(log, "b")
         empty_server.say("DEL", "{sse:b}:m")
         position = await append(log, "b")
-        other = await look(log, "b")
+        other = await read(log, "b")
 
     assert (page.head, page.entries) == (0, [])
     assert (position.offset, offsets(other)) == (1, [1])
@@ -370,7 +370,7 @@ async def test_page_with_a_gap_begins_behind_it(empty_server: RedisServer) -> No
         ids = empty_server.say("XRANGE", "{sse:a}:s", "-", "+")
         empty_server.say("XDEL", "{sse:a}:s", ids[1][0], ids[5][0])
 
-        assert offsets(await look(log, "a")) == [7, 8, 9]
+        assert offsets(await read(log, "a")) == [7, 8, 9]
 
 
 # --- What the server says -------------------------------------------------------------
@@ -421,7 +421,7 @@ async def test_key_of_somebody_else_concerns_its_channel_alone(empty_server: Red
     empty_server.say("SET", "{sse:a}:s", "mine")
 
     async with opened(log):
-        await look(log, "b")
+        await read(log, "b")
         empty_server.say("SET", "{sse:b}:s", "mine")
         with pytest.raises(LogRefused, match="wrong kind") as caught:
             await append(log, "b")
@@ -442,18 +442,18 @@ async def test_wrong_password_is_refused_and_listening_goes_on_trying(
     own_server.say("CONFIG SET", "requirepass", "right")
 
     async with opened(log), anyio.create_task_group() as tasks:
-        ears = Ears()
+        listener = RecordingListener()
         log.watch("a")
-        tasks.start_soon(log.listen, ears)
-        await ears.until(lambda: ears.losses)
+        tasks.start_soon(log.listen, listener)
+        await listener.until(lambda: listener.losses)
         with pytest.raises(LogRefused, match="Correct the user name and the password"):
             await append(log, "a")
         with redis.Redis(port=own_server.port, password="right") as client:
             client.config_set("requirepass", "wrong")
-        await ears.until(lambda: ears.joins)
+        await listener.until(lambda: listener.subscriptions)
         tasks.cancel_scope.cancel()
 
-    (error,) = ears.losses
+    (error,) = listener.losses
     assert isinstance(error, LogRefused)
     assert isinstance(error.__cause__, AuthenticationError)
     assert str(error).startswith("the log at redis://127.0.0.1")
@@ -468,43 +468,43 @@ async def test_whoever_may_not_listen_is_told_so(
     log = RedisLog(own_server.url.replace("//", "//deaf:x@"))
 
     async with opened(log), anyio.create_task_group() as tasks:
-        ears = Ears()
+        listener = RecordingListener()
         log.watch("a")
-        tasks.start_soon(log.listen, ears)
-        await ears.until(lambda: ears.losses)
+        tasks.start_soon(log.listen, listener)
+        await listener.until(lambda: listener.losses)
         own_server.say("ACL SETUSER", "deaf", "allchannels")
-        await ears.until(lambda: ears.joins)
+        await listener.until(lambda: listener.subscriptions)
         tasks.cancel_scope.cancel()
 
-    assert isinstance(ears.losses[0], LogRefused)
-    assert "no permissions" in str(ears.losses[0])
+    assert isinstance(listener.losses[0], LogRefused)
+    assert "no permissions" in str(listener.losses[0])
 
 
 @pytest.mark.anyio
 async def test_what_others_publish_there_is_looked_up(empty_server: RedisServer) -> None:
     log = RedisLog(empty_server.url)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         for payload in ("", "hello", "e 1 x y", "e x 1 y"):
             empty_server.say("PUBLISH", "{sse:a}:p0", payload)
-        await ears.until(lambda: len(ears.stirs) == 4)
+        await listener.until(lambda: len(listener.notifications) == 4)
 
-    assert ears.entries == []
+    assert listener.entries == []
 
 
 @pytest.mark.anyio
 async def test_flood_of_events_leaves_the_loop_to_others(empty_server: RedisServer) -> None:
     log = RedisLog(empty_server.url)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         with redis.Redis(port=empty_server.port) as client, client.pipeline() as pipeline:
             for number in range(1, 501):
                 pipeline.publish("{sse:a}:p0", f"e {number} 1 kx")
             pipeline.execute()
         # Nothing has been read yet; then it's there all at once.
-        await ears.until(lambda: ears.entries)
-        first = len(ears.entries)
-        await ears.until(lambda: len(ears.entries) == 500)
+        await listener.until(lambda: listener.entries)
+        first = len(listener.entries)
+        await listener.until(lambda: len(listener.entries) == 500)
 
     assert first <= 64
 
@@ -515,13 +515,13 @@ async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(
 ) -> None:
     log = RedisLog(empty_server.url)
 
-    async with opened(log), listening(log, "a", "b") as ears:
+    async with opened(log), listening(log, "a", "b") as listener:
         for channel in "ab":
             empty_server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
         log.unwatch("a")
-        await ears.until(lambda: ears.entries)
+        await listener.until(lambda: listener.entries)
 
-    assert [channel for channel, _, _ in ears.entries] == ["b"]
+    assert [channel for channel, _, _ in listener.entries] == ["b"]
 
 
 @pytest.mark.anyio
@@ -530,18 +530,18 @@ async def test_channel_that_goes_before_it_was_joined_is_not_joined(
 ) -> None:
     log = RedisLog(own_server.url)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         own_server.freeze()
         log.watch("b")
         log.watch("c")
         await anyio.wait_all_tasks_blocked()
         log.unwatch("b")
         own_server.thaw()
-        await ears.until(lambda: "c" in ears.joins)
+        await listener.until(lambda: "c" in listener.subscriptions)
         log.watch("d")
-        await ears.until(lambda: "d" in ears.joins)
+        await listener.until(lambda: "d" in listener.subscriptions)
 
-        assert ears.joins == ["a", "c", "d"]
+        assert listener.subscriptions == ["a", "c", "d"]
         assert own_server.connections("pubsub")[0]["sub"] == "3"
 
 
@@ -572,27 +572,27 @@ async def test_waiting_for_a_turn_counts_as_waiting(own_server: RedisServer) -> 
 async def test_cluster_that_is_down_is_unavailable(node: RedisServer) -> None:
     log = RedisLog(f"redis+cluster://127.0.0.1:{node.port},127.0.0.1:1")
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         node.say("CLUSTER DELSLOTS", 0)
         with pytest.raises(LogUnavailable):
             await append(log, "a")
         node.say("PUBLISH", "{sse:a}:p0", "e 1 1 kx")
-        await ears.until(lambda: ears.entries)
+        await listener.until(lambda: listener.entries)
 
 
 @pytest.mark.anyio
 async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:
     log = RedisLog(f"redis+cluster://127.0.0.1:{node.port}", timeout=60)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         node.stop()
-        await ears.until(lambda: ears.losses)
+        await listener.until(lambda: listener.losses)
         await anyio.sleep(0.1)
         node.start()
-        await ears.until(lambda: ears.joins == ["a", "a"])
+        await listener.until(lambda: listener.subscriptions == ["a", "a"])
 
-    assert len(ears.losses) == 1
-    assert isinstance(ears.losses[0], LogUnavailable)
+    assert len(listener.losses) == 1
+    assert isinstance(listener.losses[0], LogUnavailable)
 
 
 FORKED_WITH_REDIS = """
@@ -719,7 +719,7 @@ async def test_what_waits_for_its_turn_when_the_log_is_closed_is_told_so(
         commands = log._opened()
         for _ in range(4):
             await commands._turns.acquire()
-        waiting = [asyncio.create_task(call) for call in (append(log, "a"), look(log, "a"))]
+        waiting = [asyncio.create_task(call) for call in (append(log, "a"), read(log, "a"))]
         await asyncio.sleep(0)
     for _ in range(4):
         commands._turns.release()
@@ -742,7 +742,9 @@ class Acknowledging:
 @pytest.mark.anyio
 async def test_an_acknowledgement_of_what_was_not_asked_for_ends_the_connection() -> None:
     raw: Any = Acknowledging()
-    connection = PubSubConnection(raw, Ears(), set(), Names("sse", 0), timeout=5, probe=15)
+    connection = PubSubConnection(
+        raw, RecordingListener(), set(), Names("sse", 0), timeout=5, probe=15
+    )
 
     assert isinstance(await connection.run(), InvalidResponse)
 
@@ -756,7 +758,7 @@ async def test_an_epoch_that_cannot_be_read_is_refused_for_its_channel(
         await append(log, "a")
         empty_server.say("HSET", "{sse:a}:m", "e", b"\xff")  # type: ignore[arg-type]
         with pytest.raises(LogRefused, match="can't be read") as caught:
-            await look(log, "a")
+            await read(log, "a")
 
     assert caught.value.channel == "a"
 

@@ -12,11 +12,11 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS
-from tests.unit.log_contract import append, listening, look, offsets, opened
 
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.eventlogs.sqlite import _forks as _sqlite_forks
 from sse_starlette.eventlogs.sqlite._forks import Gate, gate
+from sse_starlette.testing.eventlogs import append, listening, offsets, opened, read
 
 from .test_sqlite import another_process
 
@@ -131,9 +131,9 @@ def test_the_first_file_registers_with_python_and_a_child_begins_anew(
 async def test_a_log_goes_on_after_a_fork_and_misses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     log, other = SQLiteLog(path), SQLiteLog(path)
-    async with opened(log, other), listening(log, "a", "b") as ears:
+    async with opened(log, other), listening(log, "a", "b") as listener:
         first = await append(log, "a")
-        await ears.until(lambda: ears.has("a", 1))
+        await listener.until(lambda: listener.has("a", 1))
         with another_process(path) as there:
             there.execute(
                 "SELECT * FROM sse_entries"
@@ -144,12 +144,12 @@ async def test_a_log_goes_on_after_a_fork_and_misses_nothing(tmp_path: Path) -> 
             gate.after_fork_in_parent()
             second = await append(log, "a")
             await append(other, "b")
-            await ears.until(lambda: ears.has("a", 2) and ears.has("b", 1))
-        page = await look(log, "a")
+            await listener.until(lambda: listener.has("a", 2) and listener.has("b", 1))
+        page = await read(log, "a")
 
     assert (second.epoch, second.offset) == (first.epoch, 2)
     assert offsets(page) == [1, 2]
-    assert (ears.losses, sorted(ears.joins)) == ([], ["a", "b"])
+    assert (listener.losses, sorted(listener.subscriptions)) == ([], ["a", "b"])
 
 
 @pytest.mark.anyio
@@ -158,9 +158,9 @@ async def test_a_log_that_cannot_be_opened_at_once_after_a_fork_is_not_lost(
 ) -> None:
     path = tmp_path / "events.db"
     log = SQLiteLog(path)
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         await append(log, "a")
-        await ears.until(lambda: ears.has("a", 1))
+        await listener.until(lambda: listener.has("a", 1))
         gate.before_fork()
         with another_process(path) as other:
             other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -168,11 +168,11 @@ async def test_a_log_that_cannot_be_opened_at_once_after_a_fork_is_not_lost(
             gate.after_fork_in_parent()
             log.watch("b")
             await anyio.sleep(0.1)
-            assert ears.joins == ["a"]
+            assert listener.subscriptions == ["a"]
         await append(log, "a")
-        await ears.until(lambda: ears.has("a", 2) and ears.has_joined("b"))
+        await listener.until(lambda: listener.has("a", 2) and listener.has_subscribed("b"))
 
-    assert ears.losses == []
+    assert listener.losses == []
 
 
 @pytest.mark.anyio
@@ -187,9 +187,9 @@ async def test_a_file_that_was_replaced_during_a_fork_is_another_one(
         for each in tmp_path.glob("events.db*"):
             each.rename(each.with_name(f"old-{each.name}"))
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         before = await append(log, "a")
-        await ears.until(lambda: ears.has("a", 1))
+        await listener.until(lambda: listener.has("a", 1))
         assert log._follower is not None
         file = log._follower._file
         gate.before_fork()
@@ -206,29 +206,29 @@ async def test_a_file_that_was_replaced_during_a_fork_is_another_one(
 
             monkeypatch.setattr(file, "connect", connect_late)
         gate.after_fork_in_parent()
-        await ears.until(lambda: ears.losses and ears.has_joined("a", 2))
+        await listener.until(lambda: listener.losses and listener.has_subscribed("a", 2))
         after = await append(log, "a")
-        await ears.until(lambda: after.epoch in {epoch for _, epoch, _ in ears.entries})
+        await listener.until(lambda: after.epoch in {epoch for _, epoch, _ in listener.entries})
 
     assert after.epoch != before.epoch
-    assert "deleted or replaced" in str(ears.losses[0])
+    assert "deleted or replaced" in str(listener.losses[0])
 
 
 @pytest.mark.anyio
 async def test_a_file_that_cannot_be_opened_after_a_fork_is_told_as_lost(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     log = SQLiteLog(path)
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         await append(log, "a")
-        await ears.until(lambda: ears.has("a", 1))
+        await listener.until(lambda: listener.has("a", 1))
         gate.before_fork()
         kept = path.read_bytes()
         with path.open("r+b") as file:  # The same file, with something else in it.
             file.write(b"no database any more" * 100)
         gate.after_fork_in_parent()
-        await ears.until(lambda: ears.losses)
+        await listener.until(lambda: listener.losses)
         with path.open("r+b") as file:
             file.write(kept)
-        await ears.until(lambda: ears.has_joined("a", 2))
+        await listener.until(lambda: listener.has_subscribed("a", 2))
 
-    assert "not a database" in str(ears.losses[0])
+    assert "not a database" in str(listener.losses[0])

@@ -11,13 +11,13 @@ import anyio
 import pytest
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
-from tests.unit.log_contract import ALL, append, look, offsets, opened
 
 from sse_starlette import Hub
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.eventlogs.base import Limits
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog, _clock
+from sse_starlette.testing.eventlogs import KEEP_ALL, append, offsets, opened, read
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
 ON_EACH_LOG = pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> 
     return server.url
 
 
-async def read(subscription: Subscription, events: int) -> list[object]:
+async def taken_from(subscription: Subscription, events: int) -> list[object]:
     found: list[object] = []
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with subscription:
@@ -68,12 +68,12 @@ async def test_a_client_begins_at_a_time_in_any_process(url: str) -> None:
         await channel.publish(4)
 
         for one in (channel, there):
-            assert await read(one.subscribe(since=between), 1) == ["4"]
-            assert await read(one.subscribe(since=timedelta(hours=1)), 4) == [*"1234"]
+            assert await taken_from(one.subscribe(since=between), 1) == ["4"]
+            assert await taken_from(one.subscribe(since=timedelta(hours=1)), 4) == [*"1234"]
         later = there.subscribe(since=timedelta(hours=-1))
         await there.publish(5)
-        assert await read(later, 1) == ["5"]
-        assert await read(other.subscribe(["c", "d"], since=between), 2) == ["4", "5"]
+        assert await taken_from(later, 1) == ["5"]
+        assert await taken_from(other.subscribe(["c", "d"], since=between), 2) == ["4", "5"]
 
 
 @ON_EACH_LOG
@@ -84,7 +84,7 @@ async def test_limits_may_be_so_large_that_they_are_none(url: str) -> None:
         channel = hub.channel("c", history=10**30, history_bytes=10**30, history_seconds=1e300)
         assert (await channel.publish("x")).endswith(".1")
         assert [event.data for event in await channel.history()] == ["x"]
-        assert await read(channel.subscribe(replay=1), 1) == ["x"]
+        assert await taken_from(channel.subscribe(replay=1), 1) == ["x"]
 
 
 # --- Clocks that are set --------------------------------------------------------------
@@ -124,14 +124,14 @@ async def test_a_clock_that_is_wrong_for_a_while_forgets_neither_events_nor_keys
         before = [await append(log, "c", key="before", limits=BRIEF) for _ in range(2)]
         idle = await append(log, "idle", limits=BRIEF)
         clock.ahead = ahead
-        assert offsets(await look(other, "c", limits=BRIEF)) == [1]
+        assert offsets(await read(other, "c", limits=BRIEF)) == [1]
         assert await append(other, "c", key="before", limits=BRIEF) == before[0]
         for _ in range(100):
             await append(log, "c", limits=BRIEF)
         during = [await append(one, "c", key="during", limits=BRIEF) for one in (log, other)]
         assert (await other.seek("c", age=60, limits=BRIEF)).epoch == before[0].epoch
         clock.ahead = 0
-        page = await look(other, "c", limits=BRIEF)
+        page = await read(other, "c", limits=BRIEF)
         again = [await append(one, "c", key="during", limits=BRIEF) for one in (log, other)]
         heads = await other.heads(["c", "idle"], expire=BRIEF.expire)
         # What it was told while the clock was wrong isn't remembered for as long as it was wrong.
@@ -141,9 +141,9 @@ async def test_a_clock_that_is_wrong_for_a_while_forgets_neither_events_nor_keys
         after = await append(log, "c", key="during", limits=BRIEF)
         for _ in range(40):
             await append(log, "c", limits=BRIEF)
-        kept = await look(log, "c", limits=BRIEF)
+        kept = await read(log, "c", limits=BRIEF)
         clock.passed += DAY
-        forgotten = await look(other, "c", limits=BRIEF)
+        forgotten = await read(other, "c", limits=BRIEF)
 
     assert before[0] == before[1]
     assert set(during + again) == {during[0]}
@@ -166,7 +166,7 @@ async def test_a_clock_that_stays_ahead_is_believed_in_the_end(
             assert await log.heads(["other"], expire=60) == {}
             clock.passed += 1_000
         assert await log.heads(["idle"], expire=60) == {}
-        assert (await look(log, "idle", limits=BRIEF)).epoch != first.epoch
+        assert (await read(log, "idle", limits=BRIEF)).epoch != first.epoch
 
 
 @ON_ASYNCIO
@@ -191,4 +191,4 @@ async def test_a_key_that_redis_would_remember_for_days_is_forgotten_in_its_time
         still_left = server.say("PTTL", marker)
 
     assert 0 < still_left <= left <= 120_000
-    assert server.say("PTTL", "{sse:c}:m") <= (ALL.expire or 0) * 1_000 + 1_000
+    assert server.say("PTTL", "{sse:c}:m") <= (KEEP_ALL.expire or 0) * 1_000 + 1_000

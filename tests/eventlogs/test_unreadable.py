@@ -13,11 +13,11 @@ import anyio
 import pytest
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import SEAT_BELT_SECONDS, on
-from tests.unit.log_contract import ALL, append, listening, look, opened
 
 from sse_starlette import Hub, LogRefused
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.testing.eventlogs import KEEP_ALL, append, listening, opened, read
 
 # redis-py runs on asyncio alone.
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
@@ -76,8 +76,8 @@ async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
         for attempt in (
             partial(append, log, "bad"),
             partial(append, log, "bad", key="k"),
-            partial(look, log, "bad"),
-            partial(log.seek, "bad", age=60, limits=ALL),
+            partial(read, log, "bad"),
+            partial(log.seek, "bad", age=60, limits=KEEP_ALL),
             partial(hub.channel("bad").publish, "x"),
         ):
             with pytest.raises(LogRefused) as caught:
@@ -113,7 +113,7 @@ async def test_a_head_that_is_no_offset_is_refused_for_its_channel(
             with closing(sqlite3.connect(url.partition("///")[2])) as connection:
                 connection.execute("UPDATE sse_channels SET head = ?", (head,))
                 connection.commit()
-        for attempt in (partial(append, log, "bad"), partial(look, log, "bad")):
+        for attempt in (partial(append, log, "bad"), partial(read, log, "bad")):
             with pytest.raises(LogRefused) as caught:
                 await attempt()
             assert caught.value.channel == "bad"
@@ -130,7 +130,7 @@ async def test_a_key_that_cannot_be_read_in_redis_is_refused_for_its_channel(
         await append(log, "bad")
         server.say("XADD", "{sse:bad}:s", "2-0", "k", b"\xff", "b", "x")  # type: ignore[arg-type]
         with pytest.raises(LogRefused, match="can't be read") as caught:
-            await look(log, "bad")
+            await read(log, "bad")
 
     assert caught.value.channel == "bad"
 
@@ -141,9 +141,9 @@ async def test_an_entry_of_another_type_is_heard_by_nobody_and_refused_for_its_c
     tmp_path: Path, column: str
 ) -> None:
     log, path = SQLiteLog(tmp_path / "events.db"), tmp_path / "events.db"
-    async with opened(log), listening(log, "bad", "fine") as ears:
+    async with opened(log), listening(log, "bad", "fine") as listener:
         await append(log, "bad")
-        await ears.until(lambda: ears.has("bad", 1))
+        await listener.until(lambda: listener.has("bad", 1))
         with closing(sqlite3.connect(path)) as connection:
             columns = {"key": b"k", "body": b"b"} | {column: "text"}
             connection.execute(
@@ -152,11 +152,11 @@ async def test_an_entry_of_another_type_is_heard_by_nobody_and_refused_for_its_c
                 (columns["key"], columns["body"]),
             )
             connection.commit()
-        await ears.until(lambda: ears.stirs == ["bad"])
+        await listener.until(lambda: listener.notifications == ["bad"])
         with pytest.raises(LogRefused) as caught:
-            await look(log, "bad", 1, 2)
+            await read(log, "bad", 1, 2)
         await append(log, "fine")
-        await ears.until(lambda: ears.has("fine", 1))
+        await listener.until(lambda: listener.has("fine", 1))
 
     assert caught.value.channel == "bad"
-    assert ears.losses == []
+    assert listener.losses == []

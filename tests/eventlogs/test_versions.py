@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import on
-from tests.unit.log_contract import append, look, opened
 
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import Limits, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.testing.eventlogs import append, opened, read
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
 EPOCH = "0a1b2c3d4e5f"
@@ -72,7 +72,7 @@ async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: Re
         own = await append(log, "c", b"data: 3")
         append_as_earlier_in_redis(server, 4)
         last = await append(log, "c", b"data: 5")
-        page = await look(log, "c")
+        page = await read(log, "c")
 
     assert repeated == Position(EPOCH, 2)
     assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
@@ -141,7 +141,7 @@ async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(tmp_path:
         own = await append(log, "c", b"data: 3")
         append_as_earlier_in_sqlite(path, 4)
         last = await append(log, "c", b"data: 5")
-        page = await look(log, "c")
+        page = await read(log, "c")
 
     assert repeated == Position(EPOCH, 2)
     assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
@@ -158,7 +158,7 @@ async def test_a_channel_of_a_later_format_is_refused_and_left_alone(server: Red
         with pytest.raises(LogRefused, match="written in format 2") as caught:
             await append(log, "c")
         with pytest.raises(LogRefused, match="written in format 2"):
-            await look(log, "c")
+            await read(log, "c")
         await append(log, "other")
 
     assert "Update this package" in str(caught.value)

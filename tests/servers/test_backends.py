@@ -17,21 +17,21 @@ from redis.asyncio.sentinel import Sentinel as SentinelClient
 from tests.servers import redis_servers
 from tests.servers.redis_servers import MASTER_NAME, RedisCluster, RedisServer, Sentinel
 from tests.servers.serving import Program, until
-from tests.unit.log_contract import (
-    ALL,
-    LogContractOverTime,
-    MakeLog,
-    append,
-    listening,
-    look,
-    offsets,
-    opened,
-)
 
 from sse_starlette.errors import LogUnavailable
 from sse_starlette.eventlogs.base import Backend, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
+from sse_starlette.testing.eventlogs import (
+    KEEP_ALL,
+    EventLogContractOverTime,
+    MakeLog,
+    append,
+    listening,
+    offsets,
+    opened,
+    read,
+)
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-class TestRedis(LogContractOverTime):
+class TestRedis(EventLogContractOverTime):
     @pytest.fixture
     def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
         return lambda: RedisLog(shared_server.url, prefix=prefix)
 
 
-class TestRedisCluster(LogContractOverTime):
+class TestRedisCluster(EventLogContractOverTime):
     @pytest.fixture
     def make_log(self, shared_cluster: RedisCluster, prefix: str) -> MakeLog:
         return lambda: RedisLog(shared_cluster.url, prefix=prefix)
@@ -101,13 +101,13 @@ class LogBehindSentinel(RedisLog):
                 await client.aclose()
 
 
-class TestRedisBehindSentinel(LogContractOverTime):
+class TestRedisBehindSentinel(EventLogContractOverTime):
     @pytest.fixture
     def make_log(self, shared_sentinel: Sentinel, prefix: str) -> MakeLog:
         return lambda: LogBehindSentinel(shared_sentinel, prefix)
 
 
-class TestSQLite(LogContractOverTime):
+class TestSQLite(EventLogContractOverTime):
     @pytest.fixture(params=["asyncio", "trio"])
     def anyio_backend(self, request: pytest.FixtureRequest) -> str:
         loop: str = request.param
@@ -135,16 +135,16 @@ async def test_history_outlives_a_server_that_keeps_it(tmp_path: Path) -> None:
     kept = ("--appendonly", "yes", "--appendfsync", "always")
     with RedisServer(tmp_path, *kept) as server:
         log = RedisLog(server.url)
-        async with opened(log), listening(log, "a") as ears:
+        async with opened(log), listening(log, "a") as listener:
             first = await append(log, "a", key="1")
             server.stop()
-            await ears.until(lambda: ears.losses)
+            await listener.until(lambda: listener.losses)
             server.start()
             assert await append_in_the_end(log, "a", "1") == first
             second = await append_in_the_end(log, "a", "2")
-            await ears.until(lambda: ears.joins == ["a", "a"])
+            await listener.until(lambda: listener.subscriptions == ["a", "a"])
             third = await append(log, "a", key="3")
-            await ears.until(lambda: 3 in ears.offsets("a"))
+            await listener.until(lambda: 3 in listener.offsets("a"))
 
     assert (second, third) == ((first.epoch, 2), (first.epoch, 3))
 
@@ -153,11 +153,11 @@ async def test_history_outlives_a_server_that_keeps_it(tmp_path: Path) -> None:
 async def test_history_of_a_server_that_keeps_nothing_is_another_one(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         log = RedisLog(server.url)
-        async with opened(log), listening(log, "a") as ears:
+        async with opened(log), listening(log, "a") as listener:
             first = await append(log, "a", key="1")
             server.stop()
             server.start()
-            await ears.until(lambda: ears.joins == ["a", "a"])
+            await listener.until(lambda: listener.subscriptions == ["a", "a"])
             second = await append_in_the_end(log, "a", "1")
 
     assert second.offset == 1
@@ -168,21 +168,21 @@ async def test_history_of_a_server_that_keeps_nothing_is_another_one(tmp_path: P
 async def test_server_that_stands_still_for_seconds_has_each_event_once(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         log = RedisLog(server.url, timeout=2, probe=2)
-        async with opened(log), listening(log, "a") as ears:
+        async with opened(log), listening(log, "a") as listener:
             await append(log, "a", key="0")
             server.freeze()
             async with anyio.create_task_group() as tasks:
                 for number in range(1, 20):
                     tasks.start_soon(append_in_the_end, log, "a", f"{number}")
-                await ears.until(lambda: ears.losses)
+                await listener.until(lambda: listener.losses)
                 await anyio.sleep(2)
                 server.thaw()
-            page = await look(log, "a")
-            await ears.until(lambda: ears.joins == ["a", "a"])
+            page = await read(log, "a")
+            await listener.until(lambda: listener.subscriptions == ["a", "a"])
 
     assert offsets(page) == list(range(1, 21))
     assert sorted(int(entry.key) for entry in page.entries) == list(range(20))
-    assert len(ears.losses) == 1
+    assert len(listener.losses) == 1
 
 
 @pytest.mark.anyio
@@ -191,20 +191,20 @@ async def test_connection_that_breaks_is_told_and_nothing_is_missing_after_it(
 ) -> None:
     log, other = RedisLog(own_server.url), RedisLog(own_server.url)
 
-    async with opened(log, other), listening(log, "a", "b") as ears:
+    async with opened(log, other), listening(log, "a", "b") as listener:
         for round_ in range(1, 4):
             before = await append(other, "a")
             assert own_server.cut() == 1
             await append(other, "a")
-            await ears.until(partial(ears.has_joined, "a", round_ + 1))
-            await ears.until(partial(ears.has_joined, "b", round_ + 1))
-            missed = await look(log, "a", before.offset)
+            await listener.until(partial(listener.has_subscribed, "a", round_ + 1))
+            await listener.until(partial(listener.has_subscribed, "b", round_ + 1))
+            missed = await read(log, "a", before.offset)
             await append(other, "a")
-            await ears.until(partial(ears.has, "a", before.offset + 2))
+            await listener.until(partial(listener.has, "a", before.offset + 2))
 
-            heard = set(ears.offsets("a"))
+            heard = set(listener.offsets("a"))
             assert heard | set(offsets(missed)) >= {before.offset + 1, before.offset + 2}
-            assert len(ears.losses) == round_
+            assert len(listener.losses) == round_
     assert len(own_server.connections("pubsub")) == 0
 
 
@@ -215,23 +215,23 @@ async def test_silent_server_is_noticed_and_what_was_tried_is_done_once(
 ) -> None:
     log = RedisLog(own_server.url, timeout=2, probe=1)
 
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         first = await append(log, "a")
         # It isn't silent as long as it answers.
         await anyio.sleep(4)
-        assert ears.losses == []
+        assert listener.losses == []
         own_server.freeze()
         with pytest.raises(LogUnavailable, match=r"no answer within 2 s"):
             await append(log, "a", key="k")
-        await ears.until(lambda: ears.losses)
+        await listener.until(lambda: listener.losses)
         own_server.thaw()
-        await ears.until(lambda: ears.joins == ["a", "a"])
+        await listener.until(lambda: listener.subscriptions == ["a", "a"])
         second = await append(log, "a", key="k")
-        page = await look(log, "a")
+        page = await read(log, "a")
 
     assert second == (first.epoch, 2)
     assert offsets(page) == [1, 2]
-    assert "no answer within 2 s" in str(ears.losses[0])
+    assert "no answer within 2 s" in str(listener.losses[0])
 
 
 @pytest.mark.anyio
@@ -257,7 +257,7 @@ async def test_cut_off_publisher_publishes_each_event_once(own_server: RedisServ
                 while not cut:
                     await anyio.sleep(0.002)
                     cut = own_server.cut("normal")
-        page = await look(log, "a")
+        page = await read(log, "a")
 
     assert sorted(int(entry.key) for entry in page.entries) == list(range(160))
     assert offsets(page) == list(range(1, 161))
@@ -268,27 +268,27 @@ async def test_ten_thousand_channels_take_one_connection(tmp_path: Path) -> None
     names = [f"{number}" for number in range(10_000)]
     with RedisServer(tmp_path) as server:
         log, other = RedisLog(server.url), RedisLog(server.url)
-        async with opened(log, other), listening(log, *names) as ears:
+        async with opened(log, other), listening(log, *names) as listener:
             async with anyio.create_task_group() as tasks:
                 for name in names[::20]:
                     tasks.start_soon(append, other, name)
-            await ears.until(lambda: len(ears.entries) == 500)
+            await listener.until(lambda: len(listener.entries) == 500)
             (connection,) = server.connections("pubsub")
             assert connection["sub"] == "10000"
             # Four of each log, at the most.
             assert len(server.connections()) <= 8
             server.cut()
-            await ears.until(lambda: len(ears.joins) == 20_000)
+            await listener.until(lambda: len(listener.subscriptions) == 20_000)
             for name in names[::2]:
                 log.unwatch(name)
             log.watch("last")
-            await ears.until(lambda: ears.joins[-1] == "last")
+            await listener.until(lambda: listener.subscriptions[-1] == "last")
             assert server.connections("pubsub")[0]["sub"] == "5001"
             await append(other, "1")
-            await ears.until(lambda: ears.offsets("1"))
+            await listener.until(lambda: listener.offsets("1"))
             heads = await log.heads(names, expire=60)
 
-    assert len(ears.losses) == 1
+    assert len(listener.losses) == 1
     assert len(heads) == 501
 
 
@@ -297,7 +297,9 @@ async def test_keys_of_a_channel_go_when_their_time_has_come(tmp_path: Path) -> 
     with RedisServer(tmp_path) as server:
         log = RedisLog(server.url)
         async with opened(log):
-            await log.append("a", b"x", key="k", key_seconds=0.2, limits=ALL._replace(expire=0.1))
+            await log.append(
+                "a", b"x", key="k", key_seconds=0.2, limits=KEEP_ALL._replace(expire=0.1)
+            )
             assert sorted(server.say("KEYS", "*")) == ["{sse:a}:k:k", "{sse:a}:m", "{sse:a}:s"]
             assert until(lambda: server.say("DBSIZE") == 0)
 
@@ -307,16 +309,16 @@ async def test_keys_of_a_channel_go_when_their_time_has_come(tmp_path: Path) -> 
 async def test_replica_that_takes_over_goes_on_with_the_history(tmp_path: Path) -> None:
     with redis_servers.watched_by_sentinel(tmp_path) as sentinel:
         log = LogBehindSentinel(sentinel, "sse")
-        async with opened(log), listening(log, "a") as ears:
+        async with opened(log), listening(log, "a") as listener:
             before = [await append(log, "a", key=f"{number}") for number in range(5)]
             # What a replica that is behind has never had can't be gone on with.
             with_replica = sentinel.master.say("WAIT", 1, 5_000)
             sentinel.fail_over()
             after = await append_in_the_end(log, "a", "after")
             again = await append(log, "a", key="3")
-            await ears.until(lambda: len(ears.joins) == 2)
+            await listener.until(lambda: len(listener.subscriptions) == 2)
             last = await append(log, "a")
-            await ears.until(lambda: last.offset in ears.offsets("a"))
+            await listener.until(lambda: last.offset in listener.offsets("a"))
 
     assert with_replica == 1
     assert after == (before[0].epoch, 6)
@@ -329,20 +331,20 @@ async def test_listening_goes_on_at_another_node_when_its_own_dies(tmp_path: Pat
     with redis_servers.cluster_of_three(tmp_path) as cluster:
         log = RedisLog(cluster.url, timeout=2)
         names = [f"{number}" for number in range(20)]
-        async with opened(log), listening(log, *names) as ears:
+        async with opened(log), listening(log, *names) as listener:
             first = {name: await append(log, name) for name in names}
             assert all(node.say("DBSIZE") for node in cluster.nodes)
             (listened_to,) = (node for node in cluster.nodes if node.connections("pubsub"))
             listened_to.stop()
-            await ears.until(lambda: len(ears.joins) == 40)
+            await listener.until(lambda: len(listener.subscriptions) == 40)
             # Until then the cluster is down, for a part of the channels is nowhere.
             listened_to.start()
             for name in names:
                 await append_in_the_end(log, name, "k")
-            await ears.until(lambda: all(ears.offsets(name) for name in names))
-            pages = {name: await look(log, name) for name in names}
+            await listener.until(lambda: all(listener.offsets(name) for name in names))
+            pages = {name: await read(log, name) for name in names}
 
-    assert len(ears.losses) == 1
+    assert len(listener.losses) == 1
     # That node kept nothing: its channels begin anew.
     for name in names:
         assert pages[name].head == (2 if pages[name].epoch == first[name].epoch else 1)
@@ -371,33 +373,33 @@ anyio.run(main, *sys.argv[1:])
 async def test_four_processes_write_one_history(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     log = SQLiteLog(path)
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         writers = [Program([sys.executable, "-c", WRITER, path, name]) for name in "1234"]
         try:
-            await ears.until(lambda: len(ears.entries) == 800)
+            await listener.until(lambda: len(listener.entries) == 800)
         finally:
             for writer in writers:
                 writer.stop()
-        page = await look(log, "a")
+        page = await read(log, "a")
 
     assert [line for writer in writers for line in writer.lines] == []
-    assert ears.offsets("a") == offsets(page) == list(range(1, 801))
+    assert listener.offsets("a") == offsets(page) == list(range(1, 801))
     assert len({entry.key for entry in page.entries}) == 800
-    assert ears.losses == []
+    assert listener.losses == []
 
 
 @pytest.mark.anyio
 async def test_killed_process_leaves_a_history_that_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     log = SQLiteLog(path)
-    async with opened(log), listening(log, "a") as ears:
+    async with opened(log), listening(log, "a") as listener:
         with Program([sys.executable, "-c", WRITER, path, "1"]) as writer:
-            await ears.until(lambda: len(ears.entries) >= 20)
+            await listener.until(lambda: len(listener.entries) >= 20)
             os.kill(writer.pid, signal.SIGKILL)
-        head = (await look(log, "a", most=0)).head
+        head = (await read(log, "a", most=0)).head
         position = await append(log, "a")
-        await ears.until(lambda: position.offset in ears.offsets("a"))
+        await listener.until(lambda: position.offset in listener.offsets("a"))
 
     assert position.offset == head + 1
-    assert ears.offsets("a") == list(range(1, head + 2))
-    assert ears.losses == []
+    assert listener.offsets("a") == list(range(1, head + 2))
+    assert listener.losses == []

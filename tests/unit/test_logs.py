@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.log_contract import LogContract, MakeLog
 from tests.unit.logs import FakeLog, FakeStore
 
+from sse_starlette.testing.eventlogs import EventLogContract, MakeLog
 
-class TestFakeLog(LogContract):
+
+class TestFakeLog(EventLogContract):
     @pytest.fixture
     def make_log(self) -> MakeLog:
         store = FakeStore()
