@@ -123,6 +123,11 @@ class Hub:
             linger=linger, serializer=serializer, replicator=self._replicator
         )
 
+    @property
+    def log(self) -> str | None:
+        """The kind of its event log, `"RedisLog"` for example; None in memory."""
+        return None if self._replicator is None else type(self._replicator.backend).__name__
+
     def channel(
         self,
         name: str,

@@ -29,6 +29,13 @@ from ._stream.websocket import denying_websocket
 from ._wire.doubts import warn_of_doubts
 from .errors import SendTimeoutError
 from .event import ServerSentEvent, ensure_bytes
+from .observe import (
+    counting_encoder,
+    is_observed,
+    observed,
+    record_stream,
+    stream_over,
+)
 from .policy import admit, check_policy, policy_for
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 
     from ._runtime.loop import Loop
     from .event import Serializer
+    from .observe import StreamRecord
     from .policy import StreamPolicy
 
 __all__ = [
@@ -292,7 +300,8 @@ class EventSourceResponse(StreamingResponse):
             )
         loop = current_loop()
         warn_of_doubts()
-        feed = self._feed(loop)
+        record = record_stream(scope) if is_observed() else None
+        feed = self._feed(loop, record)
         over = feed.is_over()
         head = over or scope.get("method", "").upper() == "HEAD"
         options, start = self._options, self._start_message(over=over)
@@ -300,6 +309,8 @@ class EventSourceResponse(StreamingResponse):
         admission = None if policy is None else admit(policy, scope, options, counts=not head)
         if admission is not None:
             options, start = admission.options, admission.start_message(start)
+        if record is not None:
+            send = observed(record, send, options.listener)
         stream = Stream(feed, loop, receive, send, start, options)
         if admission is not None and admission.ending is not None:
             stream.life.end(*admission.ending)
@@ -320,6 +331,8 @@ class EventSourceResponse(StreamingResponse):
             self.active = False
             if admission is not None:
                 admission.release()
+            if record is not None:
+                stream_over(record, stream.life.reason or "error")
             await run_callbacks(
                 stream.life,
                 close_handler=options.client_close_handler_callable,
@@ -328,7 +341,7 @@ class EventSourceResponse(StreamingResponse):
                 cleanup_timeout=options.cleanup_timeout,
             )
 
-    def _feed(self, loop: Loop) -> Feed:
+    def _feed(self, loop: Loop, record: StreamRecord | None) -> Feed:
         body: object = self.body_iterator
         claim(body)
         if body is not self._given:
@@ -340,9 +353,10 @@ class EventSourceResponse(StreamingResponse):
             body.joins = options.join_events
             body.cleanup_timeout = options.cleanup_timeout
             return body
+        encode = options.encoder()
         return SourceFeed(
             body,
-            options.encoder(),
+            encode if record is None else counting_encoder(record, encode),
             loop,
             sep=options.sep,
             cleanup_timeout=options.cleanup_timeout,

@@ -18,7 +18,7 @@ SOURCES = Path(sse_starlette.__file__).parent
 
 # From the ground up: a module may import from its own room and from those above its line only.
 FLOORS = (
-    {"_arguments", "_version"},
+    {"_arguments", "_version", "observe"},
     {"_runtime", "_wire"},
     {"errors", "event"},
     {"_shutdown"},
@@ -26,6 +26,7 @@ FLOORS = (
     {"eventlogs", "policy"},
     {"channels"},
     {"hub", "sse"},
+    {"metrics"},
     {"__init__"},
     {"testing"},
 )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from .._runtime.fork import tell_child
 from .._runtime.lock import Lock
 from ..event import encode_body, parse_frame
+from ..observe import is_observed, tell
 from ._fanout import Fanout
 from ._lag import on_lag
 from ._latest import Latest
@@ -187,6 +188,8 @@ class ChannelState(ABC):
                 return None
             if start.reason is not None:
                 self._counts.resets[start.reason] += 1
+        if start.reason is not None:
+            tell("gap_told", self.name, start.reason)
         return (ring, *start)
 
     def _start(
@@ -286,6 +289,11 @@ class ChannelState(ABC):
                     self._counts.disconnected += 1
                 else:
                     self._counts.resets[lag.reason] += 1
+        if lag is not None and is_observed():
+            if lag.reason == "lagging":
+                tell("subscriber_lagged", self.name, lag.dropped, ended=lag.ends)
+            if not lag.ends:
+                tell("gap_told", self.name, lag.reason)
         return lag
 
     def after_fork(self) -> None:

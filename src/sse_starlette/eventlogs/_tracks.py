@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..errors import LogRefused, LogUnavailable
+from ..observe import tell
 from ._track import Figures, Track
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Tracks:
             if isinstance(error, LogUnavailable) and not isinstance(error, LogRefused):
                 logger.warning("the log is out of reach: %s", error.reason)
             self._say_away(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            tell("log_lost", type(self._backend).__name__, getattr(error, "reason", str(error)))
 
     def sweep(self) -> None:
         """Let go of the channels that nobody listens to any more."""
@@ -140,9 +142,9 @@ class Tracks:
             return False
         for tried in ("check", "positions", "append", "read"):
             self._faults.mended(tried)
-        if not self._tracks:
+        if not self._tracks and self.figures.away_since is not None:
             # Nothing is watched, so no subscription would say so.
-            self.figures.away_since = None
+            self._say_away(None)
         return self.figures.away_since is None
 
     def end(self) -> None:
@@ -159,6 +161,8 @@ class Tracks:
 
     def _say_away(self, since: str | None) -> None:
         self.figures.away_since = since
+        if since is None:
+            tell("log_found", type(self._backend).__name__)
         for track in self._tracks.values():
             track.channel.look()
 
