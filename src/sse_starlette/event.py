@@ -11,15 +11,26 @@ What a change here must keep:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 from uuid import UUID
 
 from ._wire.boundary import completed
 from ._wire.doubts import doubt
 from ._wire.frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
-from ._wire.values import Serializer, serialized, to_json
+from ._wire.values import Serializer, data_text, serialized, to_json
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # Type checkers bring it themselves.
+
+    # With its default, `ServerSentEvent` alone stays a complete type.
+    DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    DataT_co = TypeVar("DataT_co", covariant=True)
 
 __all__ = [
     "SEPARATORS",
@@ -41,9 +52,9 @@ __all__ = [
 FieldText: TypeAlias = str | int | UUID | Enum
 
 
-class ServerSentEvent:
+class ServerSentEvent(Generic[DataT_co]):
     """
-    One event of a stream.
+    One event of a stream; `ServerSentEvent[Item]` to type checkers, if its data is an `Item`.
 
     The fields are plain attributes and may be assigned; what is wrong with them is said by the
     constructor, and by `encode()` for what was assigned later. A field that is None is not sent.
@@ -70,6 +81,8 @@ class ServerSentEvent:
     In every field a pair of surrogates becomes the character it stands for and a surrogate alone
     becomes U+FFFD, as browsers do it.
 
+    Events are equal if all their fields are, whatever class of event they are.
+
     Raises:
         TypeError: `retry` isn't an int (a bool isn't one here), or `event` or `id` is bytes, bool or
             something that has no text of its own, such as a list.
@@ -81,9 +94,11 @@ class ServerSentEvent:
     channel: str | None = None
     """The name of the channel that the event was published to, for those that come from one."""
 
+    data: DataT_co
+
     def __init__(
         self,
-        data: Any = None,
+        data: DataT_co | None = None,
         *,
         event: FieldText | None = None,
         id: FieldText | None = None,
@@ -93,7 +108,7 @@ class ServerSentEvent:
     ) -> None:
         if event is not None or id is not None or retry is not None or sep is not None:
             check_fields(event, id, retry, sep)
-        self.data = data
+        self.data = data  # type: ignore[assignment]  # An event without data is one of any type.
         self.event = event
         self.id = id
         self.retry = retry
@@ -110,14 +125,29 @@ class ServerSentEvent:
         """
         return _event_frame(self, self.DEFAULT_SEPARATOR)
 
+    def json(self) -> Any:
+        """Return what a client gets by `JSON.parse(event.data)`; `ValueError`: the data is no JSON."""
+        if self.data is None:
+            raise ValueError(f"{self!r} has no data.")
+        return json.loads(data_text(self.data))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ServerSentEvent):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
+
+    def __hash__(self) -> int:
+        # Data may have no hash.
+        return hash((self.event, self.id, self.retry, self.comment, self.sep))
+
     def __repr__(self) -> str:
         given = [
-            f" {name}={value!r}" for name in _FIELDS if (value := getattr(self, name)) is not None
+            f"{name}={value!r}" for name in _FIELDS if (value := getattr(self, name)) is not None
         ]
-        return f"<{type(self).__name__}{''.join(given)}>"
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
-class JSONServerSentEvent(ServerSentEvent):
+class JSONServerSentEvent(ServerSentEvent[Any]):
     """
     An event whose data is any JSON value, a string or a number too.
 

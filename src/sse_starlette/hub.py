@@ -25,13 +25,14 @@ from .eventlogs.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from types import UnionType
 
     from starlette.requests import HTTPConnection
 
     from ._wire.values import Serializer
     from .channels._opening import Events
     from .channels._options import Gap, Since, Slow, Snapshot
-    from .channels.channel import Channel
+    from .channels.channel import Channel, DataT
     from .event import ServerSentEvent
 
 __all__ = ["Hub", "HubStats"]
@@ -138,7 +139,8 @@ class Hub:
         slow: Slow | None = None,
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float | None = None,
-    ) -> Channel:
+        type: type[DataT] | UnionType | None = None,  # noqa: A002  (the usual word)
+    ) -> Channel[DataT]:
         """
         Return the channel of this name; the first call makes it.
 
@@ -159,8 +161,13 @@ class Hub:
             latest_by: for `slow="latest"`: the key of an event. Of each key the newest event is
                 kept, of as many keys as `history` says.
             linger: seconds for this channel instead of those of the hub.
+            type: what is published is validated by pydantic as this type, and sent as JSON of it (text as
+                a JSON string, too); what is not of it, `publish` refuses. Snapshots are not. None:
+                anything may be published.
 
         Raises:
+            ImportError: `type` needs pydantic, which isn't installed.
+            TypeError: pydantic can't validate this type.
             ValueError: an argument is out of range, or the channel exists with other options.
         """
         given: dict[str, Any] = {
@@ -170,6 +177,7 @@ class Hub:
             "slow": slow,
             "latest_by": latest_by,
             "linger": linger,
+            "type": type,
         }
         options = {option: value for option, value in given.items() if value is not None}
         return self._registry.channel(name, options)
@@ -239,6 +247,7 @@ class Hub:
         return Publisher(
             replicator.backend,
             limits_of=self._registry.limits_of,
+            typed=self._registry.typed,
             publish_wait=replicator.publish_wait,
             serializer=self._serializer,
         )

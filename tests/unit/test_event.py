@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import pickle
 import sys
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
@@ -672,20 +673,65 @@ def test_an_event_encodes_what_was_assigned_last() -> None:
     assert event.encode() == b"data: b\n\n"
 
 
-def test_events_are_hashable_and_equal_to_themselves_only() -> None:
-    first, second = ServerSentEvent("a"), ServerSentEvent("a")
+@pytest.mark.parametrize(
+    ("first", "second", "equal"),
+    [
+        (ServerSentEvent("a"), ServerSentEvent("a"), True),
+        (ServerSentEvent({"a": [1]}, id="1"), ServerSentEvent({"a": [1]}, id="1"), True),
+        (ServerSentEvent("1"), JSONServerSentEvent(1), True),
+        (ServerSentEvent("a"), ServerSentEvent("b"), False),
+        (ServerSentEvent("a"), ServerSentEvent("a", event="e"), False),
+        (ServerSentEvent("a"), ServerSentEvent("a", id="1"), False),
+        (ServerSentEvent("a"), ServerSentEvent("a", retry=1), False),
+        (ServerSentEvent("a"), ServerSentEvent("a", comment="c"), False),
+        (ServerSentEvent("a"), ServerSentEvent("a", sep="\n"), False),
+        (ServerSentEvent("a"), "a", False),
+    ],
+)
+def test_events_are_equal_if_all_their_fields_are(
+    first: ServerSentEvent, second: object, equal: bool
+) -> None:
+    assert (first == second) is equal
+    if equal:
+        assert hash(first) == hash(second)
 
-    assert len({first, second}) == 2
+
+@pytest.mark.parametrize(
+    ("event", "value"),
+    [
+        (ServerSentEvent('{"a": 1}'), {"a": 1}),
+        (ServerSentEvent({"a": 1}), {"a": 1}),
+        (ServerSentEvent(1.5), 1.5),
+        (JSONServerSentEvent("text"), "text"),
+    ],
+)
+def test_json_is_what_a_client_parses(event: ServerSentEvent, value: object) -> None:
+    assert event.json() == value
+
+
+@pytest.mark.parametrize("event", [ServerSentEvent("text"), ServerSentEvent(id="1")])
+def test_json_refuses_what_is_none(event: ServerSentEvent) -> None:
+    with pytest.raises(ValueError, match=r"data|Expecting value"):
+        event.json()
+
+
+def test_event_with_a_type_argument_is_the_same_event() -> None:
+    """The argument is for type checkers; nothing of it is pickled, sent or compared."""
+    kind = ServerSentEvent[int]
+    event = kind(1, id="1")
+
+    assert pickle.loads(pickle.dumps(event)) == event == ServerSentEvent(1, id="1")
+    assert event.encode() == b"id: 1\r\ndata: 1\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        (ServerSentEvent(), "<ServerSentEvent>"),
-        (ServerSentEvent("a", retry=0), "<ServerSentEvent data='a' retry=0>"),
+        (ServerSentEvent(), "ServerSentEvent()"),
+        (ServerSentEvent("a", retry=0), "ServerSentEvent(data='a', retry=0)"),
         (
             JSONServerSentEvent({"a": 1}, event="e", id="1", comment="c", sep="\n"),
-            "<JSONServerSentEvent data='{\"a\":1}' event='e' id='1' comment='c' sep='\\n'>",
+            "JSONServerSentEvent(data='{\"a\":1}', event='e', id='1', comment='c', sep='\\n')",
         ),
     ],
 )
@@ -712,10 +758,9 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
         )
     }
 
-    assert (
-        imported - {"_arguments", "_wire", "boundary", "doubts", "values"}
-        <= sys.stdlib_module_names
-    )
+    # typing_extensions: for the type checker, which brings it itself.
+    ours = {"_arguments", "_wire", "boundary", "doubts", "values", "typing_extensions"}
+    assert imported - ours <= sys.stdlib_module_names
 
 
 def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:

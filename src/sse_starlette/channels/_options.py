@@ -39,6 +39,7 @@ class ChannelOptions:
     slow: Slow = "disconnect"
     latest_by: Callable[[ServerSentEvent], object] | None = None
     linger: float = 30.0
+    type: Any = None
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1, "at least 1 event")

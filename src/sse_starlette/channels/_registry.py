@@ -20,6 +20,7 @@ from .channel import Channel, channel_of, state_of
 
 if TYPE_CHECKING:
     from .._wire.values import Serializer
+    from ..event import Event
     from ..eventlogs._replicator import Replicator
     from ._state import ChannelState
     from ._stats import ChannelStats
@@ -80,6 +81,11 @@ class ChannelRegistry:
         if isinstance(state, ReplicatedChannel):
             return state.limits
         return Limits(expire=None if self._replicator is None else self._replicator.expire)
+
+    def typed(self, name: str, event: Event) -> Event:
+        """Validate an event that is published to this channel, if the channel has a type."""
+        state = self._states.get(name)
+        return event if state is None or state.typed is None else state.typed(event)
 
     def states_of(self, channels: Iterable[Channel | str]) -> list[ChannelState]:
         """Return the channels to subscribe to, made if need be; see `Hub.subscribe`."""

@@ -31,6 +31,7 @@ from ._start import Place, place
 from ._stats import ChannelStats, Counts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from .._runtime.loop import Loop
@@ -59,6 +60,12 @@ class ChannelState(ABC):
         self.options = options
         self.serializer = serializer
         """Makes JSON of the data of events; see `Hub`."""
+        self.typed: Callable[[Event], ServerSentEvent] | None = None
+        """Validates what is published; None: the channel has no type."""
+        if options.type is not None:
+            from ._typed import Typed  # noqa: PLC0415  (needs pydantic)
+
+            self.typed = Typed(name, options.type).event
         self.replicator: Replicator | None = None
         """What keeps the channel in step with its log; None: it has none."""
         self.closed: bool = False
@@ -328,6 +335,8 @@ class ChannelState(ABC):
 
     def _encode(self, event: Event) -> bytes:
         """Return the frame of an event that is to be published, without its id."""
+        if self.typed is not None:
+            event = self.typed(event)
         body = encode_body(event, self.serializer)
         if b"event: reset" in body and parse_frame(body).event == "reset":
             raise ValueError(

@@ -7,7 +7,7 @@ is its state (`_state.py`), in memory (`_memory.py`) or on a log (`_replica.py`)
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 from .._wire.cursor import last_event_id
 from ..eventlogs.base import DEFAULT_BYTES, DEFAULT_EVENTS, Limits
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import HTTPConnection
+    from typing_extensions import TypeVar  # Type checkers bring it themselves.
 
     from .._wire.values import Serializer
-    from ..event import Event, ServerSentEvent
+    from ..event import ServerSentEvent
     from ..eventlogs._replicator import Replicator
     from ._opening import Events
     from ._options import Since, Slow, Snapshot
     from ._state import ChannelState
+
+    DataT = TypeVar("DataT", default=Any)
+else:
+    from typing import TypeVar
+
+    DataT = TypeVar("DataT")
 
 __all__ = [
     "Channel",
@@ -39,9 +46,11 @@ __all__ = [
 ]
 
 
-class Channel:
+class Channel(Generic[DataT]):
     """
     One stream of events with many subscribers; made by `Hub.channel`.
+
+    `Channel[Price]` tells type checkers that it takes a `Price`, or a `ServerSentEvent` with one as data.
 
     The ids of its events are `epoch.offset`: the offset counts from 1 without a gap, the epoch is
     the channel's own.
@@ -59,6 +68,7 @@ class Channel:
         slow: Slow = "disconnect",
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
+        type: Any = None,  # noqa: A002  (the usual word)
         replicator: Replicator | None = None,
         serializer: Serializer | None = None,
     ) -> None:
@@ -75,6 +85,7 @@ class Channel:
             slow,
             latest_by,
             linger,
+            type,
         )
         if replicator is None:
             self._state = MemoryChannel(name, options, serializer)
@@ -120,7 +131,11 @@ class Channel:
         return self._state.last_event_id
 
     async def publish(
-        self, event: Event, *, key: str | None = None, wait: float | None = None
+        self,
+        event: DataT | ServerSentEvent[DataT],
+        *,
+        key: str | None = None,
+        wait: float | None = None,
     ) -> str:
         """
         Send `event` to every subscriber and return its id.
@@ -129,7 +144,8 @@ class Channel:
         it may have been; publish it again with the same `key`.
 
         Args:
-            event: what a source may yield, with no id of its own.
+            event: what a source may yield, with no id of its own; if the channel has a type, data of that
+                type, or a `ServerSentEvent` with such data.
             key: makes it safe to try again: an event with the same key that was published within
                 the last 120 seconds is not published again, and its id is returned.
             wait: seconds for which it's tried again while the log is out of reach; 0: not at all.
@@ -140,13 +156,15 @@ class Channel:
             LogUnavailable: the log was out of reach all the time; nobody knows whether the event was
                 added. With the same `key` it's safe to publish it again.
             TypeError, ValueError: the event can't be encoded, has an id, or a name that an event
-                stream can't carry.
+                stream can't carry, or isn't of the channel's type.
             RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
         _check_publish(key, wait)
         return await self._state.publish(event, key, wait)
 
-    def publish_threadsafe(self, event: Event, *, key: str | None = None) -> Future[str]:
+    def publish_threadsafe(
+        self, event: DataT | ServerSentEvent[DataT], *, key: str | None = None
+    ) -> Future[str]:
         """
         Do what `publish` does, from any thread, without waiting.
 
@@ -163,7 +181,9 @@ class Channel:
             future.set_exception(exc)
             return future
 
-    def publish_nowait(self, event: Event, *, key: str | None = None) -> str:
+    def publish_nowait(
+        self, event: DataT | ServerSentEvent[DataT], *, key: str | None = None
+    ) -> str:
         """
         Do what `publish` does without letting go of the loop; any thread may call it.
 
@@ -185,7 +205,7 @@ class Channel:
         since: Since | None = None,
         id_blocks: bool = True,
         name_channels: bool = False,
-    ) -> Subscription:
+    ) -> Subscription[DataT]:
         """
         Subscribe from where the client left off, or from now on.
 
@@ -303,7 +323,7 @@ def state_of(channel: Channel) -> ChannelState:
 
 def channel_of(state: ChannelState) -> Channel:
     """Return a new `Channel` of this state."""
-    channel = Channel.__new__(Channel)
+    channel: Channel = Channel.__new__(Channel)
     channel._state = state  # noqa: SLF001  (see `state_of`)
     return channel
 

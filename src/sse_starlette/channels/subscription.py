@@ -7,7 +7,7 @@ makes events of them.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 from starlette.requests import HTTPConnection
@@ -23,17 +23,27 @@ from ._options import Gap, check_request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import TypeVar  # Type checkers bring it themselves.
+
     from .._runtime.loop import Loop, Waker
     from ..event import ServerSentEvent
     from ._options import SubscribeOptions
     from ._state import ChannelState
 
+    DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    DataT_co = TypeVar("DataT_co", covariant=True)
+
 __all__ = ["Gap", "Subscription"]
 
 
-class Subscription(SubscriptionFeed):
+class Subscription(SubscriptionFeed, Generic[DataT_co]):
     """
     One client's way through one or several channels; made by `Channel.subscribe`.
+
+    `Subscription[Price]` is one to a `Channel[Price]`: for type checkers, and for OpenAPI.
 
     Give it to an `EventSourceResponse`. Or iterate it: it yields `ServerSentEvent`s with their ids and
     the names of their channels, `reset` events among them, ends when the channels are closed, and should

@@ -47,12 +47,14 @@ class Publisher:
         backend: Backend,
         *,
         limits_of: Callable[[str], Limits],
+        typed: Callable[[str, Event], Event],
         publish_wait: float,
         serializer: Serializer | None,
     ) -> None:
         """Connect to nothing yet; made by `Hub.publisher`."""
         self._backend = backend
         self._limits_of = limits_of
+        self._typed = typed
         self._publish_wait = publish_wait
         self._serializer = serializer
         self._lock = Lock()
@@ -89,7 +91,7 @@ class Publisher:
                 f"publish needs the name of a channel, got: {type(channel).__name__}; write "
                 "publisher.publish(channel.name, event)"
             )
-        body = encode_body(event, self._serializer)
+        body = encode_body(self._typed(channel, event), self._serializer)
         until = time.monotonic() + wait
         # By its key, for threads add to a channel in any order.
         entry = Writer().entry(body, key, wait)._replace(writer="", turn=0)
