@@ -92,7 +92,7 @@ _ADDRESS = re.compile(
 
 
 @dataclass(frozen=True)
-class Way:
+class ServerCase:
     """A server, and a way to start it."""
 
     server: str
@@ -254,32 +254,32 @@ class Outcome:
     notes: list[dict[str, Any]] = field(repr=False)
     unusual: list[str]
 
-    def is_own_fault(self, way: Way) -> bool:
+    def is_own_fault(self, case: ServerCase) -> bool:
         """Whether the server itself has failed, for all that the streams had to do was done."""
-        if way.cuts_the_last:
+        if case.cuts_the_last:
             streams_are_done = self.count("closed", reason="shutdown") == self.streams and all(
                 b"event: farewell" in body for body in self.bodies
             )
             return streams_are_done and self.exit_codes.count(0) < self.streams - 1
-        return bool(way.own_fault) and any(way.own_fault in line for line in self.unusual)
+        return bool(case.own_fault) and any(case.own_fault in line for line in self.unusual)
 
     def count(self, what: str, **facts: Any) -> int:
         return sum(note["what"] == what and facts.items() <= note.items() for note in self.notes)
 
 
 @contextmanager
-def started(way: Way, folder: Path) -> Iterator[Running]:
-    """Start a server in the way that `way` says."""
-    if importlib.util.find_spec(way.server) is None:
-        pytest.fail(f"{way.server} is missing: pip install {way.server} (tasks.py test does it)")
+def started(case: ServerCase, folder: Path) -> Iterator[Running]:
+    """Start a server in the way that `case` says."""
+    if importlib.util.find_spec(case.server) is None:
+        pytest.fail(f"{case.server} is missing: pip install {case.server} (tasks.py test does it)")
     (folder / "watched.py").write_text("from going_down import app\n", "utf-8")
     names = {"folder": str(folder), "most": str(MOST_REQUESTS), "python": sys.executable}
-    if any("{port}" in part for part in way.command):
+    if any("{port}" in part for part in case.command):
         names["port"] = str(free_port())
-    if way.tls:
+    if case.tls:
         make_certificate(folder)
-    with Running([part.format(**names) for part in way.command], folder) as running:
-        said, times = way.ready_when
+    with Running([part.format(**names) for part in case.command], folder) as running:
+        said, times = case.ready_when
         assert serving.until(
             lambda: sum(said in line for line in running.lines) >= times,
             seconds=serving.READY_SECONDS,
@@ -287,18 +287,18 @@ def started(way: Way, folder: Path) -> Iterator[Running]:
         yield running
 
 
-def bring_down(way: Way, ending: Ending, folder: Path) -> Outcome:
+def bring_down(case: ServerCase, ending: Ending, folder: Path) -> Outcome:
     """Start a server, have streams open, end it, and see what becomes of everyone."""
     with (
-        started(way, folder) as server,
-        Clients(f"{server.url}/idle", folder, http2=way.tls) as clients,
+        started(case, folder) as server,
+        Clients(f"{server.url}/idle", folder, http2=case.tls) as clients,
     ):
         began = server.notes("began")
         workers = {note["pid"] for note in began}
         whole = ending in ("SIGTERM", "SIGINT")
 
         start = time.monotonic()
-        _DOWN[ending](way, server, folder)
+        _DOWN[ending](case, server, folder)
         assert serving.until(
             lambda: not (server.processes() if whole else server.processes() & workers),
             seconds=GIVEN_UP_SECONDS,
@@ -311,7 +311,7 @@ def bring_down(way: Way, ending: Ending, folder: Path) -> Outcome:
 
         exit_codes = clients.exit_codes()
         notes = server.notes()
-        if not whole and way.survives_recycling:
+        if not whole and case.survives_recycling:
             assert serving.until(lambda: server.answers() not in {"", *map(str, workers)}), (
                 "no worker has come in place of the old one"
             )
@@ -322,19 +322,19 @@ def bring_down(way: Way, ending: Ending, folder: Path) -> Outcome:
             exit_codes=exit_codes,
             bodies=clients.bodies,
             notes=[note for note in notes if note["pid"] in workers],
-            unusual=server.unusual(way.usual),
+            unusual=server.unusual(case.usual),
         )
 
 
-def _terminate(way: Way, server: Running, folder: Path) -> None:
+def _terminate(case: ServerCase, server: Running, folder: Path) -> None:
     os.kill(server.pid, signal.SIGTERM)
 
 
-def _interrupt(way: Way, server: Running, folder: Path) -> None:
-    (os.killpg if way.ctrl_c else os.kill)(server.pid, signal.SIGINT)
+def _interrupt(case: ServerCase, server: Running, folder: Path) -> None:
+    (os.killpg if case.ctrl_c else os.kill)(server.pid, signal.SIGINT)
 
 
-def _change_a_file(way: Way, server: Running, folder: Path) -> None:
+def _change_a_file(case: ServerCase, server: Running, folder: Path) -> None:
     changed = folder / "watched.py"
     changed.write_text("from going_down import app\n\nchanged = True\n", "utf-8")
     # A server that has not looked at the file before it was changed would take it for what it was.
@@ -347,8 +347,8 @@ def _change_a_file(way: Way, server: Running, folder: Path) -> None:
         assert attempt < 10, server.lines
 
 
-def _recycle(way: Way, server: Running, folder: Path) -> None:
-    if way.recycled_by == "SIGHUP":
+def _recycle(case: ServerCase, server: Running, folder: Path) -> None:
+    if case.recycled_by == "SIGHUP":
         os.kill(server.pid, signal.SIGHUP)
         return
     streaming = {str(note["pid"]) for note in server.notes("began")}
@@ -358,7 +358,7 @@ def _recycle(way: Way, server: Running, folder: Path) -> None:
             break
 
 
-_DOWN: dict[Ending, Callable[[Way, Running, Path], None]] = {
+_DOWN: dict[Ending, Callable[[ServerCase, Running, Path], None]] = {
     "SIGTERM": _terminate,
     "SIGINT": _interrupt,
     "reload": _change_a_file,
@@ -387,26 +387,26 @@ def make_certificate(folder: Path) -> None:
     (folder / "key.pem").write_bytes(secret)
 
 
-def _uvicorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> Way:
+def _uvicorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> ServerCase:
     command = ("{python}", "-m", "uvicorn", app, "--port", "0", "--no-use-colors", *options)
-    return Way("uvicorn", start, command, UVICORN, **more)
+    return ServerCase("uvicorn", start, command, UVICORN, **more)
 
 
-def _program(start: str, name: str) -> Way:
+def _program(start: str, name: str) -> ServerCase:
     command = ("{python}", str(APPS / "going_down.py"), name)
-    return Way("uvicorn", start, command, UVICORN)
+    return ServerCase("uvicorn", start, command, UVICORN)
 
 
-def _gunicorn(start: str, *options: str, **more: Any) -> Way:
+def _gunicorn(start: str, *options: str, **more: Any) -> ServerCase:
     command = ("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:0", *options, "going_down:app")
-    return Way("gunicorn", start, command, GUNICORN, **more)
+    return ServerCase("gunicorn", start, command, GUNICORN, **more)
 
 
-def _granian(workers: int) -> Way:
+def _granian(workers: int) -> ServerCase:
     # Between a new worker and the end of the old one it waits for 3.5 s if it's not told otherwise.
     quick = ("--respawn-interval", "0.1")
     command = ("{python}", "-m", "granian", "--interface", "asgi", "--port", "{port}", *quick)
-    return Way(
+    return ServerCase(
         "granian",
         f"`--workers {workers}`",
         (*command, "--workers", str(workers), "going_down:app"),
@@ -423,14 +423,14 @@ def _granian(workers: int) -> Way:
     )
 
 
-def _hypercorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> Way:
+def _hypercorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> ServerCase:
     command = ("{python}", "-m", "hypercorn", "--bind", "127.0.0.1:0", *options, app)
-    return Way("hypercorn", start, command, HYPERCORN, **more)
+    return ServerCase("hypercorn", start, command, HYPERCORN, **more)
 
 
 _TLS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
 
-WAYS = (
+CASES = (
     *(
         _uvicorn(f"`--http {http} --loop {loop}`", "--http", http, "--loop", loop)
         for http in ("h11", "httptools")
@@ -510,7 +510,7 @@ WAYS = (
         for kind in ("asyncio", "trio")
     ),
     _hypercorn("`--reload`", "--reload", app="watched:app", endings=("reload",)),
-    Way(
+    ServerCase(
         "daphne",
         "its defaults",
         ("{python}", "-m", "daphne", "-p", "0", "going_down:app"),

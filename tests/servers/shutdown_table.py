@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.going_down import ENDINGS, WAYS, Ending, Way
+from tests.servers.going_down import CASES, ENDINGS, Ending, ServerCase
 from tests.servers.serving import ROOT
 
 PAGE = ROOT / "docs" / "shutdown.md"
@@ -31,19 +31,19 @@ NONE = "–"  # noqa: RUF001  (a dash, as in any table)
 Measured = Mapping[tuple[str, Ending], float | None]
 
 
-def cell(way: Way, ending: Ending, measured: Measured) -> str:
+def cell(case: ServerCase, ending: Ending, measured: Measured) -> str:
     """What the table says of one way to end one server."""
-    if ending not in way.endings:
+    if ending not in case.endings:
         return NONE
-    if ending in way.not_handled:
+    if ending in case.not_handled:
         return "not handled (1)"
-    seconds = measured[str(way), ending]
+    seconds = measured[str(case), ending]
     marks = [
         mark
         for mark, applies in (
-            ("at SIGHUP", ending == "recycling" and way.recycled_by == "SIGHUP"),
-            ("(2)", way.cuts_the_last),
-            ("(3)", ending not in way.lifespan_stops_at),
+            ("at SIGHUP", ending == "recycling" and case.recycled_by == "SIGHUP"),
+            ("(2)", case.cuts_the_last),
+            ("(3)", ending not in case.lifespan_stops_at),
         )
         if applies
     ]
@@ -54,8 +54,8 @@ def table(measured: Measured) -> list[str]:
     """The lines of the table."""
     rows = [HEAD, tuple("---" for _ in HEAD)]
     rows += [
-        (way.server, way.start, *(cell(way, ending, measured) for ending in ENDINGS))
-        for way in WAYS
+        (case.server, case.start, *(cell(case, ending, measured) for ending in ENDINGS))
+        for case in CASES
     ]
     return ["| " + " | ".join(row) + " |" for row in rows]
 
@@ -79,7 +79,7 @@ def main() -> int:
             print("not every test has passed: the page stays as it is", file=sys.stderr)
             return done.returncode
         told = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
-    measured = {(each["way"], each["ending"]): each["seconds"] for each in told}
+    measured = {(each["case"], each["ending"]): each["seconds"] for each in told}
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     lines = "\n".join(table(measured))

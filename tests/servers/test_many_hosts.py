@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from tests.servers import proxy, redis_servers
+from tests.servers.clients import EPOCH, Channel, Client, silent_gaps
 from tests.servers.crowd import Connection, Crowd
 from tests.servers.redis_servers import RedisServer
 from tests.servers.serving import APPS, Program, Server, free_port, until
-from tests.servers.witnesses import EPOCH, Channel, Witness, silent_gaps
 
 CLIENTS = 150
 PUBLISHERS = ("Ada", "Bo", "Cleo")
@@ -75,7 +75,7 @@ class Run:
 
     hosts: Hosts
     channels: list[Channel]
-    witnesses: list[Witness]
+    clients: list[Client]
     folder: Path
     count: int
     size: int
@@ -89,7 +89,7 @@ class Run:
         """Wait until so many events have come."""
 
         def settled() -> bool:
-            return self.events() >= events or any(one.faults for one in self.witnesses)
+            return self.events() >= events or any(one.faults for one in self.clients)
 
         assert until(settled), self.publishers_lines()
 
@@ -99,17 +99,17 @@ class Run:
 
     @property
     def resets(self) -> Counter[str]:
-        return Counter(reset.reason for one in self.witnesses for reset in one.resets)
+        return Counter(reset.reason for one in self.clients for reset in one.resets)
 
     def publishers_lines(self) -> list[str]:
         return [line for publisher in self.publishers.values() for line in publisher.lines]
 
     async def go(self, disturb: Callable[[Run], None]) -> None:
         async with asyncio.timeout(300), asyncio.TaskGroup() as running:
-            for witness in self.witnesses:
-                running.create_task(witness.run())
-            for witness in self.witnesses:
-                await witness.began.wait()
+            for client in self.clients:
+                running.create_task(client.run())
+            for client in self.clients:
+                await client.began.wait()
             try:
                 for name in PUBLISHERS:
                     self.publish(name)
@@ -124,8 +124,8 @@ class Run:
                 channel.goal = max(
                     place for place, (name, _) in channel.acknowledged.items() if name == "end"
                 )
-            for witness in self.witnesses:
-                witness.leave_if_done()
+            for client in self.clients:
+                client.leave_if_done()
 
     def publish(self, name: str) -> None:
         """Have this publisher publish all that it has, from its first event on."""
@@ -161,9 +161,9 @@ class Run:
     def assert_sound(self) -> None:
         """What came is right, in order and once; what didn't was announced."""
         assert [fault for one in self.channels for fault in one.faults] == []
-        assert [fault for one in self.witnesses for fault in one.faults] == []
-        assert all(one.place == one.channel.goal for one in self.witnesses)
-        assert silent_gaps(self.witnesses) == []
+        assert [fault for one in self.clients for fault in one.faults] == []
+        assert all(one.place == one.channel.goal for one in self.clients)
+        assert silent_gaps(self.clients) == []
         for channel in self.channels:
             # Who publishes knows the ids that clients get.
             common = channel.acknowledged.keys() & channel.events.keys()
@@ -180,8 +180,8 @@ class Run:
         """Everybody has everything, and nobody was told otherwise."""
         self.assert_sound()
         assert self.resets == {}
-        assert all(one.channel.acknowledged == one.channel.events for one in self.witnesses)
-        assert all(one.got == len(one.channel.events) for one in self.witnesses)
+        assert all(one.channel.acknowledged == one.channel.events for one in self.clients)
+        assert all(one.got == len(one.channel.events) for one in self.clients)
         assert self.events() == self.count + len(self.channels)
 
 
@@ -210,15 +210,15 @@ def running(
         url = stack.enter_context(proxy.nginx(folder / "nginx", there.ports))
         port = int(url.rpartition(":")[2])
         followed = [Channel(port, name) for name in channels]
-        witnesses = [
-            Witness(
+        following = [
+            Client(
                 followed[number % len(followed)],
                 stalls_at=100 if number < stalled else None,
                 first_port=there.ports[number % hosts] if number < stalled else None,
             )
             for number in range(clients)
         ]
-        yield Run(there, followed, witnesses, folder, count, size)
+        yield Run(there, followed, following, folder, count, size)
 
 
 # --- Redis ----------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_processes_are_killed_and_replaced(server: RedisServer, tmp_path: Path) 
         asyncio.run(run.go(kill_and_replace))
 
         run.assert_nothing_was_lost()
-        came_back = [one for one in run.witnesses if one.connections > 1]
+        came_back = [one for one in run.clients if one.connections > 1]
         assert len(came_back) >= CLIENTS / 2
 
 
@@ -290,7 +290,7 @@ def test_redis_stands_still_for_five_seconds(server: RedisServer, tmp_path: Path
 
         run.assert_nothing_was_lost()
         # It was noticed, and told.
-        assert all(one.comments[": the log is out of reach"] for one in run.witnesses)
+        assert all(one.comments[": the log is out of reach"] for one in run.clients)
 
 
 def test_redis_is_killed_and_comes_back_with_its_data(
@@ -340,7 +340,7 @@ def most_on_the_way() -> int:
     """How many bytes may have left the server for a client that takes none of them."""
     buffers = Path("/proc/sys/net/ipv4/tcp_wmem").read_text("utf-8")
     # tcp(7): the third is the most that a socket's buffer grows to. What the server itself keeps
-    # for a client, and the kernel for a witness that stalls, is far less than the million.
+    # for a client, and the kernel for a client that stalls, is far less than the million.
     return int(buffers.split()[2]) + 1_000_000
 
 
@@ -350,17 +350,17 @@ SIZE = max(1_000, most_on_the_way() // (EVENTS // 2))
 
 def read_on_late(run: Run) -> None:
     """Let those who stall read on when the history has moved past all that is on the way to them."""
-    stall = run.witnesses[:STALLED]
+    stall = run.clients[:STALLED]
     assert until(lambda: all(one.stalled for one in stall))
     run.seen(EVENTS // 2 + KEPT + max(one.got for one in stall))
-    for witness in stall:
-        witness.read_on()
+    for client in stall:
+        client.read_on()
 
 
 def assert_only_those_who_were_too_late_were_told(run: Run) -> None:
-    resets = [reset for one in run.witnesses for reset in one.resets]
+    resets = [reset for one in run.clients for reset in one.resets]
     assert {reset.reason for reset in resets} == {"trimmed"}
-    assert all(one.resets for one in run.witnesses[:STALLED])
+    assert all(one.resets for one in run.clients[:STALLED])
     # The newest are there for whoever wants them.
     assert min(reset.after - reset.before for reset in resets) >= KEPT
 

@@ -33,7 +33,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.unit.driving import SEAT_BELT_SECONDS, http_scope, turns
-from tests.unit.following import Client, Got, HandLoop, fill, numbers, on_loop, stop_the_clock
+from tests.unit.following import Client, Got, ManualLoop, fill, numbers, on_loop, stop_the_clock
 
 from sse_starlette.channels.channel import Channel, Subscription
 from sse_starlette.errors import ChannelClosed
@@ -339,8 +339,8 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.hands = stop_the_clock(self.patch)
-        self.loop = on_loop(HandLoop())
+        self.clock = stop_the_clock(self.patch)
+        self.loop = on_loop(ManualLoop())
         self.hand_loop = self.loop.__enter__()
         self.followers: list[Follower] = []
         self.shelves: dict[str, Shelf] = {}
@@ -455,7 +455,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([10, 61]))
     def time_passes(self, seconds: int) -> None:
-        self.hands.now += seconds
+        self.clock.now += seconds
 
     @rule(name=st.sampled_from("abc"))
     def close(self, name: str) -> None:

@@ -191,7 +191,7 @@ class Schedule:
         self.hubs = [Hub(log, linger=0, publish_wait=60) for log in self.logs]
         self.followers = [Follower(self.store, CHANNELS[n % 2]) for n in range(8)]
         # Somebody has to know what was there, or nobody could tell that it's something else now.
-        self.witnesses = [Follower(self.store, channel) for channel in CHANNELS]
+        self.references = [Follower(self.store, channel) for channel in CHANNELS]
         self.published = 0
         self.publishing = 0
         self.rewritten = 0
@@ -223,7 +223,7 @@ class Schedule:
         if result is not None:
             await result
         await turns(self.random.choice((0, 0, 1, 2, 5, 20)))
-        for one in self.witnesses:
+        for one in self.references:
             one.look()
 
     def publish(self) -> None:
@@ -290,19 +290,19 @@ class Schedule:
     async def rewrite(self) -> None:
         """A server takes over that lacks the newest events; those who had them find out."""
         await self.heal()
-        witness = self.random.choice(self.witnesses)
-        await until(lambda: self.publishing == 0 and witness.is_up_to_date())
-        assert witness.at is not None
-        shelf = self.store.shelf(witness.channel)
+        follower = self.random.choice(self.references)
+        await until(lambda: self.publishing == 0 and follower.is_up_to_date())
+        assert follower.at is not None
+        shelf = self.store.shelf(follower.channel)
         epoch = shelf.epoch
-        self.store.fall_back(witness.channel, max(shelf.head - self.random.randrange(1, 9), 0))
-        if shelf.head == witness.at[1]:
+        self.store.fall_back(follower.channel, max(shelf.head - self.random.randrange(1, 9), 0))
+        if shelf.head == follower.at[1]:
             return
         for _ in range(self.random.randrange(12)):
             self.rewritten += 1
-            self.store.say(witness.channel, f"other {self.rewritten}")
+            self.store.say(follower.channel, f"other {self.rewritten}")
         self.store.lose_all()
-        await until(lambda: self.store.shelf(witness.channel).epoch != epoch)
+        await until(lambda: self.store.shelf(follower.channel).epoch != epoch)
 
     def fail_an_answer(self) -> None:
         def fail() -> None:
@@ -326,14 +326,14 @@ class Schedule:
             log.deaf = False
             log.come_back()
             log.lose()
-        for witness in self.witnesses:
-            if witness.subscription is None:
-                witness.connect(self.hubs[0])
+        for follower in self.references:
+            if follower.subscription is None:
+                follower.connect(self.hubs[0])
         await settled()
 
     async def run(self) -> None:
-        for witness in self.witnesses:
-            witness.connect(self.hubs[0])
+        for follower in self.references:
+            follower.connect(self.hubs[0])
         for _ in range(STEPS):
             await self.step()
         await self.heal()
@@ -341,7 +341,7 @@ class Schedule:
         for one in self.followers:
             if one.subscription is None:
                 one.connect(self.random.choice(self.hubs))
-        everyone = [*self.followers, *self.witnesses]
+        everyone = [*self.followers, *self.references]
         for one in everyone:
             await until(one.is_up_to_date)
         for channel in CHANNELS:

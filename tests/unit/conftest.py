@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.unit.driving import LOOPS, on
-from tests.unit.following import HandLoop, Hands, on_loop, stop_the_clock
+from tests.unit.following import FakeClock, ManualLoop, on_loop, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette import sse
@@ -66,11 +66,11 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture
-def loop() -> Iterator[HandLoop]:
-    with on_loop(HandLoop()) as loop:
+def loop() -> Iterator[ManualLoop]:
+    with on_loop(ManualLoop()) as loop:
         yield loop
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return stop_the_clock(monkeypatch)

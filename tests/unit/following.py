@@ -31,7 +31,7 @@ from sse_starlette._runtime.loop import (
 from sse_starlette.channels.channel import Channel, Subscription
 
 
-class HandLoop:
+class ManualLoop:
     """A loop without tasks, threads or time: it turns when the test says so."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class HandLoop:
         self.current = True
         """Whether the calling thread is to be taken for the one of this loop."""
         self.closed = False
-        self.knocks = 0
+        self.wake_ups = 0
         self.calls: list[Callable[[], object]] = []
         self.timers: list[tuple[float, Callable[[], object]]] = []
 
@@ -51,7 +51,7 @@ class HandLoop:
         return self.now
 
     def waker(self) -> Waker:
-        return HandWaker()
+        return ManualWaker()
 
     def eager_runner(self) -> EagerRunner:
         raise NotImplementedError
@@ -85,7 +85,7 @@ class HandLoop:
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         if self.closed:
             raise RuntimeError("Event loop is closed")
-        self.knocks += 1
+        self.wake_ups += 1
         self.calls.append(call)
 
     def turn(self) -> None:
@@ -108,7 +108,7 @@ class HandLoop:
         self.settle()
 
 
-class HandWaker:
+class ManualWaker:
     """Wakes nobody, since nothing ever waits."""
 
     def set(self) -> None:
@@ -118,7 +118,7 @@ class HandWaker:
         raise NotImplementedError
 
 
-L = TypeVar("L", HandLoop, StillLoop)
+L = TypeVar("L", ManualLoop, StillLoop)
 
 
 @contextmanager
@@ -131,8 +131,8 @@ def on_loop(loop: L) -> Iterator[L]:
         loop_override.reset(token)
 
 
-class Hands:
-    """The hands of a clock that channels and hubs look at."""
+class FakeClock:
+    """The clock of a clock that channels and hubs look at."""
 
     def __init__(self) -> None:
         self.now = 50_000.0
@@ -141,13 +141,13 @@ class Hands:
         return self.now
 
 
-def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> Hands:
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """Stop the clock of channels and hubs until the test moves it."""
-    hands = Hands()
-    time = SimpleNamespace(monotonic=hands.monotonic)
+    clock = FakeClock()
+    time = SimpleNamespace(monotonic=clock.monotonic)
     for module in (channels._memory, channels._replica, channels._state, channels._registry):
         monkeypatch.setattr(module, "time", time)
-    return hands
+    return clock
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def tracks_of(hub: Hub) -> Tracks:
     return replicator_of(hub).tracks
 
 
-class Ear:
+class FakeClient:
     """A client whose connection takes everything at once, but looks only when it's woken."""
 
     def __init__(self, subscription: Subscription, client: Client | None = None) -> None:
@@ -86,7 +86,7 @@ class Ear:
         await settled()
         assert self.data == expected
 
-    async def begun(self) -> Ear:
+    async def begun(self) -> FakeClient:
         """Wait until it's known where it begins, and all that can be done has been."""
         await until(lambda: "id: " in self.text)
         await settled()

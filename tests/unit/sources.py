@@ -1,37 +1,21 @@
-"""What the tests of feeds share: a clock that the test moves, and a writer that it can block."""
+"""What the tests of feeds share: a writer that the test can block."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
+from tests.unit.driving import StillLoop
 
-from sse_starlette._runtime.loop import Loop, current_loop
+from sse_starlette._runtime.loop import current_loop
 from sse_starlette._stream.feed import Feed
 from sse_starlette._stream.source import SourceFeed
 
 SEAT_BELT = 60
 """Seconds after which a test that hangs is broken off."""
-
-
-class Clockwork:
-    """The loop that runs the test, with a clock that only the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self._loop = current_loop()
-
-    def time(self) -> float:
-        return self.now
-
-    def stopwatch(self) -> float:
-        return self.now
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
 
 
 def encode(value: object) -> bytes:
@@ -50,7 +34,7 @@ def numbered(count: int) -> bytes:
 
 def feed_of(
     content: object,
-    loop: Clockwork | None = None,
+    loop: StillLoop | None = None,
     *,
     cleanup_timeout: float | None = SEAT_BELT,
     joins: bool = True,
@@ -58,7 +42,7 @@ def feed_of(
     return SourceFeed(
         content,
         encode,
-        current_loop() if loop is None else cast("Loop", loop),
+        loop or current_loop(),
         sep="\n",
         cleanup_timeout=cleanup_timeout,
         joins=joins,

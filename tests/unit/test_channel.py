@@ -13,8 +13,8 @@ from tests.unit.driving import (
     drive,
 )
 from tests.unit.following import (
-    HandLoop,
-    Hands,
+    FakeClock,
+    ManualLoop,
     fill,
     numbers,
     opened,
@@ -54,18 +54,20 @@ def test_no_more_bytes_are_kept_than_history_bytes_says_but_the_newest_event_is(
     assert channel.stats().kept_bytes > 10_000
 
 
-def test_an_event_is_kept_no_longer_than_history_seconds_says(loop: HandLoop, hands: Hands) -> None:
+def test_an_event_is_kept_no_longer_than_history_seconds_says(
+    loop: ManualLoop, clock: FakeClock
+) -> None:
     channel = Channel("c", history_seconds=60)
     fill(channel, 1, 2)
-    hands.now += 30
+    clock.now += 30
     fill(channel, 3, 3)
-    hands.now += 31
+    clock.now += 31
 
     assert channel.stats().kept_events == 1
     assert [one.data for one in read(opened(channel.subscribe(f"{channel.epoch}.2")))] == ["3"]
     (reset,) = read(opened(channel.subscribe(f"{channel.epoch}.1")))
     assert reset.reset["reason"] == "trimmed"
-    hands.now += 30
+    clock.now += 30
     assert channel.stats().kept_events == 0
     assert taken(opened(channel.subscribe(channel.last_event_id))) == b""
 
@@ -94,7 +96,7 @@ def test_an_option_out_of_range_is_refused(options: dict[str, Any], text: str) -
 # --- The end of a channel
 
 
-def test_nothing_can_be_published_to_a_closed_channel(loop: HandLoop) -> None:
+def test_nothing_can_be_published_to_a_closed_channel(loop: ManualLoop) -> None:
     channel = Channel("c")
     assert not channel.closed
     channel.close()
@@ -145,7 +147,7 @@ async def test_close_from_another_thread_ends_the_streams(options: dict[str, Any
 
 @pytest.mark.parametrize("options", [{}, {"filter": lambda event: True}], ids=["all", "filtered"])
 def test_what_is_published_between_a_look_and_the_close_is_not_lost(
-    loop: HandLoop, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    loop: ManualLoop, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe(**options))
@@ -260,15 +262,15 @@ def test_a_channel_shows_what_is_for_users_and_nothing_else() -> None:
 
 
 def test_a_channel_is_idle_when_nobody_has_used_it_for_its_linger_time(
-    loop: HandLoop, hands: Hands
+    loop: ManualLoop, clock: FakeClock
 ) -> None:
     channel = Channel("c", linger=30)
 
     def idle_after(seconds: float) -> bool:
-        return state_of(channel).idle_since(hands.now + seconds)
+        return state_of(channel).idle_since(clock.now + seconds)
 
     assert (idle_after(30), idle_after(30.1)) == (False, True)
-    hands.now += 100
+    clock.now += 100
     uses: list[Callable[[], object]] = [
         state_of(channel).touch,
         lambda: channel.publish_nowait("x"),
@@ -276,23 +278,23 @@ def test_a_channel_is_idle_when_nobody_has_used_it_for_its_linger_time(
         channel.close,
     ]
     for use in uses:
-        hands.now += 100
+        clock.now += 100
         use()
         gc.collect()
         assert (idle_after(30), idle_after(30.1)) == (False, True)
 
 
 def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
-    loop: HandLoop, hands: Hands
+    loop: ManualLoop, clock: FakeClock
 ) -> None:
     channel = Channel("c", linger=30)
     subscription = channel.subscribe()
-    hands.now += 100
-    assert not state_of(channel).idle_since(hands.now)
+    clock.now += 100
+    assert not state_of(channel).idle_since(clock.now)
     subscription.open(lambda: None)
-    assert not state_of(channel).idle_since(hands.now)
+    assert not state_of(channel).idle_since(clock.now)
 
     subscription.stop()
 
-    assert not state_of(channel).idle_since(hands.now + 30)
-    assert state_of(channel).idle_since(hands.now + 31)
+    assert not state_of(channel).idle_since(clock.now + 30)
+    assert state_of(channel).idle_since(clock.now + 31)

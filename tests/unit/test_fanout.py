@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, until
-from tests.unit.following import HandLoop
+from tests.unit.following import ManualLoop
 
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette.channels._fanout import Fanout
@@ -38,14 +38,14 @@ class ClosedLoops:
         self.fanouts.append(fanout)
 
 
-def fanout_of(loop: HandLoop, *subscribers: FakeSubscriber) -> Fanout:
+def fanout_of(loop: ManualLoop, *subscribers: FakeSubscriber) -> Fanout:
     fanout = Fanout(loop, ClosedLoops())
     for subscriber in subscribers:
         fanout.add(subscriber)
     return fanout
 
 
-def work(fanout: Fanout, loop: HandLoop, seconds: float) -> None:
+def work(fanout: Fanout, loop: ManualLoop, seconds: float) -> None:
     """Have the subscribers called, which keeps the loop for so long."""
     fanout.call()
     loop.turn()
@@ -54,7 +54,7 @@ def work(fanout: Fanout, loop: HandLoop, seconds: float) -> None:
 
 
 def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     one, another = FakeSubscriber(), FakeSubscriber()
     fanout = fanout_of(loop, one, another)
 
@@ -70,7 +70,7 @@ def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
 
 
 def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscribers = [FakeSubscriber() for _ in range(250)]
     fanout = fanout_of(loop, *subscribers)
     called = []
@@ -88,7 +88,7 @@ def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:
 
 
 def test_calls_while_the_subscribers_are_at_work_become_one() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     fanout.call()
@@ -103,7 +103,7 @@ def test_calls_while_the_subscribers_are_at_work_become_one() -> None:
 
 
 def test_whoever_publishes_when_called_is_called_again() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     fanout = fanout_of(loop)
     subscriber = FakeSubscriber(lambda: fanout.call() if subscriber.calls < 5 else None)
     fanout.add(subscriber)
@@ -116,7 +116,7 @@ def test_whoever_publishes_when_called_is_called_again() -> None:
 
 @pytest.mark.parametrize("after", [0.0, 0.01, 0.019])
 def test_what_comes_soon_after_work_waits_as_long_as_the_work_took(after: float) -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     work(fanout, loop, 0.06)
@@ -131,7 +131,7 @@ def test_what_comes_soon_after_work_waits_as_long_as_the_work_took(after: float)
 
 
 def test_what_comes_later_than_a_third_of_that_does_not_wait() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     work(fanout, loop, 0.06)
@@ -144,7 +144,7 @@ def test_what_comes_later_than_a_third_of_that_does_not_wait() -> None:
 
 
 def test_calls_in_the_pause_become_one() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     work(fanout, loop, 0.05)
@@ -159,7 +159,7 @@ def test_calls_in_the_pause_become_one() -> None:
 
 
 def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = Fanout(loop, ClosedLoops(), most_waiting=10)
     fanout.add(subscriber)
@@ -180,7 +180,7 @@ def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
 
 
 def test_after_the_pause_it_is_quiet_again() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     work(fanout, loop, 0.05)
@@ -193,7 +193,7 @@ def test_after_the_pause_it_is_quiet_again() -> None:
 
 
 def test_whatever_blocked_the_loop_nobody_waits_long_for_the_next_event() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     work(fanout, loop, 60)
@@ -205,24 +205,24 @@ def test_whatever_blocked_the_loop_nobody_waits_long_for_the_next_event() -> Non
 
 
 def test_another_thread_knocks_once_until_it_is_answered() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     loop.current = False
 
     for _ in range(50):
         fanout.call()
-    assert (loop.knocks, subscriber.calls) == (1, 0)
+    assert (loop.wake_ups, subscriber.calls) == (1, 0)
 
     loop.settle()
     assert subscriber.calls == 1
     fanout.call()
     loop.settle()
-    assert (loop.knocks, subscriber.calls) == (2, 2)
+    assert (loop.wake_ups, subscriber.calls) == (2, 2)
 
 
 def test_what_is_published_while_a_knock_is_answered_knocks_again() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     loop.current = False
     fanout = fanout_of(loop)
     subscriber = FakeSubscriber(lambda: fanout.call() if subscriber.calls == 1 else None)
@@ -235,7 +235,7 @@ def test_what_is_published_while_a_knock_is_answered_knocks_again() -> None:
 
 
 def test_a_loop_that_was_closed_in_mid_stream_is_closed_loops() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     closed_loops = ClosedLoops()
     fanout = Fanout(loop, closed_loops)
     loop.current, loop.closed = False, True
@@ -246,7 +246,7 @@ def test_a_loop_that_was_closed_in_mid_stream_is_closed_loops() -> None:
 
 
 def test_subscribers_come_and_go() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     stays, goes = FakeSubscriber(), FakeSubscriber()
     fanout = fanout_of(loop, stays, goes)
     assert fanout
@@ -265,7 +265,7 @@ def test_subscribers_come_and_go() -> None:
 
 
 def test_a_subscriber_that_leaves_when_another_is_called_disturbs_nobody() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     fanout = fanout_of(loop)
     subscribers = [FakeSubscriber(lambda: fanout.discard(subscribers[0])) for _ in range(3)]
     for subscriber in subscribers:
@@ -279,7 +279,7 @@ def test_a_subscriber_that_leaves_when_another_is_called_disturbs_nobody() -> No
 
 
 def test_nobody_is_kept_alive_by_being_a_subscriber() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
     gone = weakref.ref(subscriber)
@@ -293,7 +293,7 @@ def test_nobody_is_kept_alive_by_being_a_subscriber() -> None:
 
 
 def test_subscribers_may_be_counted_by_another_thread_while_they_come_and_go() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     fanout = fanout_of(loop)
     enough = threading.Event()
     failed: list[BaseException] = []
@@ -366,7 +366,7 @@ def fail_to_look() -> None:
 def test_a_subscriber_that_raises_is_logged_and_the_others_are_called_as_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscribers = [FakeSubscriber(), FakeSubscriber(fail_to_look), FakeSubscriber()]
     fanout = fanout_of(loop, *subscribers)
 
@@ -379,12 +379,12 @@ def test_a_subscriber_that_raises_is_logged_and_the_others_are_called_as_ever(
 
 
 def test_a_call_that_may_have_interrupted_its_own_loop_wakes_it() -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     subscriber = FakeSubscriber()
     fanout = fanout_of(loop, subscriber)
 
     fanout.call(knock=True)
 
-    assert loop.knocks == 1
+    assert loop.wake_ups == 1
     loop.settle()
     assert subscriber.calls == 1

@@ -17,9 +17,9 @@ AWAY = LogUnavailable("fake://", "cut off")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    hands = SimpleNamespace(now=1_000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: hands.now))
-    return hands
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
 
 def test_what_is_refused_is_said_once_a_minute_whoever_meets_it(

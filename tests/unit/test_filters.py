@@ -10,7 +10,7 @@ from tests.unit.driving import (
 )
 from tests.unit.following import (
     Client,
-    HandLoop,
+    ManualLoop,
     fill,
     on_loop,
     opened,
@@ -32,7 +32,7 @@ from sse_starlette.event import ServerSentEvent, parse_frame
 from sse_starlette.sse import EventSourceResponse
 
 
-def test_what_a_filter_leaves_out_makes_no_gap(loop: HandLoop) -> None:
+def test_what_a_filter_leaves_out_makes_no_gap(loop: ManualLoop) -> None:
     channel = Channel("c")
     client = Client()
     subscription = opened(channel.subscribe(filter=even))
@@ -50,7 +50,7 @@ def test_what_a_filter_leaves_out_makes_no_gap(loop: HandLoop) -> None:
     assert client.data == ["2", "4", "6"]
 
 
-def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: HandLoop) -> None:
+def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: ManualLoop) -> None:
     channel = Channel("c", history=10)
     subscription = opened(channel.subscribe(filter=lambda event: False))
     client = Client()
@@ -67,7 +67,7 @@ def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: HandLoop
     assert read(opened(channel.subscribe(client.cut())), client) == []
 
 
-def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: HandLoop) -> None:
+def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: ManualLoop) -> None:
     channel = Channel("c")
     seen: list[ServerSentEvent] = []
     subscription = opened(channel.subscribe(filter=seen.append))
@@ -81,7 +81,7 @@ def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: HandLoop) -> 
 
 
 def test_an_event_is_parsed_once_for_all_filters(
-    loop: HandLoop, monkeypatch: pytest.MonkeyPatch
+    loop: ManualLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Channel("c")
     parsed: list[bytes] = []
@@ -101,7 +101,7 @@ def test_an_event_is_parsed_once_for_all_filters(
 
 
 @pytest.mark.parametrize(("events", "size"), [(2_000, 1), (20, 500_000)])
-def test_parsed_events_are_soon_let_go(loop: HandLoop, events: int, size: int) -> None:
+def test_parsed_events_are_soon_let_go(loop: ManualLoop, events: int, size: int) -> None:
     channel = Channel("c", history=10)
     subscription = opened(channel.subscribe(filter=lambda event: False))
 
@@ -165,7 +165,7 @@ async def test_a_filter_and_single_sends_go_together() -> None:
     assert reading(client).data == ["2", "4", "6", "8"]
 
 
-def test_filtered_events_are_joined_up_to_about_one_write(loop: HandLoop) -> None:
+def test_filtered_events_are_joined_up_to_about_one_write(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe(filter=lambda event: True))
     assert taken(subscription)
@@ -215,7 +215,7 @@ async def test_a_ping_that_must_not_be_joined_carries_the_cursor_too() -> None:
     assert reading(client).last_event_id == f"{channel.epoch}.3"
 
 
-def test_no_ping_carries_a_cursor_that_the_client_may_not_have_yet(loop: HandLoop) -> None:
+def test_no_ping_carries_a_cursor_that_the_client_may_not_have_yet(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe(filter=even, snapshot=lambda: ["x"]))
 

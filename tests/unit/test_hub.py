@@ -19,8 +19,8 @@ from starlette.requests import HTTPConnection
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, http_scope
 from tests.unit.following import (
     Client,
-    HandLoop,
-    Hands,
+    FakeClock,
+    ManualLoop,
     fill,
     numbers,
     opened,
@@ -52,7 +52,7 @@ def test_two_hubs_have_nothing_in_common() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "*", "é\U0001f600", "a\r\nb", "x" * 1_000])
-def test_any_text_is_a_name(loop: HandLoop, name: str) -> None:
+def test_any_text_is_a_name(loop: ManualLoop, name: str) -> None:
     channel = Hub().channel(name)
 
     (reset,) = read(opened(channel.subscribe("nonsense")))
@@ -137,68 +137,70 @@ def epoch_of(hub: Hub, name: str = "a") -> str:
     return hub.channel(name).epoch
 
 
-def test_a_channel_nobody_uses_is_kept_for_its_linger_time(hands: Hands) -> None:
+def test_a_channel_nobody_uses_is_kept_for_its_linger_time(clock: FakeClock) -> None:
     hub = Hub(linger=30)
     epoch = epoch_of(hub)
 
-    hands.now += 29.9
+    clock.now += 29.9
     assert epoch_of(hub) == epoch
-    hands.now += 29.9
+    clock.now += 29.9
     assert epoch_of(hub) == epoch
-    hands.now += 30.1
+    clock.now += 30.1
     assert epoch_of(hub) != epoch
 
 
-def test_a_client_of_a_channel_that_was_forgotten_is_told(loop: HandLoop, hands: Hands) -> None:
+def test_a_client_of_a_channel_that_was_forgotten_is_told(
+    loop: ManualLoop, clock: FakeClock
+) -> None:
     hub = Hub()
     hub.channel("a").publish_nowait("x")
     event_id = hub.channel("a").last_event_id
 
-    hands.now += 31
+    clock.now += 31
 
     (reset,) = read(opened(hub.channel("a").subscribe(event_id)))
     assert reset.reset["reason"] == "epoch"
 
 
-def test_a_channel_that_is_held_is_never_replaced_by_a_namesake(hands: Hands) -> None:
+def test_a_channel_that_is_held_is_never_replaced_by_a_namesake(clock: FakeClock) -> None:
     hub = Hub()
     held = hub.channel("a")
 
-    hands.now += 1_000
+    clock.now += 1_000
 
     assert hub.channel("a") is held
-    hands.now += 1_000
+    clock.now += 1_000
     assert hub.stats().channels.keys() == {"a"}
     assert hub.channel("a") is held
 
 
-def test_a_channel_with_a_subscriber_is_kept(loop: HandLoop, hands: Hands) -> None:
+def test_a_channel_with_a_subscriber_is_kept(loop: ManualLoop, clock: FakeClock) -> None:
     hub = Hub()
     subscription = opened(hub.channel("a").subscribe())
     epoch = epoch_of(hub)
 
-    hands.now += 1_000
+    clock.now += 1_000
     assert epoch_of(hub) == epoch
     subscription.stop()
     del subscription
-    hands.now += 29
+    clock.now += 29
     assert hub.stats().channels.keys() == {"a"}
-    hands.now += 2
+    clock.now += 2
     assert epoch_of(hub) != epoch
 
 
-def test_publishing_keeps_a_channel(hands: Hands) -> None:
+def test_publishing_keeps_a_channel(clock: FakeClock) -> None:
     hub = Hub()
     epoch = epoch_of(hub)
 
     for _ in range(5):
-        hands.now += 20
+        clock.now += 20
         hub.channel("a").publish_nowait("x")
 
     assert epoch_of(hub) == epoch
 
 
-def test_one_channel_may_linger_longer_or_shorter_than_the_others(hands: Hands) -> None:
+def test_one_channel_may_linger_longer_or_shorter_than_the_others(clock: FakeClock) -> None:
     hub = Hub(linger=10)
     hub.channel("short", linger=5)
     hub.channel("usual")
@@ -206,42 +208,42 @@ def test_one_channel_may_linger_longer_or_shorter_than_the_others(hands: Hands) 
 
     left = []
     for _ in range(3):
-        hands.now += 7
+        clock.now += 7
         gc.collect()
         left.append(set(hub.stats().channels))
 
     assert left == [{"usual", "long"}, {"long"}, set()]
 
 
-def test_without_linger_a_channel_lives_as_long_as_it_is_used(hands: Hands) -> None:
+def test_without_linger_a_channel_lives_as_long_as_it_is_used(clock: FakeClock) -> None:
     hub = Hub(linger=0)
     epoch = epoch_of(hub)
     held = hub.channel("a")
 
-    hands.now += 0.001
+    clock.now += 0.001
     assert hub.channel("a") is held
     del held
-    hands.now += 0.001
+    clock.now += 0.001
 
     assert epoch_of(hub) != epoch
 
 
-def test_a_closed_channel_is_remembered_for_its_linger_time(hands: Hands) -> None:
+def test_a_closed_channel_is_remembered_for_its_linger_time(clock: FakeClock) -> None:
     hub = Hub()
     hub.channel("a").close()
 
-    hands.now += 29
+    clock.now += 29
     assert hub.channel("a").closed
-    hands.now += 31
+    clock.now += 31
     gc.collect()
     assert not hub.channel("a").closed
 
 
-def test_many_names_that_were_used_once_leave_nothing_behind(hands: Hands) -> None:
+def test_many_names_that_were_used_once_leave_nothing_behind(clock: FakeClock) -> None:
     hub = Hub(linger=1)
 
     for number in range(2_000):
-        hands.now += 0.1
+        clock.now += 0.1
         hub.channel(str(number)).publish_nowait("x")
 
     gc.collect()
@@ -249,22 +251,22 @@ def test_many_names_that_were_used_once_leave_nothing_behind(hands: Hands) -> No
     assert len(hub._registry._lingering) <= 30
 
 
-def test_a_channel_that_was_held_lingers_when_it_is_let_go(hands: Hands) -> None:
+def test_a_channel_that_was_held_lingers_when_it_is_let_go(clock: FakeClock) -> None:
     hub = Hub(linger=30)
     held = hub.channel("a")
     epoch = held.epoch
-    hands.now += 1_000
+    clock.now += 1_000
     hub.stats()
     assert hub.channel("a") is held
 
     del held
-    hands.now += 29
+    clock.now += 29
 
     assert epoch_of(hub) == epoch
 
 
 def test_however_many_channels_there_are_a_call_looks_at_a_few(
-    hands: Hands, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = Hub(linger=30)
     looks: list[ChannelState] = []
@@ -283,7 +285,7 @@ def test_however_many_channels_there_are_a_call_looks_at_a_few(
 
     most = max(looks_of_a_call(f"user-{number}") for number in range(1_000))
     assert most == 0  # They are all new.
-    hands.now += 31
+    clock.now += 31
     at_once = [looks_of_a_call("another") for _ in range(400)]
 
     assert max(at_once) <= 20
@@ -292,7 +294,7 @@ def test_however_many_channels_there_are_a_call_looks_at_a_few(
 
 
 def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
-    hands: Hands, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = Hub(linger=30)
     used = [hub.channel(f"user-{number}") for number in range(50)]
@@ -305,7 +307,7 @@ def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
 
     monkeypatch.setattr(ChannelState, "idle_since", counted)
     for _ in range(300):
-        hands.now += 1
+        clock.now += 1
         for channel in used:
             channel.publish_nowait("x")
         hub._registry.sweep()
@@ -315,25 +317,25 @@ def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
 
 
 def test_a_channel_that_a_subscription_held_is_let_go_after_it(
-    loop: HandLoop, hands: Hands
+    loop: ManualLoop, clock: FakeClock
 ) -> None:
     hub = Hub(linger=0)
     subscription = opened(hub.channel("a").subscribe())
     for _ in range(5):
-        hands.now += 1.1
+        clock.now += 1.1
         hub._registry.sweep()
     assert len(hub._registry._lingering) == 1
 
     subscription.stop()
     del subscription
     for _ in range(2):
-        hands.now += 1.1
+        clock.now += 1.1
         hub._registry.sweep()
 
     assert len(hub._registry._lingering) == 0
 
 
-def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: HandLoop) -> None:
+def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: ManualLoop) -> None:
     hub = Hub()
     subscription = opened(hub.channel("a").subscribe())
     taken(subscription)
@@ -346,16 +348,16 @@ def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: Han
     assert hub.channel("a") is channel
 
 
-def test_a_name_that_stands_for_a_new_channel_lingers_anew(hands: Hands) -> None:
+def test_a_name_that_stands_for_a_new_channel_lingers_anew(clock: FakeClock) -> None:
     hub = Hub(linger=30)
     for _ in range(100):
-        hands.now += 31
+        clock.now += 31
         hub.channel("a")
 
-    hands.now += 29
+    clock.now += 29
     hub._registry.sweep()
     assert len(hub._registry._lingering) == 1
-    hands.now += 2
+    clock.now += 2
     hub._registry.sweep()
     hub._registry.sweep()
     assert len(hub._registry._lingering) == 0
@@ -372,7 +374,7 @@ def test_a_linger_time_of_less_than_nothing_is_refused(linger: float) -> None:
 
 
 def test_one_stream_has_the_events_of_all_its_channels_in_the_order_of_each(
-    loop: HandLoop,
+    loop: ManualLoop,
 ) -> None:
     hub = Hub()
     a, b, other = hub.channel("a"), hub.channel("b"), hub.channel("other")
@@ -392,7 +394,7 @@ def test_one_stream_has_the_events_of_all_its_channels_in_the_order_of_each(
     assert len(client.data) == 60
 
 
-def test_who_comes_back_gets_what_it_missed_in_each_channel(loop: HandLoop) -> None:
+def test_who_comes_back_gets_what_it_missed_in_each_channel(loop: ManualLoop) -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     client = Client()
@@ -412,7 +414,7 @@ def test_who_comes_back_gets_what_it_missed_in_each_channel(loop: HandLoop) -> N
     assert sorted(client.data) == ["a1", "a2", "b1", "b2", "b3"]
 
 
-def test_whoever_is_cut_after_any_event_gets_the_rest_exactly(loop: HandLoop) -> None:
+def test_whoever_is_cut_after_any_event_gets_the_rest_exactly(loop: ManualLoop) -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     subscription = opened(hub.subscribe([a, b]))
@@ -428,13 +430,13 @@ def test_whoever_is_cut_after_any_event_gets_the_rest_exactly(loop: HandLoop) ->
         assert sorted(client.data) == [f"{name}{n}" for name in "ab" for n in range(1, 5)]
 
 
-def test_only_the_channel_that_was_lost_is_reset(loop: HandLoop, hands: Hands) -> None:
+def test_only_the_channel_that_was_lost_is_reset(loop: ManualLoop, clock: FakeClock) -> None:
     hub = Hub()
     a = hub.channel("a")
     hub.channel("b").publish_nowait("old")
     a.publish_nowait("a1")
     asked = f"{a.epoch}.0-{hub.channel('b').last_event_id}"
-    hands.now += 31
+    clock.now += 31
     gc.collect()
 
     client = Client()
@@ -451,7 +453,7 @@ def test_only_the_channel_that_was_lost_is_reset(loop: HandLoop, hands: Hands) -
     assert (a.stats().resets, hub.channel("b").stats().resets) == ({}, {"epoch": 1})
 
 
-def test_a_channel_that_the_id_does_not_name_begins_anew_by_itself(loop: HandLoop) -> None:
+def test_a_channel_that_the_id_does_not_name_begins_anew_by_itself(loop: ManualLoop) -> None:
     hub = Hub()
     a, b, c = (hub.channel(name) for name in "abc")
     for channel in (a, b, c):
@@ -479,7 +481,7 @@ async def test_a_channel_that_was_added_gets_a_snapshot_for_it_alone() -> None:
     assert got == ["all of ['b']", "3"]
 
 
-def test_a_history_that_was_lost_is_told_beside_a_channel_that_was_added(loop: HandLoop) -> None:
+def test_a_history_that_was_lost_is_told_beside_a_channel_that_was_added(loop: ManualLoop) -> None:
     hub = Hub()
     a, b, c = (hub.channel(name) for name in "abc")
     asked = f"{a.epoch}.0-{b.epoch}.0"
@@ -490,7 +492,7 @@ def test_a_history_that_was_lost_is_told_beside_a_channel_that_was_added(loop: H
     assert (reset.reset["channel"], reset.reset["reason"]) == ("b", "epoch")
 
 
-def test_an_id_that_is_none_leads_to_one_reset_for_all_channels(loop: HandLoop) -> None:
+def test_an_id_that_is_none_leads_to_one_reset_for_all_channels(loop: ManualLoop) -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     client = Client()
@@ -542,7 +544,7 @@ async def test_filter_snapshot_and_replay_are_those_of_all_channels() -> None:
     assert got == ["snapshot", "3", "5", "13", "15"]
 
 
-def test_a_request_says_where_its_client_left_off(loop: HandLoop) -> None:
+def test_a_request_says_where_its_client_left_off(loop: ManualLoop) -> None:
     hub = Hub()
     a = hub.channel("a")
     fill(a, 1, 3)
@@ -554,7 +556,7 @@ def test_a_request_says_where_its_client_left_off(loop: HandLoop) -> None:
     assert got[-1].id == f"{a.epoch}.3"
 
 
-def test_the_channels_of_a_stream_may_be_many_and_its_ids_stay_short(loop: HandLoop) -> None:
+def test_the_channels_of_a_stream_may_be_many_and_its_ids_stay_short(loop: ManualLoop) -> None:
     hub = Hub()
     names = [f"channel {number}" for number in range(100)]
     channels = [hub.channel(name) for name in names]
@@ -626,7 +628,7 @@ def test_one_name_is_not_taken_for_many() -> None:
 # --- Figures, and life with an application
 
 
-def test_the_figures_of_a_hub_are_those_of_its_channels(loop: HandLoop) -> None:
+def test_the_figures_of_a_hub_are_those_of_its_channels(loop: ManualLoop) -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
     both, only_a = opened(hub.subscribe([a, b])), opened(a.subscribe())

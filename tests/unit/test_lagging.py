@@ -10,7 +10,7 @@ from tests.unit.driving import (
 )
 from tests.unit.following import (
     Client,
-    HandLoop,
+    ManualLoop,
     fill,
     numbers,
     opened,
@@ -32,7 +32,7 @@ from sse_starlette.sse import EventSourceResponse
 # --- Clients that read too slowly
 
 
-def test_a_slow_client_is_disconnected_by_default(loop: HandLoop) -> None:
+def test_a_slow_client_is_disconnected_by_default(loop: ManualLoop) -> None:
     channel = Channel("c", history=3)
     client = Client()
     subscription = opened(channel.subscribe())
@@ -50,7 +50,7 @@ def test_a_slow_client_is_disconnected_by_default(loop: HandLoop) -> None:
     assert reset.reset["reason"] == "trimmed"
 
 
-def test_a_client_may_be_as_far_behind_as_events_are_kept(loop: HandLoop) -> None:
+def test_a_client_may_be_as_far_behind_as_events_are_kept(loop: ManualLoop) -> None:
     channel = Channel("c", history=3)
     subscription = opened(channel.subscribe())
     taken(subscription)
@@ -124,7 +124,7 @@ async def test_iterating_too_slowly_raises_what_was_found() -> None:
         await anext(subscription)
 
 
-def test_a_slow_client_can_be_told_and_go_on(loop: HandLoop) -> None:
+def test_a_slow_client_can_be_told_and_go_on(loop: ManualLoop) -> None:
     channel = Channel("c", history=3, slow="reset")
     subscription = opened(channel.subscribe())
     client = Client()
@@ -146,7 +146,7 @@ def test_a_slow_client_can_be_told_and_go_on(loop: HandLoop) -> None:
     assert stats.resets == {"lagging": 1}
 
 
-def test_a_slow_client_can_have_the_newest_event_of_every_key(loop: HandLoop) -> None:
+def test_a_slow_client_can_have_the_newest_event_of_every_key(loop: ManualLoop) -> None:
     channel = Channel("c", history=3, slow="latest", latest_by=key)
     publish(channel, "z0")
     subscription = opened(channel.subscribe())
@@ -170,7 +170,7 @@ def test_a_slow_client_can_have_the_newest_event_of_every_key(loop: HandLoop) ->
     assert (stats.dropped, stats.delivered, stats.resets) == (3, 4, {"lagging": 1})
 
 
-def test_the_newest_events_are_filtered_too(loop: HandLoop) -> None:
+def test_the_newest_events_are_filtered_too(loop: ManualLoop) -> None:
     channel = Channel("c", history=3, slow="latest", latest_by=key)
     subscription = opened(channel.subscribe(filter=lambda event: event.event == "a"))
     client = Client()
@@ -185,7 +185,7 @@ def test_the_newest_events_are_filtered_too(loop: HandLoop) -> None:
     assert channel.stats().delivered == 1
 
 
-def test_a_filter_that_raises_at_the_newest_events_leaves_them_out(loop: HandLoop) -> None:
+def test_a_filter_that_raises_at_the_newest_events_leaves_them_out(loop: ManualLoop) -> None:
     channel = Channel("c", history=2, slow="latest", latest_by=key)
     subscription = opened(channel.subscribe(filter=lambda event: 1 / 0))
     taken(subscription)
@@ -199,7 +199,7 @@ def test_a_filter_that_raises_at_the_newest_events_leaves_them_out(loop: HandLoo
 
 
 def test_who_is_cut_among_the_newest_events_gets_the_rest_when_it_comes_back(
-    loop: HandLoop,
+    loop: ManualLoop,
 ) -> None:
     channel = Channel("c", history=4, slow="latest", latest_by=key)
     subscription = opened(channel.subscribe())
@@ -215,7 +215,7 @@ def test_who_is_cut_among_the_newest_events_gets_the_rest_when_it_comes_back(
     assert [one.data for one in client.got[1:]] == ["3", "4", "5", "6"]
 
 
-def test_the_newest_event_is_kept_of_as_many_keys_as_history_says(loop: HandLoop) -> None:
+def test_the_newest_event_is_kept_of_as_many_keys_as_history_says(loop: ManualLoop) -> None:
     channel = Channel("c", history=3, slow="latest", latest_by=key)
     subscription = opened(channel.subscribe())
     taken(subscription)
@@ -228,7 +228,7 @@ def test_the_newest_event_is_kept_of_as_many_keys_as_history_says(loop: HandLoop
     assert list(latest.frames) == ["f", "g", "b"]
 
 
-def test_the_newest_events_of_all_keys_take_no_more_bytes_than_history(loop: HandLoop) -> None:
+def test_the_newest_events_of_all_keys_take_no_more_bytes_than_history(loop: ManualLoop) -> None:
     channel = Channel("c", history_bytes=1_100, slow="latest", latest_by=key)
 
     for name in "abcdefgha":
@@ -308,7 +308,7 @@ async def test_a_client_that_falls_behind_later_is_no_new_client() -> None:
 # --- What is counted
 
 
-def test_what_happened_is_counted(loop: HandLoop) -> None:
+def test_what_happened_is_counted(loop: ManualLoop) -> None:
     channel = Channel("c", history=5, slow="reset")
     assert channel.stats() == ChannelStats(
         subscribers=0,

@@ -1,4 +1,4 @@
-"""What is true of every event loop: time, wake-ups, timers, tasks, cuts, runner and knocks."""
+"""What is true of every event loop: time, wake-ups, timers, tasks, cuts, runner and wake_ups."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ async def test_a_wait_that_was_cancelled_leaves_the_wake_up_as_good_as_new() -> 
 
 async def test_an_alarm_rings_once_at_its_time() -> None:
     loop = current_loop()
-    rung: list[float] = []
+    fired: list[float] = []
     heard = anyio.Event()
 
     def fire() -> None:
-        rung.append(loop.time())
+        fired.append(loop.time())
         heard.set()
 
     with anyio.fail_after(SEAT_BELT):
@@ -125,9 +125,9 @@ async def test_an_alarm_rings_once_at_its_time() -> None:
             await heard.wait()
             await wait_all_tasks_blocked()
 
-    assert len(rung) == 1
+    assert len(fired) == 1
     # asyncio fires up to one tick of its clock early.
-    assert rung[0] >= when - 0.001
+    assert fired[0] >= when - 0.001
 
 
 async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set() -> None:
@@ -143,34 +143,34 @@ async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set
 
 async def test_setting_an_alarm_again_moves_it() -> None:
     loop = current_loop()
-    rung: list[str] = []
+    fired: list[str] = []
     heard = anyio.Event()
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            moved = loop.timer(lambda: rung.append("moved"), tasks)
+            moved = loop.timer(lambda: fired.append("moved"), tasks)
             moved.set(loop.time() + PAST)
             moved.set(loop.time() + FAR_AWAY)
             loop.timer(heard.set, tasks).set(loop.time() + PAST)
             await heard.wait()
             await wait_all_tasks_blocked()
-            assert rung == []
+            assert fired == []
             moved.set(loop.time() + PAST)
-            while not rung:
+            while not fired:
                 await anyio.lowlevel.checkpoint()
             moved.stop()
 
-    assert rung == ["moved"]
+    assert fired == ["moved"]
 
 
 async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
     loop = current_loop()
-    rung: list[int] = []
+    fired: list[int] = []
     heard = anyio.Event()
 
     def fire() -> None:
-        rung.append(len(rung))
-        if len(rung) == 3:
+        fired.append(len(fired))
+        if len(fired) == 3:
             heard.set()
         else:
             timer.set(loop.time() + PAST)
@@ -181,16 +181,16 @@ async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
             timer.set(loop.time() + PAST)
             await heard.wait()
 
-    assert rung == [0, 1, 2]
+    assert fired == [0, 1, 2]
 
 
 async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
     loop = current_loop()
-    rung: list[str] = []
+    fired: list[str] = []
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            timer = loop.timer(lambda: rung.append("late"), tasks)
+            timer = loop.timer(lambda: fired.append("late"), tasks)
             timer.stop()
             timer.set(loop.time() + FAR_AWAY)
             await wait_all_tasks_blocked()
@@ -199,22 +199,22 @@ async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
             timer.set(loop.time() + PAST)
             timer.stop()
 
-    assert rung == []
+    assert fired == []
 
 
 async def test_an_alarm_set_for_never_does_not_ring() -> None:
     loop = current_loop()
-    rung: list[str] = []
+    fired: list[str] = []
 
     with anyio.fail_after(SEAT_BELT):
         async with anyio.create_task_group() as tasks:
-            timer = loop.timer(lambda: rung.append("never"), tasks)
+            timer = loop.timer(lambda: fired.append("never"), tasks)
             timer.set(loop.time() + PAST)
             timer.set(math.inf)
             await wait_all_tasks_blocked()
             timer.stop()
 
-    assert rung == []
+    assert fired == []
 
 
 async def test_a_task_that_is_woken_has_run_by_the_next_time_that_everybody_waits() -> None:

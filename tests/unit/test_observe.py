@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from tests.unit.driving import drive, http_scope, settled
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, one
+from tests.unit.replicating import FakeClient, one
 
 from sse_starlette import EventSourceResponse, Hub, StreamPolicy
 from sse_starlette.metrics._tally import Sent, Tally
@@ -284,12 +284,12 @@ async def test_observer_is_told_when_an_event_log_is_lost_and_found(
             log.come_back()
             assert await hub.ready()
             assert await hub.ready()
-            ear = await Ear(hub.channel("c").subscribe()).begun()
+            client = await FakeClient(hub.channel("c").subscribe()).begun()
             log.go_away()
             log.lose()
             log.come_back()
             store.say("c", 1)
-            await ear.has(1)
+            await client.has(1)
 
     assert (
         told.all
@@ -308,10 +308,10 @@ async def test_what_an_event_log_held_before_is_not_counted_as_published(
     store.say("c", 1, 2)
     async with one(log) as hub:
         tally = Tally(hub)
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         before = tally.hub_figures()
         store.say("c", 3)
-        await ear.has(3)
+        await client.has(3)
         after = tally.hub_figures()
 
     assert before is not None

@@ -82,11 +82,11 @@ def create_task(request: pytest.FixtureRequest) -> Iterator[Callable[..., asynci
 CreateTask = Callable[..., asyncio.Task[Any]]
 
 
-def a_wake_up() -> Waker:
+def a_waker() -> Waker:
     return current_loop().waker()
 
 
-def a_cut() -> CancelScope:
+def a_scope() -> CancelScope:
     return current_loop().cancel_scope()
 
 
@@ -462,7 +462,7 @@ async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateT
 
 
 async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask) -> None:
-    task = create_task(wait_and(a_wake_up()))
+    task = create_task(wait_and(a_waker()))
     await settle()
 
     waiter = task._fut_waiter  # type: ignore[attr-defined]
@@ -478,7 +478,7 @@ async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask
     "anyio_backend", [("asyncio", {"use_uvloop": False, "debug": True})], ids=["debug"]
 )
 async def test_in_debug_mode_it_works_as_well(create_task: CreateTask) -> None:
-    waker = a_wake_up()
+    waker = a_waker()
     seen: list[str] = []
 
     async def waits() -> None:
@@ -516,7 +516,7 @@ async def test_a_waiting_task_is_cancelled_natively_with_the_message(
             raise
 
     for message in ("enough", None):
-        waker = a_wake_up()
+        waker = a_waker()
         task = create_task(waits())
         await settle()
         task.cancel(message)
@@ -533,7 +533,7 @@ async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancell
 
     async def waits() -> bool:
         with scope:
-            await a_wake_up()
+            await a_waker()
         return scope.cancelled_caught
 
     task = create_task(waits())
@@ -546,10 +546,10 @@ async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancell
 
 async def test_a_deadline_around_the_wait_runs_out() -> None:
     with anyio.move_on_after(0) as scope:
-        await a_wake_up()
+        await a_waker()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await a_wake_up()
+            await a_waker()
 
     assert scope.cancelled_caught
 
@@ -558,7 +558,7 @@ async def test_a_deadline_around_the_wait_runs_out() -> None:
 async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
     cancelled_first: bool, create_task: CreateTask
 ) -> None:
-    waker = a_wake_up()
+    waker = a_waker()
     seen: list[str] = []
 
     async def waits() -> None:
@@ -581,7 +581,7 @@ async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
 
 
 async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: CreateTask) -> None:
-    waker = a_wake_up()
+    waker = a_waker()
     seen: list[str] = []
 
     async def waits() -> None:
@@ -643,7 +643,7 @@ class Left:
     async def _begin(self) -> None:
         self.waker = current_loop().eager_runner()
         self.tasks = current_loop().task_group()
-        self.cut = a_cut()
+        self.cut = a_scope()
         self.tasks.start_soon(self._wait)
         (self.task,) = asyncio.all_tasks() - {asyncio.current_task()}
         await settle()
@@ -723,16 +723,16 @@ async def test_the_clock_of_asyncio_is_read_without_a_detour() -> None:
 
 
 async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
-    rung: list[str] = []
+    fired: list[str] = []
     loop = current_loop()
     async with loop.task_group() as tasks:
-        timer: Any = loop.timer(lambda: rung.append("rung"), tasks)
+        timer: Any = loop.timer(lambda: fired.append("fired"), tasks)
 
     timer.set(loop.time() + 0.9)
     first = timer._set
     timer.set(loop.time() - 1)
     assert first.cancelled()
-    await until(lambda: rung)
+    await until(lambda: fired)
     timer.set(math.inf)
     assert timer._set is None
     timer.set(loop.time() - 1)
@@ -742,7 +742,7 @@ async def test_an_alarm_holds_one_timer_and_gives_it_back() -> None:
     await settle()
 
     assert last.cancelled()
-    assert rung == ["rung"]
+    assert fired == ["fired"]
 
 
 class ClockLoop:
@@ -817,9 +817,9 @@ def clock_loop() -> Iterator[ClockLoop]:
 def test_alarms_far_off_share_a_timer_and_ring_a_tick_late_at_the_most(
     clock_loop: ClockLoop,
 ) -> None:
-    rung: list[tuple[int, float]] = []
+    fired: list[tuple[int, float]] = []
     for number in range(300):
-        timer = clock_loop.timer(lambda number=number: rung.append((number, clock_loop.now)))  # type: ignore[misc]
+        timer = clock_loop.timer(lambda number=number: fired.append((number, clock_loop.now)))  # type: ignore[misc]
         timer.set(clock_loop.now + 1.0 + number / 100)
         assert len(clock_loop.set_timers()) == 1
 
@@ -827,15 +827,15 @@ def test_alarms_far_off_share_a_timer_and_ring_a_tick_late_at_the_most(
         clock_loop.advance(0.005)
         assert len(clock_loop.set_timers()) <= 1
 
-    assert [number for number, _ in rung] == list(range(300))
-    assert all(0 <= when - 1_001.0 - number / 100 < 0.026 for number, when in rung)
+    assert [number for number, _ in fired] == list(range(300))
+    assert all(0 <= when - 1_001.0 - number / 100 < 0.026 for number, when in fired)
 
 
 def test_many_alarms_at_the_same_time_leave_the_loop_a_turn_in_between(
     clock_loop: ClockLoop,
 ) -> None:
-    rung: list[int] = []
-    timers = [clock_loop.timer(lambda number=n: rung.append(number)) for n in range(250)]  # type: ignore[misc]
+    fired: list[int] = []
+    timers = [clock_loop.timer(lambda number=n: fired.append(number)) for n in range(250)]  # type: ignore[misc]
     for timer in timers:
         timer.set(clock_loop.now + 2)
 
@@ -843,96 +843,96 @@ def test_many_alarms_at_the_same_time_leave_the_loop_a_turn_in_between(
     turns = []
     while clock_loop.set_timers():
         clock_loop.turn()
-        turns.append(len(rung))
+        turns.append(len(fired))
 
     assert turns == [100, 200, 250]
-    assert rung == list(range(250))
+    assert fired == list(range(250))
 
 
 def test_an_alarm_far_off_can_be_moved_and_stopped(clock_loop: ClockLoop) -> None:
-    rung: list[str] = []
-    first, second = (clock_loop.timer(lambda name=name: rung.append(name)) for name in "12")  # type: ignore[misc]
+    fired: list[str] = []
+    first, second = (clock_loop.timer(lambda name=name: fired.append(name)) for name in "12")  # type: ignore[misc]
     first.set(clock_loop.now + 5)
     second.set(clock_loop.now + 5)
     first.set(clock_loop.now + 2)
     second.stop()
     second.stop()
     clock_loop.advance(2.1)
-    assert rung == ["1"]
+    assert fired == ["1"]
     first.set(clock_loop.now + 2)
     second.set(clock_loop.now + 4)
     second.set(clock_loop.now + 0.5)
     clock_loop.advance(0.5)
-    assert rung == ["1", "2"]
+    assert fired == ["1", "2"]
     clock_loop.advance(2)
 
-    assert rung == ["1", "2", "1"]
+    assert fired == ["1", "2", "1"]
 
 
 def test_an_alarm_that_comes_early_has_rung_all_the_same(clock_loop: ClockLoop) -> None:
     """uvloop counts in milliseconds."""
-    rung: list[str] = []
-    clock_loop.timer(lambda: rung.append("rung")).set(clock_loop.now + 2)
+    fired: list[str] = []
+    clock_loop.timer(lambda: fired.append("fired")).set(clock_loop.now + 2)
     ((_, timer),) = clock_loop.timers
     clock_loop.now += 1.9996
     timer.call()
     timer.cancel()
 
-    assert rung == ["rung"]
+    assert fired == ["fired"]
 
 
 def test_whoever_rings_may_set_and_stop_alarms(clock_loop: ClockLoop) -> None:
-    rung: list[str] = []
+    fired: list[str] = []
 
     def one() -> None:
-        rung.append("one")
+        fired.append("one")
         another.stop()
         later.stop()
-        if len(rung) < 3:
+        if len(fired) < 3:
             timer.set(clock_loop.now + 1.5)
 
     timer = clock_loop.timer(one)
-    another, later = (clock_loop.timer(lambda: rung.append("never")) for _ in range(2))
+    another, later = (clock_loop.timer(lambda: fired.append("never")) for _ in range(2))
     timer.set(clock_loop.now + 2)
     another.set(clock_loop.now + 2)
     later.set(clock_loop.now + 2.1)
     for _ in range(10):
         clock_loop.advance(1.6)
 
-    assert rung == ["one"] * 3
+    assert fired == ["one"] * 3
 
 
 def test_a_clock_whose_last_alarm_was_stopped_by_another_leaves_its_successor_alone(
     clock_loop: ClockLoop,
 ) -> None:
-    rung: list[str] = []
+    fired: list[str] = []
 
     def one() -> None:
         other.stop()
         other.set(clock_loop.now + 2)
 
-    other = clock_loop.timer(lambda: rung.append("other"))
+    other = clock_loop.timer(lambda: fired.append("other"))
     clock_loop.timer(one).set(clock_loop.now + 2)
     other.set(clock_loop.now + 3)
     clock_loop.advance(2.1)
     assert clock_loop.has_clock()
     clock_loop.advance(2.1)
 
-    assert rung == ["other"]
+    assert fired == ["other"]
 
 
 def test_an_alarm_that_raises_is_told_of_and_the_others_ring(clock_loop: ClockLoop) -> None:
-    rung: list[str] = []
+    fired: list[str] = []
     mistake = KeyError("mistake")
 
     def fails() -> None:
         raise mistake
 
-    for fire in (fails, lambda: rung.append("rung")):
+    for fire in (fails, lambda: fired.append("fired")):
         clock_loop.timer(fire).set(clock_loop.now + 2)
     clock_loop.advance(3)
 
-    assert rung == ["rung"]
+    assert fired == ["fired"]
     assert [error["exception"] for error in clock_loop.errors] == [mistake]
 
 
@@ -1000,7 +1000,7 @@ async def forever(seen: list[str], name: str = "one") -> None:
 
 async def test_an_error_of_a_task_is_raised_as_it_is_when_all_are_over() -> None:
     mistake = KeyError("lost the key")
-    waker = a_wake_up()
+    waker = a_waker()
     seen: list[str] = []
 
     async def fails() -> None:
@@ -1044,7 +1044,7 @@ async def test_an_error_that_came_before_the_end_of_the_block_is_raised_there() 
 async def test_a_host_that_is_cancelled_while_it_waits_goes_on_waiting(way: str) -> None:
     """To cancel its tasks is up to the host; it knows which of them may be."""
     seen: list[str] = []
-    waker = a_wake_up()
+    waker = a_waker()
     scope = anyio.CancelScope()
 
     async def host() -> None:
@@ -1079,7 +1079,7 @@ async def test_a_task_that_fails_when_its_host_is_cancelled_is_heard() -> None:
         async with current_loop().task_group() as tasks:
             tasks.start_soon(fails)
 
-    waker = a_wake_up()
+    waker = a_waker()
     task = asyncio.create_task(host())
     await settle()
     task.cancel()
@@ -1119,7 +1119,7 @@ async def test_a_task_that_is_cancelled_before_it_began_is_over() -> None:
 @pytest.mark.parametrize("ending", ["cancelled", "returned", "raised"])
 async def test_a_task_that_ends_as_the_block_does_is_over(ending: str) -> None:
     """The loop hasn't told of its end yet."""
-    waker = a_wake_up()
+    waker = a_waker()
     mistake = KeyError("lost the key")
 
     async def ends() -> None:
@@ -1155,7 +1155,7 @@ async def test_a_block_that_is_thrown_away_waits_for_nothing() -> None:
     async def host() -> None:
         async with tasks:
             tasks.start_soon(forever, seen)
-            await a_wake_up()
+            await a_waker()
 
     thrown_away = host()
     thrown_away.send(None)
@@ -1172,14 +1172,14 @@ async def test_a_block_that_is_thrown_away_waits_for_nothing() -> None:
 
 
 async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled() -> None:
-    cut = a_cut()
+    cut = a_scope()
     task = asyncio.current_task()
     assert task is not None
 
     with cut:
         cut.cancel()
         cut.cancel()
-        await a_wake_up()
+        await a_waker()
 
     assert task.cancelling() == 0
     async with asyncio.timeout(SEAT_BELT_SECONDS):
@@ -1187,14 +1187,14 @@ async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled() -> None:
 
 
 async def test_a_cut_before_the_stretch_cuts_it_off_where_it_first_waits() -> None:
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     cut.cancel()
     cut.cancel()
     with cut:
         seen.append("inside")
-        await a_wake_up()
+        await a_waker()
         seen.append("not cut off")
     await settle()
 
@@ -1202,7 +1202,7 @@ async def test_a_cut_before_the_stretch_cuts_it_off_where_it_first_waits() -> No
 
 
 async def test_a_cut_before_a_stretch_that_does_not_wait_hits_nothing_behind_it() -> None:
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     cut.cancel()
@@ -1214,7 +1214,7 @@ async def test_a_cut_before_a_stretch_that_does_not_wait_hits_nothing_behind_it(
 
 
 async def test_a_cut_behind_the_stretch_does_nothing() -> None:
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     with cut:
@@ -1227,7 +1227,7 @@ async def test_a_cut_behind_the_stretch_does_nothing() -> None:
 
 
 async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
-    cut = a_cut()
+    cut = a_scope()
     task = asyncio.current_task()
     assert task is not None
 
@@ -1235,7 +1235,7 @@ async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
         with cut:
             try:
                 cut.cancel()
-                await a_wake_up()
+                await a_waker()
             finally:
                 raise KeyError
 
@@ -1247,7 +1247,7 @@ async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
 
 
 async def test_who_swallows_its_cut_goes_on_and_is_cut_no_more() -> None:
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
     task = asyncio.current_task()
     assert task is not None
@@ -1255,7 +1255,7 @@ async def test_who_swallows_its_cut_goes_on_and_is_cut_no_more() -> None:
     with cut:
         cut.cancel()
         try:
-            await a_wake_up()
+            await a_waker()
         except asyncio.CancelledError:
             seen.append("swallowed")
         cut.cancel()
@@ -1272,12 +1272,12 @@ async def test_who_swallows_its_cut_goes_on_and_is_cut_no_more() -> None:
 async def test_a_native_cancellation_together_with_a_cut_is_not_swallowed(
     where: str, cut_first: bool, create_task: CreateTask
 ) -> None:
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     async def cut_off() -> None:
         with cut:
-            await (a_wake_up() if where == "a wake-up" else forever([]))
+            await (a_waker() if where == "a wake-up" else forever([]))
         seen.append("behind")
 
     task = create_task(cut_off())
@@ -1293,7 +1293,7 @@ async def test_a_native_cancellation_together_with_a_cut_is_not_swallowed(
 @pytest.mark.parametrize("cut_first", [False, True])
 async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) -> None:
     scope = anyio.CancelScope()
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     async def cut_off() -> None:
@@ -1319,13 +1319,13 @@ async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) 
 @pytest.mark.parametrize("cut_first", [False, True])
 async def test_a_cancelled_scope_within_a_cut_leaves_nothing_behind(cut_first: bool) -> None:
     scope = anyio.CancelScope()
-    cut = a_cut()
+    cut = a_scope()
     seen: list[str] = []
 
     async def cut_off() -> None:
         with cut:
             with scope:
-                await a_wake_up()
+                await a_waker()
             await settle()
             seen.append("not cut off")
         await settle()
@@ -1345,13 +1345,13 @@ async def test_a_task_that_had_been_cancelled_before_is_cut_off_all_the_same() -
     seen: list[str] = []
 
     async def cleans_up() -> None:
-        cut = a_cut()
+        cut = a_scope()
         try:
             await forever([])
         finally:
             with cut:
                 cut.cancel()
-                await a_wake_up()
+                await a_waker()
             seen.append("behind")
 
     task = asyncio.create_task(cleans_up())
@@ -1365,7 +1365,7 @@ async def test_a_task_that_had_been_cancelled_before_is_cut_off_all_the_same() -
 
 async def test_outside_of_any_task_nothing_is_cut_off() -> None:
     seen: list[str] = []
-    cut = a_cut()
+    cut = a_scope()
 
     def callback() -> None:
         with cut:
@@ -1403,7 +1403,7 @@ class Source:
     """Waits for its wake-up as often as it's told to, and notes what it gets."""
 
     def __init__(self, runner: SourceRunner, waits: int = 1) -> None:
-        self.waker = a_wake_up()
+        self.waker = a_waker()
         self.seen: list[str] = []
         self._runner = runner
         self._waits = waits
@@ -1472,7 +1472,7 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
     by_whom: str,
 ) -> None:
     runner = current_loop().source_runner(None)
-    other = a_wake_up()
+    other = a_waker()
     seen: list[str] = []
 
     async def source() -> None:
@@ -1482,7 +1482,7 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
             run_at_once(other)
         seen.append("goes on")
         try:
-            await a_wake_up()
+            await a_waker()
         finally:
             seen.append("cancelled")
 
@@ -1534,7 +1534,7 @@ async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() 
 
 async def test_a_cancellation_that_is_due_does_not_disturb_a_cleanup_that_began_before_it() -> None:
     runner = current_loop().source_runner(None)
-    waker = a_wake_up()
+    waker = a_waker()
     seen: list[str] = []
 
     async def source() -> None:
@@ -1583,7 +1583,7 @@ async def test_cleanup_that_goes_on_waiting_when_its_time_is_up_is_cut_each_time
             runner.clean_up()
         for _ in range(4):
             try:
-                await a_wake_up()
+                await a_waker()
             except asyncio.CancelledError:
                 seen.append("cut" if runner.cut_short else "cancelled")
 
@@ -1602,7 +1602,7 @@ async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
     seen: list[str] = []
 
     async def source() -> None:
-        waker = a_wake_up()
+        waker = a_waker()
         runner.clean_up()
         try:
             await waker

@@ -94,23 +94,23 @@ async def test_time_and_key_are_those_of_the_run() -> None:
 
 
 async def test_an_alarm_sleeps_in_a_task_that_ends_when_it_is_stopped_or_moved() -> None:
-    rung: list[str] = []
+    fired: list[str] = []
     loop = current_loop()
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with loop.task_group() as tasks:
-            timer = loop.timer(lambda: rung.append("rung"), tasks)
+            timer = loop.timer(lambda: fired.append("fired"), tasks)
             timer.set(loop.time() + SEAT_BELT_SECONDS)
             await settle()
             timer.set(loop.time() - 1)
-            while not rung:
+            while not fired:
                 await anyio.lowlevel.checkpoint()
             timer.set(float("inf"))
             await settle()
             timer.stop()
             timer.stop()
 
-    assert rung == ["rung"]
+    assert fired == ["fired"]
 
 
 # TaskGroup

@@ -21,8 +21,8 @@ from tests.unit.driving import (
     until,
 )
 from tests.unit.following import (
-    HandLoop,
-    Hands,
+    FakeClock,
+    ManualLoop,
     numbers,
     opened,
     read,
@@ -89,7 +89,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("value", "lines"), VALUES)
 def test_whatever_a_stream_may_yield_can_be_published(
-    loop: HandLoop, value: object, lines: bytes
+    loop: ManualLoop, value: object, lines: bytes
 ) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe())
@@ -147,7 +147,7 @@ class Counting:
     ids=["data", "dict", "named", "unusual", "event"],
 )
 def test_an_event_is_encoded_once_whoever_listens(
-    loop: HandLoop, event: Callable[[object], object]
+    loop: ManualLoop, event: Callable[[object], object]
 ) -> None:
     channel = Channel("c")
     subscriptions = [opened(channel.subscribe()) for _ in range(5)]
@@ -263,7 +263,7 @@ def test_a_key_of_the_newest_that_has_to_be_awaited_is_refused() -> None:
         channel.publish_nowait("x")
 
 
-def test_the_same_key_is_not_published_twice(loop: HandLoop) -> None:
+def test_the_same_key_is_not_published_twice(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe())
 
@@ -274,15 +274,15 @@ def test_the_same_key_is_not_published_twice(loop: HandLoop) -> None:
     assert [one.data for one in read(subscription)] == ["one", "three"]
 
 
-def test_a_key_is_forgotten_after_120_seconds(hands: Hands) -> None:
+def test_a_key_is_forgotten_after_120_seconds(clock: FakeClock) -> None:
     channel = Channel("c")
     first = channel.publish_nowait("x", key="k")
-    hands.now += 60
+    clock.now += 60
     later = channel.publish_nowait("y", key="l")
 
-    hands.now += 59.9
+    clock.now += 59.9
     assert channel.publish_nowait("x", key="k") == first
-    hands.now += 0.1
+    clock.now += 0.1
     again = channel.publish_nowait("x", key="k")
 
     assert again == f"{channel.epoch}.3"
@@ -290,13 +290,13 @@ def test_a_key_is_forgotten_after_120_seconds(hands: Hands) -> None:
     assert vars(state_of(channel))["_ids_by_key"].keys() == {"k", "l"}
 
 
-def test_a_key_that_is_tried_again_does_not_live_longer(hands: Hands) -> None:
+def test_a_key_that_is_tried_again_does_not_live_longer(clock: FakeClock) -> None:
     channel = Channel("c")
     channel.publish_nowait("x", key="k")
 
-    hands.now += 100
+    clock.now += 100
     channel.publish_nowait("x", key="k")
-    hands.now += 100
+    clock.now += 100
 
     assert channel.publish_nowait("x", key="k") == f"{channel.epoch}.2"
 
@@ -326,7 +326,7 @@ def test_threads_that_try_the_same_key_publish_it_once() -> None:
     assert len(set(answers[0])) == 200
 
 
-def test_threads_that_publish_at_the_same_time_leave_no_gap(loop: HandLoop) -> None:
+def test_threads_that_publish_at_the_same_time_leave_no_gap(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
     together = threading.Barrier(4)

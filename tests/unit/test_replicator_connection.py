@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.driving import settled, turns, until
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, one, tracks_of
+from tests.unit.replicating import FakeClient, one, tracks_of
 
 from sse_starlette.eventlogs import _track, _tracks
 
@@ -18,33 +18,33 @@ async def test_what_was_published_while_the_connection_was_lost_is_caught_up(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
 
         log.go_away()
         store.say("c", 2, 3)
         await settled()
-        assert ear.data == ["1"]
+        assert client.data == ["1"]
         log.come_back()
 
-        await ear.has(1, 2, 3)
+        await client.has(1, 2, 3)
         store.say("c", 4)
-        await ear.has(1, 2, 3, 4)
+        await client.has(1, 2, 3, 4)
 
 
 async def test_a_connection_that_breaks_time_and_again_loses_and_doubles_nothing(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         for number in range(1, 41):
             store.say("c", number)
             if number % 3 == 0:
                 log.lose()
             await turns(number % 5)
 
-        await ear.has(*range(1, 41))
+        await client.has(*range(1, 41))
 
 
 async def test_much_that_was_missed_is_caught_up_page_by_page(
@@ -52,18 +52,18 @@ async def test_much_that_was_missed_is_caught_up_page_by_page(
 ) -> None:
     monkeypatch.setattr(_track, "_PAGE", 4)
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.go_away()
         store.say("c", *range(1, 23))
 
         log.come_back()
 
-        await ear.has(*range(1, 23))
+        await client.has(*range(1, 23))
 
 
 async def test_a_look_that_fails_is_repeated(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.deaf = True
         store.say("c", 1)
         log.deaf = False
@@ -74,7 +74,7 @@ async def test_a_look_that_fails_is_repeated(store: FakeStore, log: FakeLog) -> 
 
         log.cut = False
 
-        await ear.has(1, 2)
+        await client.has(1, 2)
 
 
 async def test_looks_that_fail_together_are_repeated_together(
@@ -82,7 +82,7 @@ async def test_looks_that_fail_together_are_repeated_together(
 ) -> None:
     monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.001)
     async with one(log) as hub:
-        ears = [await Ear(hub.channel(name).subscribe()).begun() for name in "ab"]
+        clients = [await FakeClient(hub.channel(name).subscribe()).begun() for name in "ab"]
         log.cut = True
         store.stirs = True
         before = store.calls["read"]
@@ -92,8 +92,8 @@ async def test_looks_that_fail_together_are_repeated_together(
 
         log.cut = False
 
-        for ear in ears:
-            await ear.has(1)
+        for client in clients:
+            await client.has(1)
 
 
 async def test_a_look_that_failed_is_not_repeated_while_nothing_is_heard(
@@ -101,7 +101,7 @@ async def test_a_look_that_failed_is_not_repeated_while_nothing_is_heard(
 ) -> None:
     monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.001)
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.cut = True
         store.stirs = True
         before = store.calls["read"]
@@ -114,14 +114,14 @@ async def test_a_look_that_failed_is_not_repeated_while_nothing_is_heard(
 
         log.come_back()
 
-        await ear.has(1)
+        await client.has(1)
 
 
 async def test_many_channels_are_looked_at_a_few_at_a_time(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
-        ears = [Ear(hub.channel(f"c{number}").subscribe()) for number in range(50)]
-        for ear in ears:
-            await ear.begun()
+        clients = [FakeClient(hub.channel(f"c{number}").subscribe()) for number in range(50)]
+        for client in clients:
+            await client.begun()
         log.go_away()
         for number in range(50):
             store.say(f"c{number}", number)
@@ -132,8 +132,8 @@ async def test_many_channels_are_looked_at_a_few_at_a_time(store: FakeStore, log
         await settled()
         assert 1 < log.reading.waiting <= 8
         log.reading.open()
-        for number, ear in enumerate(ears):
-            await ear.has(number)
+        for number, client in enumerate(clients):
+            await client.has(number)
 
 
 async def test_an_unexpected_error_of_the_log_is_logged_once_and_the_look_repeated(
@@ -151,7 +151,7 @@ async def test_an_unexpected_error_of_the_log_is_logged_once_and_the_look_repeat
 
     monkeypatch.setattr(log, "read", read)
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
 
     assert caplog.text.count("channel 'c' can't be read from its log") == 1
 
@@ -171,9 +171,9 @@ async def test_listening_that_fails_is_begun_anew(
 
     monkeypatch.setattr(log, "listen", listen)
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
 
     assert "the log can't be listened to" in caplog.text
 
@@ -182,21 +182,21 @@ async def test_a_connection_that_died_without_a_word_is_found_out(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log, check_every=0.01) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.deaf = True
 
         store.say("c", 1, 2)
 
-        await ear.has(1, 2)
+        await client.has(1, 2)
 
 
 async def test_channels_that_are_in_step_are_not_read_when_they_are_checked(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1, 2)
-        await ear.has(1, 2)
+        await client.has(1, 2)
         reads = len(store.reads)
 
         await tracks_of(hub).check_positions()
@@ -208,14 +208,14 @@ async def test_channels_that_are_in_step_are_not_read_when_they_are_checked(
 
 async def test_a_check_that_fails_is_no_news(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.cut = True
         await tracks_of(hub).check_positions()
         log.cut = False
 
         store.say("c", 1)
 
-        await ear.has(1)
+        await client.has(1)
 
 
 @pytest.mark.parametrize("what", ["flushed", "fallen back"])
@@ -223,9 +223,9 @@ async def test_a_check_finds_that_the_history_is_another_one(
     store: FakeStore, log: FakeLog, what: str
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1, 2)
-        await ear.has(1, 2)
+        await client.has(1, 2)
         if what == "flushed":
             store.flush()
         else:
@@ -233,4 +233,4 @@ async def test_a_check_finds_that_the_history_is_another_one(
 
         await tracks_of(hub).check_positions()
 
-        await ear.has(1, 2, "reset epoch")
+        await client.has(1, 2, "reset epoch")

@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 from tests.unit.driving import drive, settled, until
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, in_a_loop_of_its_own, one, running, tracks_of
+from tests.unit.replicating import FakeClient, in_a_loop_of_its_own, one, running, tracks_of
 
 from sse_starlette.errors import HistoryGap
 from sse_starlette.eventlogs.base import Backend, Limits
@@ -32,9 +32,11 @@ async def test_a_client_begins_in_the_log_at_a_time(store: FakeStore, log: FakeL
         channel = hub.channel("c")
 
         async def told(age: float | timedelta, *data: object) -> None:
-            ear = Ear(channel.subscribe(since=time.time() - age if type(age) is int else age))
-            await ear.has(*data)
-            ear.leave()
+            client = FakeClient(
+                channel.subscribe(since=time.time() - age if type(age) is int else age)
+            )
+            await client.has(*data)
+            client.leave()
 
         await told(timedelta(seconds=150), 100)
         await told(150, 100)
@@ -52,7 +54,7 @@ async def test_who_has_an_id_goes_on_from_there_whatever_time_is_asked_for(
 ) -> None:
     aged(store, "c", 300, 200, 100)
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe("e1.2", since=timedelta(days=1))).has(100)
+        await FakeClient(hub.channel("c").subscribe("e1.2", since=timedelta(days=1))).has(100)
     assert not store.calls["seek"]
 
 
@@ -64,15 +66,15 @@ async def test_what_is_published_while_the_log_is_asked_for_a_time_belongs_to_th
     async with one(log) as hub:
         channel = hub.channel("c")
         if known:
-            await Ear(channel.subscribe()).begun()
+            await FakeClient(channel.subscribe()).begun()
         log.reading.shut()
         # Both begin at a time that is still to come for the log, whose clock is another one.
-        ears = [Ear(channel.subscribe(since=timedelta(seconds=-60))) for _ in range(2)]
+        clients = [FakeClient(channel.subscribe(since=timedelta(seconds=-60))) for _ in range(2)]
         await channel.publish("new")
         log.reading.open()
 
-        for ear in ears:
-            await ear.has("new")
+        for client in clients:
+            await client.has("new")
 
 
 async def test_a_time_is_asked_for_anew_if_the_history_is_another_one(
@@ -81,16 +83,16 @@ async def test_a_time_is_asked_for_anew_if_the_history_is_another_one(
     aged(store, "c", 300, 200)
     async with one(log) as hub:
         channel = hub.channel("c")
-        await Ear(channel.subscribe()).begun()
+        await FakeClient(channel.subscribe()).begun()
         log.deaf = True
         store.flush()
         aged(store, "c", 150, 50)
-        first = Ear(channel.subscribe(since=timedelta(seconds=100)))
+        first = FakeClient(channel.subscribe(since=timedelta(seconds=100)))
         await first.has(50)
 
         log.deaf = False
         log.seeking.shut()
-        second = Ear(channel.subscribe(since=timedelta(seconds=100)))
+        second = FakeClient(channel.subscribe(since=timedelta(seconds=100)))
         await until(lambda: log.seeking.waiting)
         store.flush()
         aged(store, "c", 90, 40)
@@ -108,15 +110,15 @@ async def test_a_time_that_was_asked_for_in_vain_is_of_no_concern(
     async with one(log) as hub:
         channel = hub.channel("c", linger=0)
         log.seeking.shut()
-        ear = Ear(channel.subscribe(since=timedelta(seconds=250)))
+        client = FakeClient(channel.subscribe(since=timedelta(seconds=250)))
         await until(lambda: log.seeking.waiting)
-        ear.leave()
+        client.leave()
         tracks_of(hub).sweep()
         store.flush()
         log.seeking.open()
         await settled()
 
-        await Ear(channel.subscribe()).begun()
+        await FakeClient(channel.subscribe()).begun()
         assert channel.last_event_id == f"{store.shelf('c').epoch}.0"
 
 
@@ -200,7 +202,7 @@ async def test_who_takes_no_ids_stays_away_from_a_closed_channel_whose_events_it
     store.add("c", b"")
     async with one(log) as hub:
         channel = hub.channel("c")
-        await Ear(channel.subscribe("e1.0")).ends()
+        await FakeClient(channel.subscribe("e1.0")).ends()
 
         response = EventSourceResponse(channel.subscribe("e1.2", id_blocks=False))
         async with drive(response) as client:
@@ -215,20 +217,20 @@ async def test_an_id_of_the_other_channels_waits_until_those_are_known(
     for name in "abc":
         store.say(name, 1)
     async with running(log, FakeLog(store)) as (hub, other):
-        asked = (await Ear(other.subscribe(["b", "c"])).begun()).leave()
-        known = await Ear(hub.channel("a").subscribe()).begun()
+        asked = (await FakeClient(other.subscribe(["b", "c"])).begun()).leave()
+        known = await FakeClient(hub.channel("a").subscribe()).begun()
         log.joining.shut()
-        ear = Ear(hub.subscribe(["a", "b", "c"], asked))
+        client = FakeClient(hub.subscribe(["a", "b", "c"], asked))
         await settled()
-        assert ear.data == []
+        assert client.data == []
         log.joining.open()
         await settled()
 
         store.say("b", 2)
-        await ear.has(2)
+        await client.has(2)
         store.say("a", 3)
 
-        await ear.has(2, 3)
+        await client.has(2, 3)
         assert known.data == ["3"]
 
 
@@ -252,7 +254,7 @@ async def test_a_first_subscriber_is_told_of_what_was_published_and_is_no_longer
             await channel.publish(number)
         log.joining.open()
 
-        ear = Ear(subscription)
-        await until(lambda: ear.data)
+        client = FakeClient(subscription)
+        await until(lambda: client.data)
 
-        assert ear.data == ["reset trimmed"]
+        assert client.data == ["reset trimmed"]

@@ -12,9 +12,9 @@ import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
-from tests.unit.following import Hands, stop_the_clock
+from tests.unit.following import FakeClock, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, in_a_loop_of_its_own, one, replicator_of, tracks_of
+from tests.unit.replicating import FakeClient, in_a_loop_of_its_own, one, replicator_of, tracks_of
 
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import state_of
@@ -34,23 +34,23 @@ async def test_streams_that_are_open_at_the_end_of_the_lifespan_end(
 ) -> None:
     store.say("other", 1)
     async with one(log) as hub:
-        ears = [
-            await Ear(hub.channel("c").subscribe()).begun(),
-            await Ear(hub.subscribe(["c", "d"])).begun(),
+        clients = [
+            await FakeClient(hub.channel("c").subscribe()).begun(),
+            await FakeClient(hub.subscribe(["c", "d"])).begun(),
         ]
         log.joining.shut()
         log.lose()
-        ears += [
-            Ear(hub.channel("new").subscribe()),
-            Ear(hub.channel("other").subscribe(snapshot=lambda: ["x"])),
-            Ear(hub.subscribe(["c", "newer"])),
+        clients += [
+            FakeClient(hub.channel("new").subscribe()),
+            FakeClient(hub.channel("other").subscribe(snapshot=lambda: ["x"])),
+            FakeClient(hub.subscribe(["c", "newer"])),
         ]
         await settled()
-        assert not any(ear.subscription.ended for ear in ears)
+        assert not any(client.subscription.ended for client in clients)
 
-    for ear in ears:
-        await ear.ends()
-        assert ear.subscription.close_reason is None
+    for client in clients:
+        await client.ends()
+        assert client.subscription.close_reason is None
     assert log.watched == {}
     assert log.opened == 0
 
@@ -74,18 +74,18 @@ async def test_a_stream_of_an_earlier_lifespan_ends_and_can_be_resumed(
 ) -> None:
     hub = Hub(log)
     async with hub.lifespan():
-        ear = await Ear(hub.channel("c").subscribe()).begun()
-        ear.subscription._wake = lambda: None
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
+        client.subscription._wake = lambda: None
         store.say("c", 1)
         await settled()
     async with hub.lifespan():
-        await Ear(hub.channel("c").subscribe()).begun()
-        ear._woken = True
-        ear.look()
+        await FakeClient(hub.channel("c").subscribe()).begun()
+        client._woken = True
+        client.look()
 
-        assert ear.subscription.ended
-        assert ear.data == []
-        await Ear(hub.channel("c").subscribe(ear.leave())).has(1)
+        assert client.subscription.ended
+        assert client.data == []
+        await FakeClient(hub.channel("c").subscribe(client.leave())).has(1)
 
 
 async def test_a_lifespan_can_not_be_entered_twice_at_a_time(log: FakeLog) -> None:
@@ -193,59 +193,59 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
     async with one(log) as hub:
         replicator = replicator_of(hub)
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
-        ear._woken = False
-    ear._woken = True
+        client = FakeClient(channel.subscribe())
+        client._woken = False
+    client._woken = True
     state = state_of(channel)
     assert isinstance(state, ReplicatedChannel)
     replicator.ensure_following(state)
     replicator._ensure_following(state)
 
-    await ear.ends()
+    await client.ends()
 
 
 # --- Letting go
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return stop_the_clock(monkeypatch)
 
 
 async def test_a_channel_that_nobody_listens_to_is_let_go_after_its_linger_time(
-    store: FakeStore, log: FakeLog, hands: Hands
+    store: FakeStore, log: FakeLog, clock: FakeClock
 ) -> None:
     async with one(log, linger=30) as hub:
         channel = hub.channel("c")
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
         store.say("c", 1)
-        await ear.has(1)
-        asked = ear.leave()
-        del ear
-        hands.now += 29
+        await client.has(1)
+        asked = client.leave()
+        del client
+        clock.now += 29
         tracks_of(hub).sweep()
         assert channel.epoch == "e1"
         store.say("c", 2)
         await settled()
-        hands.now += 2
+        clock.now += 2
 
         tracks_of(hub).sweep()
 
         assert log.watched == {}
         assert (channel.epoch, channel.stats().kept_events) == ("", 0)
         store.say("c", 3)
-        await Ear(channel.subscribe(asked)).has(2, 3)
+        await FakeClient(channel.subscribe(asked)).has(2, 3)
 
 
 async def test_a_channel_with_a_subscriber_is_not_let_go(
-    store: FakeStore, log: FakeLog, hands: Hands
+    store: FakeStore, log: FakeLog, clock: FakeClock
 ) -> None:
     async with one(log, linger=0) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
-        hands.now += 1_000
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
+        clock.now += 1_000
         tracks_of(hub).sweep()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
 
 
 async def test_letting_go_happens_by_itself(
@@ -253,7 +253,7 @@ async def test_letting_go_happens_by_itself(
 ) -> None:
     monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.01)
     async with one(log, linger=0) as hub:
-        (await Ear(hub.channel("c").subscribe()).begun()).leave()
+        (await FakeClient(hub.channel("c").subscribe()).begun()).leave()
 
         await until(lambda: log.unwatched == ["c"])
         await until(lambda: gc.collect() >= 0 and hub.stats().channels == {})
@@ -261,26 +261,26 @@ async def test_letting_go_happens_by_itself(
 
 @pytest.mark.parametrize("what", ["attach", "catch up", "fill"])
 async def test_a_channel_that_is_let_go_while_it_is_read_is_left_alone(
-    store: FakeStore, log: FakeLog, hands: Hands, what: str
+    store: FakeStore, log: FakeLog, clock: FakeClock, what: str
 ) -> None:
     store.say("c", 1, 2, 3)
     async with one(log, linger=0) as hub:
         channel = hub.channel("c")
         if what == "attach":
             log.reading.shut()
-            ear = Ear(channel.subscribe())
+            client = FakeClient(channel.subscribe())
         else:
-            ear = await Ear(channel.subscribe()).begun()
+            client = await FakeClient(channel.subscribe()).begun()
             await settled()
             log.reading.shut()
             if what == "catch up":
                 log.lose()
             else:
-                ear.leave()
-                ear = Ear(channel.subscribe("e1.1"))
+                client.leave()
+                client = FakeClient(channel.subscribe("e1.1"))
         await until(lambda: log.reading.waiting)
-        ear.leave()
-        hands.now += 1
+        client.leave()
+        clock.now += 1
         tracks_of(hub).sweep()
         log.reading.open()
         await settled()
@@ -294,7 +294,7 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
     """As the child sees it: nothing that was under way goes on, and what asks for it says why."""
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
         replicator_of(hub).after_fork()
         state_of(channel).after_fork()
 
@@ -305,10 +305,10 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
         assert (channel.epoch, channel.stats().subscribers) == ("", 0)
 
         async with hub.lifespan():
-            again = await Ear(channel.subscribe()).begun()
+            again = await FakeClient(channel.subscribe()).begun()
             await channel.publish("x")
             await again.has("x")
-        ear.leave()
+        client.leave()
         replicator_of(hub).after_fork()
         with pytest.raises(RuntimeError, match="isn't connected"):
             channel.subscribe()
@@ -339,7 +339,7 @@ async def test_keepers_survive_whatever_they_call_raises(
         raise ZeroDivisionError("in a side task")
 
     async with one(log, check_every=0.001) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         replicator = replicator_of(hub)
         monkeypatch.setattr(log, "heads", heads)
         monkeypatch.setattr(replicator.tracks, "sweep", unwatched)
@@ -350,7 +350,7 @@ async def test_keepers_survive_whatever_they_call_raises(
 
         await hub.channel("c").publish("1")
 
-        await ear.has(1)
+        await client.has(1)
         # One of these has been mended by now, and the question mends the others.
         await until(lambda: "in a sweep" not in hub.stats().reason)
 
@@ -366,7 +366,7 @@ async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
         raise refused
 
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         for name in ("heads", "check", "read"):
             monkeypatch.setattr(log, name, refuse)
         await tracks_of(hub).check_positions()
@@ -377,7 +377,7 @@ async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
 
         monkeypatch.undo()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
         assert await hub.ready()
         assert hub.stats().reason == ""
     assert hub.stats().reason == "the hub's lifespan isn't under way"

@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 from tests.unit.driving import settled, until
 from tests.unit.logs import FakeLog, FakeStore, Gate
-from tests.unit.replicating import Ear, one, tracks_of
+from tests.unit.replicating import FakeClient, one, tracks_of
 
 import sse_starlette.channels._newcomers as newcomers_module
 from sse_starlette.channels._replica import ReplicatedChannel
@@ -33,12 +33,12 @@ async def test_what_this_process_publishes_after_subscribe_is_not_missed(
         channel = hub.channel("c")
         subscriptions = [channel.subscribe(), channel.subscribe()]
         await channel.publish("1")
-        late = Ear(channel.subscribe())
+        late = FakeClient(channel.subscribe())
         await channel.publish("2")
         store.say("c", *range(3, 3 + newer))
 
-        for ear in map(Ear, subscriptions):
-            await ear.has(*range(1, 3 + newer))
+        for client in map(FakeClient, subscriptions):
+            await client.has(*range(1, 3 + newer))
         await late.has(*range(2, 3 + newer))
         state = state_of(channel)
         assert isinstance(state, ReplicatedChannel)
@@ -83,7 +83,7 @@ async def test_whatever_order_the_answers_come_in_the_first_subscriber_misses_no
     async with one(log) as hub, anyio.create_task_group() as tasks:
         channel = hub.channel("c")
         log.joining.shut()
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         for text in ("first", "second", "third"):
             tasks.start_soon(channel.publish, text)
             await settled()
@@ -92,7 +92,7 @@ async def test_whatever_order_the_answers_come_in_the_first_subscriber_misses_no
 
         log.answering.open()
 
-        await ear.has("first", "second", "third")
+        await client.has("first", "second", "third")
 
 
 async def test_a_publish_that_is_given_up_keeps_no_new_client_waiting(
@@ -101,16 +101,16 @@ async def test_a_publish_that_is_given_up_keeps_no_new_client_waiting(
     log.appending.shut()
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(channel.publish, "never sent")
             await until(lambda: log.appending.waiting)
             await settled()
-            assert ear.text == ""
+            assert client.text == ""
 
             tasks.cancel_scope.cancel()
 
-        assert (await ear.begun()).text == "id: e1.0\r\n\r\n"
+        assert (await client.begun()).text == "id: e1.0\r\n\r\n"
 
 
 async def test_a_position_that_is_not_known_is_asked_of_the_log(
@@ -123,7 +123,7 @@ async def test_a_position_that_is_not_known_is_asked_of_the_log(
         assert position == "e1.2"
         store.say("c", 3)
 
-        await Ear(channel.subscribe(after=position)).has(3)
+        await FakeClient(channel.subscribe(after=position)).has(3)
 
         assert await channel.position() == "e1.3"
         assert await channel.publish("4") == "e1.4"
@@ -144,7 +144,7 @@ async def test_what_was_added_though_its_publisher_does_not_know_reaches_who_was
     log.joining.shut()
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         if how == "cancelled":
             log.appending.shut()
             async with anyio.create_task_group() as tasks:
@@ -167,7 +167,7 @@ async def test_what_was_added_though_its_publisher_does_not_know_reaches_who_was
         store.say("c", "other")
         log.joining.open()
 
-        await ear.has("it", "other")
+        await client.has("it", "other")
 
 
 @pytest.mark.parametrize("fails", ["before", "after"])
@@ -182,7 +182,7 @@ async def test_an_event_that_never_gets_through_keeps_nobody_from_beginning(
     log.joining.shut()
     async with one(log) as hub, anyio.create_task_group() as tasks:
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         with pytest.raises(LogUnavailable):
             await channel.publish("never", wait=0)
         if fails == "after":
@@ -193,10 +193,10 @@ async def test_an_event_that_never_gets_through_keeps_nobody_from_beginning(
         if fails == "after":
             await until(lambda: channel.epoch)
             await settled()
-            assert ear.text == ""
+            assert client.text == ""
             log.appending.open()
 
-        await ear.begun()
+        await client.begun()
         tasks.cancel_scope.cancel()
 
 
@@ -207,7 +207,7 @@ async def test_many_doubts_are_forgotten_from_the_oldest_on(
     log.joining.shut()
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         for number in range(4):
 
             def fail() -> None:
@@ -218,7 +218,7 @@ async def test_many_doubts_are_forgotten_from_the_oldest_on(
                 await channel.publish(number, wait=0)
         log.joining.open()
 
-        await ear.has(2, 3)
+        await client.has(2, 3)
 
 
 async def test_doubts_of_a_history_that_was_lost_meanwhile_are_of_no_concern(
@@ -229,7 +229,7 @@ async def test_doubts_of_a_history_that_was_lost_meanwhile_are_of_no_concern(
     log.appending.shut()
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = Ear(channel.subscribe())
+        client = FakeClient(channel.subscribe())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(channel.publish, "it")
             await until(lambda: log.appending.waiting)
@@ -241,7 +241,7 @@ async def test_doubts_of_a_history_that_was_lost_meanwhile_are_of_no_concern(
             store.say("c", "anew")
             tasks.cancel_scope.cancel()
 
-        await ear.begun()
+        await client.begun()
         assert channel.last_event_id == f"{store.shelf('c').epoch}.1"
 
 
@@ -250,7 +250,7 @@ async def test_doubts_of_who_has_left_are_of_no_concern(store: FakeStore, log: F
     log.appending.shut()
     async with one(log) as hub:
         channel = hub.channel("c", linger=0)
-        ears = [Ear(channel.subscribe()) for _ in range(2)]
+        clients = [FakeClient(channel.subscribe()) for _ in range(2)]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(channel.publish, "it")
             tasks.start_soon(hub.channel("other").publish, "it")
@@ -261,9 +261,9 @@ async def test_doubts_of_who_has_left_are_of_no_concern(store: FakeStore, log: F
             log.reading.shut()
             tasks.cancel_scope.cancel()
         await until(lambda: log.reading.waiting)
-        for ear in ears:
-            ear.leave()
-        del ear, ears
+        for client in clients:
+            client.leave()
+        del client, clients
         gc.collect()
         await anyio.sleep(0.01)
         tracks_of(hub).sweep()
@@ -271,4 +271,4 @@ async def test_doubts_of_who_has_left_are_of_no_concern(store: FakeStore, log: F
         await settled()
 
         assert channel.epoch == ""
-        await Ear(channel.subscribe()).begun()
+        await FakeClient(channel.subscribe()).begun()

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
 from tests.unit.following import numbers
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, in_a_loop_of_its_own, one, running
+from tests.unit.replicating import FakeClient, in_a_loop_of_its_own, one, running
 
 from sse_starlette.channels.channel import Channel
 from sse_starlette.errors import ChannelClosed, LogUnavailable
@@ -32,13 +32,13 @@ async def test_an_event_whose_answer_was_lost_is_published_once(
 
     store.on_append = lose_answer
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
 
         event_id = await hub.channel("c").publish("1")
 
         assert event_id == "e1.1"
         assert store.calls["append"] == 2
-        await ear.has(1)
+        await client.has(1)
 
 
 async def test_publishing_bridges_a_hiccup(store: FakeStore, log: FakeLog) -> None:
@@ -251,7 +251,7 @@ async def test_a_thread_publishes_in_its_order_and_closes_after_it(
 ) -> None:
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
 
         def work() -> list[str]:
             futures = [channel.publish_threadsafe(number) for number in range(5)]
@@ -261,8 +261,8 @@ async def test_a_thread_publishes_in_its_order_and_closes_after_it(
         ids = await anyio.to_thread.run_sync(work)
 
         assert ids == [f"e1.{offset}" for offset in range(1, 6)]
-        await ear.ends()
-        assert ear.data == numbers(0, 4)
+        await client.ends()
+        assert client.data == numbers(0, 4)
 
 
 async def test_a_channel_is_closed_after_what_is_being_published(
@@ -286,20 +286,20 @@ async def test_a_channel_is_closed_after_what_is_being_published(
 
 async def test_closing_ends_the_streams_of_all_processes_for_good(store: FakeStore) -> None:
     async with running(FakeLog(store), FakeLog(store)) as (hub, other):
-        ears = [await Ear(one.channel("c").subscribe()).begun() for one in (hub, other)]
+        clients = [await FakeClient(one.channel("c").subscribe()).begun() for one in (hub, other)]
         await hub.channel("c").publish("last")
 
         await other.channel("c").aclose()
 
-        for ear, where in zip(ears, (hub, other), strict=True):
-            await ear.ends()
-            assert ear.data == ["last"]
-            asked = ear.client.last_event_id
+        for client, where in zip(clients, (hub, other), strict=True):
+            await client.ends()
+            assert client.data == ["last"]
+            asked = client.client.last_event_id
             assert asked == "e1.2"
             assert where.channel("c").closed
-            async with drive(EventSourceResponse(where.channel("c").subscribe(asked))) as client:
-                await client.returns()
-            assert client.status == 204
+            async with drive(EventSourceResponse(where.channel("c").subscribe(asked))) as http:
+                await http.returns()
+            assert http.status == 204
             with pytest.raises(ChannelClosed):
                 await where.channel("c").publish("too late")
         hub.channel("c").close()
@@ -314,15 +314,15 @@ async def test_who_comes_to_a_closed_channel_gets_what_it_lacks_and_stays_away(
     store.say("c", 1, 2)
     store.add("c", b"")
     async with one(log) as hub:
-        ear = Ear(hub.channel("c").subscribe("e1.0", **options))
-        await ear.ends()
+        client = FakeClient(hub.channel("c").subscribe("e1.0", **options))
+        await client.ends()
 
-        assert ear.data == (["1"] if options else ["1", "2"])
-        assert ear.client.last_event_id == "e1.3"
-        asked = ear.client.last_event_id
-        async with drive(EventSourceResponse(hub.channel("c").subscribe(asked))) as client:
-            await client.returns()
-        assert client.status == 204
+        assert client.data == (["1"] if options else ["1", "2"])
+        assert client.client.last_event_id == "e1.3"
+        asked = client.client.last_event_id
+        async with drive(EventSourceResponse(hub.channel("c").subscribe(asked))) as http:
+            await http.returns()
+        assert http.status == 204
         assert hub.channel("c").closed
 
 
@@ -331,8 +331,8 @@ async def test_a_channel_that_was_closed_is_open_again_when_its_history_was_lost
 ) -> None:
     store.add("c", b"")
     async with one(log) as hub:
-        ear = Ear(hub.channel("c").subscribe())
-        await ear.ends()
+        client = FakeClient(hub.channel("c").subscribe())
+        await client.ends()
         store.flush()
 
         await hub.channel("c").publish("1")
@@ -376,9 +376,9 @@ async def test_no_task_is_started_on_behalf_of_who_asks(
     monkeypatch.setattr(log, "read", read)
     async with one(log) as hub:
         request.set("ours")
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         await hub.channel("c").publish("1")
         await hub.channel("c").aclose()
-        await ear.ends()
+        await client.ends()
 
     assert seen == {"none"}

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.driving import settled, until
 from tests.unit.following import Client, numbers
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, one, tracks_of
+from tests.unit.replicating import FakeClient, one, tracks_of
 
 from sse_starlette.channels.channel import state_of
 from sse_starlette.event import ServerSentEvent
@@ -18,25 +18,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
 async def test_many_clients_that_come_back_cause_one_read(store: FakeStore, log: FakeLog) -> None:
     store.say("c", *range(1, 101))
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         before = len(store.reads)
 
-        ears = [Ear(hub.channel("c").subscribe("e1.40")) for _ in range(200)]
-        await until(lambda: all(ear.data for ear in ears))
+        clients = [FakeClient(hub.channel("c").subscribe("e1.40")) for _ in range(200)]
+        await until(lambda: all(client.data for client in clients))
 
         assert len(store.reads) == before + 1
-        assert all(ear.data == numbers(41, 100) for ear in ears)
+        assert all(client.data == numbers(41, 100) for client in clients)
 
 
 async def test_what_was_read_for_one_is_there_for_the_next(store: FakeStore, log: FakeLog) -> None:
     store.say("c", *range(1, 11))
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe("e1.3")).has(*range(4, 11))
+        await FakeClient(hub.channel("c").subscribe("e1.3")).has(*range(4, 11))
         reads = len(store.reads)
 
-        await Ear(hub.channel("c").subscribe("e1.5")).has(*range(6, 11))
+        await FakeClient(hub.channel("c").subscribe("e1.5")).has(*range(6, 11))
         assert len(store.reads) == reads
-        await Ear(hub.channel("c").subscribe("e1.1")).has(*range(2, 11))
+        await FakeClient(hub.channel("c").subscribe("e1.1")).has(*range(2, 11))
 
         assert store.reads[reads:] == [("c", 1, 3, 2)]
 
@@ -47,7 +47,7 @@ async def test_a_long_history_is_read_page_by_page(
     monkeypatch.setattr(_track, "_PAGE", 10)
     store.say("c", *range(1, 36))
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe("e1.2")).has(*range(3, 36))
+        await FakeClient(hub.channel("c").subscribe("e1.2")).has(*range(3, 36))
 
     assert [read[1:3] for read in store.reads[-4:]] == [(25, 35), (15, 25), (5, 15), (2, 5)]
 
@@ -57,31 +57,31 @@ async def test_what_is_published_while_the_history_is_read_follows_it_once(
 ) -> None:
     store.say("c", *range(1, 6))
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         log.reading.shut()
-        ear = Ear(hub.channel("c").subscribe("e1.2"))
+        client = FakeClient(hub.channel("c").subscribe("e1.2"))
         await until(lambda: log.reading.waiting)
         store.say("c", 6, 7)
         await settled()
-        assert ear.data == []
+        assert client.data == []
 
         log.reading.open()
 
-        await ear.has(3, 4, 5, 6, 7)
+        await client.has(3, 4, 5, 6, 7)
 
 
 async def test_what_the_log_no_longer_has_is_a_gap(store: FakeStore, log: FakeLog) -> None:
     store.say("c", *range(1, 11))
     store.trim("c", 5)
     async with one(log) as hub:
-        late = Ear(hub.channel("c").subscribe("e1.4"))
+        late = FakeClient(hub.channel("c").subscribe("e1.4"))
         await late.has("reset trimmed")
         assert late.client.last_event_id == "e1.10"
 
-        await Ear(hub.channel("c").subscribe("e1.5")).has(*range(6, 11))
+        await FakeClient(hub.channel("c").subscribe("e1.5")).has(*range(6, 11))
         reads = len(store.reads)
 
-        await Ear(hub.channel("c").subscribe("e1.3")).has("reset trimmed")
+        await FakeClient(hub.channel("c").subscribe("e1.3")).has("reset trimmed")
         assert len(store.reads) == reads
         assert hub.channel("c").stats().resets == {"trimmed": 2}
 
@@ -92,32 +92,32 @@ async def test_what_is_trimmed_while_it_is_being_read_is_a_gap(
     monkeypatch.setattr(_track, "_PAGE", 10)
     store.say("c", *range(1, 31))
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         log.reading.shut()
-        ear = Ear(hub.channel("c").subscribe("e1.2"))
+        client = FakeClient(hub.channel("c").subscribe("e1.2"))
         await until(lambda: log.reading.waiting)
         store.trim("c", 15)
 
         log.reading.open()
 
-        await ear.has("reset trimmed")
-        await Ear(hub.channel("c").subscribe("e1.15")).has(*range(16, 31))
+        await client.has("reset trimmed")
+        await FakeClient(hub.channel("c").subscribe("e1.15")).has(*range(16, 31))
 
 
 async def test_a_log_that_has_nothing_left_of_it_is_a_gap(store: FakeStore, log: FakeLog) -> None:
     store.say("c", *range(1, 11))
     store.trim("c", 10)
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe("e1.7")).has("reset trimmed")
-        await Ear(hub.channel("c").subscribe(replay=3)).begun()
+        await FakeClient(hub.channel("c").subscribe("e1.7")).has("reset trimmed")
+        await FakeClient(hub.channel("c").subscribe(replay=3)).begun()
 
 
 async def test_no_more_is_read_than_history_says(store: FakeStore, log: FakeLog) -> None:
     store.say("c", *range(1, 31))
     async with one(log) as hub:
         channel = hub.channel("c", history=10)
-        await Ear(channel.subscribe("e1.19")).has("reset trimmed")
-        await Ear(channel.subscribe("e1.20")).has(*range(21, 31))
+        await FakeClient(channel.subscribe("e1.19")).has("reset trimmed")
+        await FakeClient(channel.subscribe("e1.20")).has(*range(21, 31))
 
         assert channel.stats().kept_events == 10
 
@@ -126,10 +126,10 @@ async def test_no_more_is_read_than_history_bytes_says(store: FakeStore, log: Fa
     store.say("c", *("x" * 100 for _ in range(30)))
     async with one(log) as hub:
         channel = hub.channel("c", history_bytes=1_000)
-        await Ear(channel.subscribe("e1.2")).has("reset trimmed")
+        await FakeClient(channel.subscribe("e1.2")).has("reset trimmed")
 
         assert 800 < channel.stats().kept_bytes <= 1_000
-        assert len((await Ear(channel.subscribe(replay=30)).begun()).data) == 8
+        assert len((await FakeClient(channel.subscribe(replay=30)).begun()).data) == 8
 
 
 async def test_what_is_forgotten_while_older_events_are_read_is_a_gap(
@@ -138,16 +138,16 @@ async def test_what_is_forgotten_while_older_events_are_read_is_a_gap(
     store.say("c", *range(1, 11))
     async with one(log) as hub:
         channel = hub.channel("c", history=10)
-        await Ear(channel.subscribe()).begun()
+        await FakeClient(channel.subscribe()).begun()
         log.reading.shut()
-        ear = Ear(channel.subscribe("e1.2"))
+        client = FakeClient(channel.subscribe("e1.2"))
         await until(lambda: log.reading.waiting)
         store.say("c", *range(11, 26))
         await settled()
 
         log.reading.open()
 
-        await ear.has("reset trimmed")
+        await client.has("reset trimmed")
 
 
 @pytest.mark.parametrize(("replay", "first"), [(0, 11), (3, 8), (10, 1), (50, 1)])
@@ -156,37 +156,37 @@ async def test_a_new_client_can_have_the_newest_events_of_the_log_first(
 ) -> None:
     store.say("c", *range(1, 11))
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe(replay=replay)).begun()
+        client = await FakeClient(hub.channel("c").subscribe(replay=replay)).begun()
         store.say("c", 11)
 
-        await ear.has(*range(first, 12))
+        await client.has(*range(first, 12))
 
 
 async def test_an_id_that_another_process_knows_already_is_none_from_the_future(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         log.deaf = True
         store.say("c", 1, 2, 3)
 
-        ear = Ear(hub.channel("c").subscribe("e1.2"))
+        client = FakeClient(hub.channel("c").subscribe("e1.2"))
 
-        await ear.has(3)
+        await client.has(3)
 
 
 async def test_an_epoch_that_another_process_knows_already_is_none_that_is_lost(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        old = await Ear(hub.channel("c").subscribe()).begun()
+        old = await FakeClient(hub.channel("c").subscribe()).begun()
         log.deaf = True
         store.flush()
         store.say("c", 1, 2, 3)
 
-        ear = Ear(hub.channel("c").subscribe("e2.1"))
+        client = FakeClient(hub.channel("c").subscribe("e2.1"))
 
-        await ear.has(2, 3)
+        await client.has(2, 3)
         await old.has("reset epoch")
 
 
@@ -200,11 +200,11 @@ async def test_an_id_that_the_log_does_not_know_leads_to_one_reset(
     store.say("c", *range(1, 11))
     async with one(log) as hub:
         for _ in range(2):
-            ear = Ear(hub.channel("c").subscribe(asked))
-            await ear.has(f"reset {reason}")
+            client = FakeClient(hub.channel("c").subscribe(asked))
+            await client.has(f"reset {reason}")
             store.say("c", "live")
-            await ear.has(f"reset {reason}", "live")
-            ear.leave()
+            await client.has(f"reset {reason}", "live")
+            client.leave()
             store.fall_back("c", 10)
             await tracks_of(hub).check_positions()
             await settled()
@@ -218,11 +218,11 @@ async def test_clients_with_odd_ids_that_come_together_cause_one_look_or_two(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         before = len(store.reads)
 
-        ears = [Ear(hub.channel("c").subscribe(f"x{number}.1")) for number in range(200)]
-        await until(lambda: all(ear.data for ear in ears))
+        clients = [FakeClient(hub.channel("c").subscribe(f"x{number}.1")) for number in range(200)]
+        await until(lambda: all(client.data for client in clients))
 
         assert len(store.reads) <= before + 2
 
@@ -233,15 +233,15 @@ async def test_a_slow_client_is_dealt_with_as_in_memory_and_resumes_from_the_log
     async with one(log) as hub:
         channel = hub.channel("c", history=5)
         subscription = channel.subscribe()
-        ear = await Ear(subscription).begun()
+        client = await FakeClient(subscription).begun()
         subscription.joins = True
-        ear._woken = False
+        client._woken = False
         store.say("c", *range(1, 8))
         await until(lambda: channel.head == 7)
 
         assert subscription.take() == b""
         assert subscription.close_reason == "lagging"
-        await Ear(channel.subscribe("e1.2")).has(*range(3, 8))
+        await FakeClient(channel.subscribe("e1.2")).has(*range(3, 8))
 
 
 async def test_the_newest_event_of_every_key_is_known_from_the_log_too(
@@ -253,20 +253,20 @@ async def test_the_newest_event_of_every_key_is_known_from_the_log_too(
         channel = hub.channel(
             "c", history=6, slow="latest", latest_by=lambda event: event.data.partition(":")[0]
         )
-        await Ear(channel.subscribe()).begun()
+        await FakeClient(channel.subscribe()).begun()
         store.say("c", "0:6")
         await until(lambda: channel.head == 6)
-        ear = await Ear(channel.subscribe("e1.1")).begun()
-        assert ear.data == ["2:2", "0:3", "1:4", "2:5", "0:6"]
+        client = await FakeClient(channel.subscribe("e1.1")).begun()
+        assert client.data == ["2:2", "0:3", "1:4", "2:5", "0:6"]
         slow = channel.subscribe("e1.1")
         slow.open(lambda: None)
         store.say("c", "0:7", "0:8", "0:9")
         await until(lambda: channel.head == 9)
-        client = Client()
+        slow_client = Client()
         while frames := slow.take():
-            client.read(frames)
+            slow_client.read(frames)
 
-        assert client.data[1:] == ["1:4", "2:5", "0:9"]
+        assert slow_client.data[1:] == ["1:4", "2:5", "0:9"]
 
 
 async def test_an_event_whose_key_can_not_be_found_is_delivered_and_kept_without(
@@ -277,11 +277,11 @@ async def test_an_event_whose_key_can_not_be_found_is_delivered_and_kept_without
 
     async with one(log) as hub:
         channel = hub.channel("c", slow="latest", latest_by=key)
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
 
         store.say("c", 0, 1)
 
-        await ear.has(0, 1)
+        await client.has(0, 1)
         latest = state_of(channel)._latest
         assert latest is not None
         assert len(latest.frames) == 1

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.driving import settled, until
 from tests.unit.following import numbers
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, one, tracks_of
+from tests.unit.replicating import FakeClient, one, tracks_of
 
 from sse_starlette.eventlogs import _track
 
@@ -21,19 +21,19 @@ async def test_a_history_that_was_lost_is_told_once_to_everyone(
 ) -> None:
     async with one(log) as hub:
         channel = hub.channel("c")
-        ears = [await Ear(channel.subscribe()).begun() for _ in range(3)]
+        clients = [await FakeClient(channel.subscribe()).begun() for _ in range(3)]
         store.say("c", 1, 2)
-        for ear in ears:
-            await ear.has(1, 2)
+        for client in clients:
+            await client.has(1, 2)
 
         store.flush()
         log.lose()
         await until(lambda: channel.epoch == "e4")
         store.say("c", 3)
 
-        for ear in ears:
-            await ear.has(1, 2, "reset epoch", 3)
-            assert ear.client.got[-2].reset["cursor"] == ear.client.got[-2].id == "e4.0"
+        for client in clients:
+            await client.has(1, 2, "reset epoch", 3)
+            assert client.client.got[-2].reset["cursor"] == client.client.got[-2].id == "e4.0"
         assert channel.stats().resets == {"epoch": 3}
 
 
@@ -41,17 +41,17 @@ async def test_a_new_history_is_known_by_the_first_event_that_is_heard_of_it(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
 
         store.flush()
         store.say("c", 2)
 
-        await ear.has(1, "reset epoch")
-        assert ear.client.last_event_id == "e3.1"
+        await client.has(1, "reset epoch")
+        assert client.client.last_event_id == "e3.1"
         store.say("c", 3)
-        await ear.has(1, "reset epoch", 3)
+        await client.has(1, "reset epoch", 3)
 
 
 async def test_who_has_not_taken_the_old_history_yet_is_told_and_goes_on_with_the_new_one(
@@ -60,17 +60,17 @@ async def test_who_has_not_taken_the_old_history_yet_is_told_and_goes_on_with_th
     """Its position is that of an offset the new history has, too: with other events."""
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
         store.say("c", 1, 2)
-        await ear.has(1, 2)
-        ear.subscription._wake = lambda: None
+        await client.has(1, 2)
+        client.subscription._wake = lambda: None
         store.flush()
         store.say("c", "a", "b", "c", "d")
         await until(lambda: channel.epoch == "e4")
-        ear._woken = True
+        client._woken = True
 
-        await ear.has(1, 2, "reset epoch")
-        assert ear.client.last_event_id == "e4.4"
+        await client.has(1, 2, "reset epoch")
+        assert client.client.last_event_id == "e4.4"
 
 
 async def test_who_looks_too_late_at_a_new_history_goes_on_at_its_end(
@@ -78,31 +78,31 @@ async def test_who_looks_too_late_at_a_new_history_goes_on_at_its_end(
 ) -> None:
     async with one(log) as hub:
         channel = hub.channel("c", history=2)
-        ear = await Ear(channel.subscribe()).begun()
-        ear.subscription._wake = lambda: None
+        client = await FakeClient(channel.subscribe()).begun()
+        client.subscription._wake = lambda: None
         store.flush()
         log.lose()
         await until(lambda: channel.epoch == "e2")
         store.say("c", *range(1, 6))
         await until(lambda: channel.head == 5)
-        ear._woken = True
+        client._woken = True
 
-        await ear.has("reset epoch")
-        assert ear.client.last_event_id == "e2.5"
+        await client.has("reset epoch")
+        assert client.client.last_event_id == "e2.5"
 
 
 async def test_who_was_told_has_the_place_that_is_true_in_the_new_history(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.flush()
         store.say("c", 1, 2)
-        await ear.has("reset epoch")
-        asked = ear.leave()
+        await client.has("reset epoch")
+        asked = client.leave()
         store.say("c", 3)
 
-        await Ear(hub.channel("c").subscribe(asked), ear.client).has("reset epoch", 3)
+        await FakeClient(hub.channel("c").subscribe(asked), client.client).has("reset epoch", 3)
 
 
 async def test_what_was_trimmed_while_the_connection_was_lost_is_told_and_what_is_left_is_live(
@@ -110,23 +110,23 @@ async def test_what_was_trimmed_while_the_connection_was_lost_is_told_and_what_i
 ) -> None:
     async with one(log) as hub:
         channel = hub.channel("c")
-        ear = await Ear(channel.subscribe()).begun()
+        client = await FakeClient(channel.subscribe()).begun()
         store.say("c", 1, 2)
-        await ear.has(1, 2)
+        await client.has(1, 2)
 
         log.go_away()
         store.say("c", *range(3, 9))
         store.trim("c", 5)
         log.come_back()
 
-        await ear.has(1, 2, "reset trimmed", 6, 7, 8)
-        assert ear.client.got[2].reset["cursor"] == "e1.5"
+        await client.has(1, 2, "reset trimmed", 6, 7, 8)
+        assert client.client.got[2].reset["cursor"] == "e1.5"
         store.say("c", 9)
-        await ear.has(1, 2, "reset trimmed", 6, 7, 8, 9)
-        assert ear.subscription.close_reason is None
+        await client.has(1, 2, "reset trimmed", 6, 7, 8, 9)
+        assert client.subscription.close_reason is None
         assert channel.stats().resets == {"trimmed": 1}
-        await Ear(channel.subscribe("e1.5")).has(6, 7, 8, 9)
-        await Ear(channel.subscribe("e1.4")).has("reset trimmed")
+        await FakeClient(channel.subscribe("e1.5")).has(6, 7, 8, 9)
+        await FakeClient(channel.subscribe("e1.4")).has("reset trimmed")
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["heard", "never heard"])
@@ -134,34 +134,34 @@ async def test_when_nothing_is_left_of_what_was_missed_it_is_told(
     store: FakeStore, log: FakeLog, known: bool
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         if known:
             store.say("c", 1)
-            await until(lambda: ear.data)
+            await until(lambda: client.data)
         log.go_away()
         store.say("c", 2, 3)
         store.trim("c", 3)
         log.come_back()
 
-        await until(lambda: "reset trimmed" in ear.data)
+        await until(lambda: "reset trimmed" in client.data)
         store.say("c", 4)
-        await until(lambda: ear.data[-1] == "4")
+        await until(lambda: client.data[-1] == "4")
 
 
 async def test_who_misses_nothing_of_what_was_trimmed_is_not_told(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1, 2, 3)
-        await ear.has(1, 2, 3)
+        await client.has(1, 2, 3)
         log.go_away()
         store.trim("c", 3)
         store.say("c", 4)
 
         log.come_back()
 
-        await ear.has(1, 2, 3, 4)
+        await client.has(1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("since", [0, 1, 2, 5], ids="{} newer events".format)
@@ -171,9 +171,9 @@ async def test_a_history_that_was_written_anew_is_given_up(
 ) -> None:
     """A server that took over lacks the newest events, and their numbers are given out again."""
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1, 2, 3)
-        await ear.has(1, 2, 3)
+        await client.has(1, 2, 3)
 
         if how == "lost":
             log.go_away()
@@ -189,20 +189,20 @@ async def test_a_history_that_was_written_anew_is_given_up(
         if (how == "checked" and since >= 2) or (how == "heard" and since < 2):
             # The numbers look fine; the next look finds out.
             log.lose()
-        await ear.has(1, 2, 3, "reset epoch")
+        await client.has(1, 2, 3, "reset epoch")
         assert store.calls["renew"] == 1
         log.deaf = False
         store.say("c", "live")
-        await ear.has(1, 2, 3, "reset epoch", "live")
+        await client.has(1, 2, 3, "reset epoch", "live")
 
 
 async def test_nothing_is_delivered_between_a_loss_and_the_proof_that_the_history_is_the_same(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1, 2)
-        await ear.has(1, 2)
+        await client.has(1, 2)
         log.reading.shut()
         log.go_away()
         store.fall_back("c", 1)
@@ -210,11 +210,11 @@ async def test_nothing_is_delivered_between_a_loss_and_the_proof_that_the_histor
         await until(lambda: log.reading.waiting)
         store.say("c", "other 2", "other 3")
         await settled()
-        assert ear.data == ["1", "2"]
+        assert client.data == ["1", "2"]
 
         log.reading.open()
 
-        await ear.has(1, 2, "reset epoch")
+        await client.has(1, 2, "reset epoch")
 
 
 async def test_a_history_that_is_written_anew_while_it_is_read_is_given_up(
@@ -222,9 +222,9 @@ async def test_a_history_that_is_written_anew_while_it_is_read_is_given_up(
 ) -> None:
     monkeypatch.setattr(_track, "_PAGE", 3)
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         store.say("c", 1)
-        await ear.has(1)
+        await client.has(1)
         log.go_away()
         store.say("c", *range(2, 12))
         log.reading.shut()
@@ -234,7 +234,7 @@ async def test_a_history_that_is_written_anew_while_it_is_read_is_given_up(
 
         log.reading.open()
 
-        await until(lambda: "reset epoch" in ear.data)
+        await until(lambda: "reset epoch" in client.data)
 
 
 async def test_a_history_that_is_lost_while_it_is_read_is_told(
@@ -242,7 +242,7 @@ async def test_a_history_that_is_lost_while_it_is_read_is_told(
 ) -> None:
     monkeypatch.setattr(_track, "_PAGE", 3)
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
         log.go_away()
         store.say("c", *range(1, 12))
         log.reading.shut()
@@ -251,8 +251,8 @@ async def test_a_history_that_is_lost_while_it_is_read_is_told(
         store.flush()
         log.reading.open()
 
-        await until(lambda: "reset epoch" in ear.data)
-        assert ear.data in ([*numbers(1, 3), "reset epoch"], ["reset epoch"])
+        await until(lambda: "reset epoch" in client.data)
+        assert client.data in ([*numbers(1, 3), "reset epoch"], ["reset epoch"])
 
 
 async def test_a_history_that_is_lost_while_older_events_are_read_is_told(
@@ -260,36 +260,36 @@ async def test_a_history_that_is_lost_while_older_events_are_read_is_told(
 ) -> None:
     store.say("c", 1, 2, 3)
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         log.deaf = True
         store.flush()
         store.say("c", *range(1, 6))
 
-        ear = Ear(hub.channel("c").subscribe("e1.1"))
+        client = FakeClient(hub.channel("c").subscribe("e1.1"))
 
-        await ear.has("reset epoch")
+        await client.has("reset epoch")
 
 
 async def test_only_the_channel_that_was_lost_is_reset(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.subscribe(["a", "b"])).begun()
+        client = await FakeClient(hub.subscribe(["a", "b"])).begun()
         store.say("a", "a1")
         store.say("b", "b1")
         # Between channels there's no order.
-        await until(lambda: len(ear.data) == 2)
+        await until(lambda: len(client.data) == 2)
 
         store.flush("b")
         log.lose()
-        await until(lambda: len(ear.data) == 3)
+        await until(lambda: len(client.data) == 3)
         store.say("a", "a2")
         store.say("b", "b2")
 
-        await until(lambda: len(ear.data) == 5)
-        assert sorted(ear.data[:2]) == ["a1", "b1"]
-        assert ear.data[2] == "reset epoch"
-        assert sorted(ear.data[3:]) == ["a2", "b2"]
-        assert ear.client.got[2].reset["channel"] == "b"
-        asked = ear.leave()
+        await until(lambda: len(client.data) == 5)
+        assert sorted(client.data[:2]) == ["a1", "b1"]
+        assert client.data[2] == "reset epoch"
+        assert sorted(client.data[3:]) == ["a2", "b2"]
+        assert client.client.got[2].reset["channel"] == "b"
+        asked = client.leave()
         epochs = [hub.channel(name).epoch for name in "ab"]
         assert asked == f"{epochs[0]}.2-{epochs[1]}.1"
 
@@ -298,17 +298,19 @@ async def test_an_event_of_the_old_history_is_not_taken_for_one_of_the_new(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe(filter=lambda event: event.data != "no")).begun()
+        client = await FakeClient(
+            hub.channel("c").subscribe(filter=lambda event: event.data != "no")
+        ).begun()
         store.say("c", "old")
-        await ear.has("old")
+        await client.has("old")
         store.flush()
         log.lose()
-        await ear.has("old", "reset epoch")
+        await client.has("old", "reset epoch")
 
         store.say("c", "no")
         store.say("c", "new")
 
-        await ear.has("old", "reset epoch", "new")
+        await client.has("old", "reset epoch", "new")
 
 
 async def test_the_application_is_asked_when_a_history_breaks(

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.driving import drive, settled, until
 from tests.unit.following import numbers
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import Ear, one, tracks_of
+from tests.unit.replicating import FakeClient, one, tracks_of
 
 from sse_starlette.errors import LogRefused
 from sse_starlette.hub import Hub
@@ -76,7 +76,7 @@ async def test_the_id_of_who_begins_anew_is_empty_until_it_is_known(log: FakeLog
         subscription = channel.subscribe()
         assert (subscription.last_event_id, channel.last_event_id, channel.epoch) == ("", "", "")
 
-        await Ear(subscription).begun()
+        await FakeClient(subscription).begun()
 
         assert subscription.last_event_id == channel.last_event_id == "e1.0"
 
@@ -88,34 +88,34 @@ async def test_a_stream_says_once_that_the_log_is_away_and_once_that_it_is_back(
     store: FakeStore, log: FakeLog
 ) -> None:
     async with one(log) as hub:
-        ear = await Ear(hub.channel("c").subscribe()).begun()
-        before = ear.text
+        client = await FakeClient(hub.channel("c").subscribe()).begun()
+        before = client.text
         log.go_away()
         log.lose()
-        await ear.reads("out of reach")
+        await client.reads("out of reach")
 
-        away = ear.text.removeprefix(before)
+        away = client.text.removeprefix(before)
         assert away.startswith(": the log is out of reach since 2")
         assert away.endswith("Z\r\n\r\n")
         assert away.count(": ") == 1
-        assert ear.subscription.ping() == away.encode()
+        assert client.subscription.ping() == away.encode()
         log.come_back()
-        await until(lambda: ear.text.endswith(": the log is in reach again\r\n\r\n"))
-        assert ear.subscription.ping() == b""
+        await until(lambda: client.text.endswith(": the log is in reach again\r\n\r\n"))
+        assert client.subscription.ping() == b""
         assert hub.stats().losses == 1
 
 
 async def test_many_channels_on_one_stream_say_it_once(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
         hub.channel("b")
-        ear = await Ear(hub.subscribe(["a", "b"])).begun()
+        client = await FakeClient(hub.subscribe(["a", "b"])).begun()
         log.go_away()
-        await ear.reads("out of reach")
+        await client.reads("out of reach")
         await settled()
         log.come_back()
-        await ear.reads("in reach")
+        await client.reads("in reach")
 
-        assert ear.text.count(": the log is") == 2
+        assert client.text.count(": the log is") == 2
 
 
 async def test_what_is_here_is_replayed_while_the_log_is_away_and_the_rest_waits(
@@ -124,14 +124,14 @@ async def test_what_is_here_is_replayed_while_the_log_is_away_and_the_rest_waits
     store.say("c", *range(1, 11))
     async with one(log) as hub:
         channel = hub.channel("c")
-        await Ear(channel.subscribe("e1.5")).has(*range(6, 11))
+        await FakeClient(channel.subscribe("e1.5")).has(*range(6, 11))
         log.go_away()
 
-        covered = Ear(channel.subscribe("e1.7"))
-        older = Ear(channel.subscribe("e1.3"))
-        other = Ear(hub.channel("d").subscribe())
-        for ear in (covered, older, other):
-            await ear.reads("the log is out of reach")
+        covered = FakeClient(channel.subscribe("e1.7"))
+        older = FakeClient(channel.subscribe("e1.3"))
+        other = FakeClient(hub.channel("d").subscribe())
+        for client in (covered, older, other):
+            await client.reads("the log is out of reach")
 
         assert covered.data == numbers(8, 10)
         assert older.data == other.data == []
@@ -147,15 +147,15 @@ async def test_a_log_that_is_away_at_the_beginning_is_waited_for(
 ) -> None:
     log.cut = True
     async with one(log) as hub:
-        ear = Ear(hub.channel("c").subscribe())
+        client = FakeClient(hub.channel("c").subscribe())
         await settled()
         log.lose()
-        await ear.reads("out of reach")
+        await client.reads("out of reach")
         assert not await hub.ready()
 
         log.come_back()
 
-        await until(lambda: "id: e1.0" in ear.text)
+        await until(lambda: "id: e1.0" in client.text)
         assert await hub.ready()
 
 
@@ -194,7 +194,7 @@ async def test_what_is_refused_stays_the_reason_while_positions_can_be_asked_for
         raise LogRefused("fake", "no XTRIM", "Give the user its rights.")
 
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
         with monkeypatch.context() as patched:
             patched.setattr(log, "check", check)
             assert not await hub.ready()
@@ -234,7 +234,7 @@ async def test_a_loss_during_the_question_counts(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with one(log) as hub:
-        await Ear(hub.channel("c").subscribe()).begun()
+        await FakeClient(hub.channel("c").subscribe()).begun()
 
         async def check() -> None:
             log.go_away()

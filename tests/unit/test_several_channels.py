@@ -17,7 +17,7 @@ from tests.unit.driving import (
 )
 from tests.unit.following import (
     Client,
-    HandLoop,
+    ManualLoop,
     fill,
     numbers,
     opened,
@@ -40,7 +40,7 @@ from sse_starlette.errors import HistoryGap
 from sse_starlette.sse import EventSourceResponse
 
 
-def test_one_cursor_holds_the_position_in_each_channel(loop: HandLoop) -> None:
+def test_one_cursor_holds_the_position_in_each_channel(loop: ManualLoop) -> None:
     a, b = Channel("a"), Channel("b")
     fill(a, 1, 2)
     subscription = both(a, b)
@@ -56,7 +56,7 @@ def test_one_cursor_holds_the_position_in_each_channel(loop: HandLoop) -> None:
     assert (a.stats().delivered, b.stats().delivered) == (1, 1)
 
 
-def test_the_newest_events_of_one_channel_move_no_position_in_another(loop: HandLoop) -> None:
+def test_the_newest_events_of_one_channel_move_no_position_in_another(loop: ManualLoop) -> None:
     a, b = Channel("a"), Channel("b", history=2, slow="latest", latest_by=key)
     fill(a, 1, 7)
     subscription = both(a, b)
@@ -69,7 +69,7 @@ def test_the_newest_events_of_one_channel_move_no_position_in_another(loop: Hand
     assert [one.id for one in latest] == [f"{a.epoch}.7-{b.epoch}.{offset}" for offset in (2, 3)]
 
 
-def test_what_is_ready_in_one_channel_goes_out_before_the_gap_in_another(loop: HandLoop) -> None:
+def test_what_is_ready_in_one_channel_goes_out_before_the_gap_in_another(loop: ManualLoop) -> None:
     a, b = Channel("a"), Channel("b", history=2, slow="reset")
     subscription = both(a, b)
     client = Client()
@@ -129,7 +129,7 @@ async def test_the_task_of_a_subscription_ends_with_it() -> None:
     subscription.stop()
 
 
-def test_each_gap_is_told_once(loop: HandLoop) -> None:
+def test_each_gap_is_told_once(loop: ManualLoop) -> None:
     channel = Channel("c", history=2, slow="reset")
     subscription = opened(channel.subscribe("nonsense"))
     client = Client()
@@ -249,7 +249,7 @@ async def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none() -> None
     assert subscription.ping() == b""
 
 
-def test_events_may_be_named_after_their_channels(loop: HandLoop) -> None:
+def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:
     a, b = Channel("a"), Channel("b")
     subscription = both(a, b, name_channels=True)
     taken(subscription)
@@ -310,7 +310,7 @@ async def test_much_that_is_read_leaves_the_loop_its_turns(
     assert turns > 2
 
 
-def test_what_takes_no_time_is_read_in_one_turn(loop: HandLoop) -> None:
+def test_what_takes_no_time_is_read_in_one_turn(loop: ManualLoop) -> None:
     channel = Channel("c", history=3_000)
     fill(channel, 1, 2_000, comment="x" * 100)
     subscription = opened(channel.subscribe(f"{channel.epoch}.0"))
@@ -347,7 +347,7 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
     assert closed == [True]
 
 
-def test_a_channel_that_has_news_is_not_behind_because_another_one_is(loop: HandLoop) -> None:
+def test_a_channel_that_has_news_is_not_behind_because_another_one_is(loop: ManualLoop) -> None:
     behind, other = Channel("behind", history=2, slow="reset"), Channel("other")
     subscription = both(behind, other)
     subscription.take()

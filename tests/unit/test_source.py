@@ -17,10 +17,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from tests.unit.driving import on_asyncio
+from tests.unit.driving import StillLoop, on_asyncio
 from tests.unit.sources import (
     SEAT_BELT,
-    Clockwork,
     Writer,
     encode,
     feed_of,
@@ -217,7 +216,7 @@ async def test_a_source_is_driven_from_its_first_step_to_its_close_in_one_task()
 
 @pytest.mark.lazy_tasks
 async def test_each_event_is_sent_before_a_source_that_never_waits_computes_the_next() -> None:
-    loop = Clockwork()
+    loop = StillLoop()
     unsent: list[int] = []
 
     async def source() -> AsyncIterator[int]:
@@ -235,7 +234,7 @@ async def test_each_event_is_sent_before_a_source_that_never_waits_computes_the_
 
 
 async def test_at_most_an_eighth_of_a_quick_run_is_held_when_the_source_begins_to_compute() -> None:
-    loop = Clockwork()
+    loop = StillLoop()
     unsent: list[int] = []
 
     async def source() -> AsyncIterator[int]:
@@ -258,7 +257,7 @@ async def test_at_most_an_eighth_of_a_quick_run_is_held_when_the_source_begins_t
 
 @pytest.mark.parametrize("burst", [1, 2, 20, 100])
 async def test_the_last_event_of_a_burst_is_sent_before_the_source_computes(burst: int) -> None:
-    loop = Clockwork()
+    loop = StillLoop()
     unsent: list[int] = []
 
     async def source() -> AsyncIterator[int]:
@@ -278,7 +277,7 @@ async def test_the_last_event_of_a_burst_is_sent_before_the_source_computes(burs
 
 async def test_a_source_that_computes_time_and_again_has_less_and_less_held() -> None:
     """Each slow stretch makes the feed more cautious, so that in the long run nothing waits."""
-    loop = Clockwork()
+    loop = StillLoop()
     held_at_slow_steps: list[int] = []
 
     async def source() -> AsyncIterator[int]:
@@ -304,7 +303,7 @@ async def test_a_source_that_computes_time_and_again_has_less_and_less_held() ->
 @pytest.mark.lazy_tasks
 async def test_no_frame_is_held_while_a_millisecond_passes() -> None:
     """Steps that are neither quick nor slow: what they make together is sent each millisecond."""
-    loop = Clockwork()
+    loop = StillLoop()
     sent_at: list[float] = []
     made_at: list[float] = []
 
@@ -343,7 +342,7 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    feed = feed_of(source(), Clockwork())
+    feed = feed_of(source(), StillLoop())
     async with running(feed), anyio.create_task_group() as tasks:
         tasks.start_soon(other)
 
@@ -363,7 +362,7 @@ async def test_an_event_is_sent_within_the_call_in_which_the_source_yields_it() 
             yield number
             seen.append((writer.sent, len(others)))
 
-    async with running(feed_of(source(), Clockwork())) as writer:
+    async with running(feed_of(source(), StillLoop())) as writer:
         pass
 
     assert seen == [(1, 0), (2, 0), (3, 0)]
@@ -379,7 +378,7 @@ async def test_an_event_is_sent_within_the_call_in_which_the_source_yields_it() 
 async def test_a_source_that_never_waits_leaves_the_loop_soon(
     step_seconds: float, joins: bool, most_steps: int
 ) -> None:
-    loop = Clockwork()
+    loop = StillLoop()
     turns = 0
     longest = 0
 
@@ -426,14 +425,14 @@ async def test_a_source_that_never_waits_goes_on_after_each_turn_for_another_fou
 
 
 async def test_events_that_are_ready_together_leave_together() -> None:
-    writer = await sent_by(feed_of(numbers(10_000), Clockwork()))
+    writer = await sent_by(feed_of(numbers(10_000), StillLoop()))
 
     assert writer.body == numbered(10_000)
     assert len(writer.taken) < 300
 
 
 async def test_without_joining_each_event_leaves_alone() -> None:
-    writer = await sent_by(feed_of(numbers(200), Clockwork(), joins=False))
+    writer = await sent_by(feed_of(numbers(200), StillLoop(), joins=False))
 
     assert writer.taken == [encode(number) for number in range(200)]
 
@@ -447,7 +446,7 @@ async def test_paced_events_leave_one_by_one() -> None:
             await tick.wait()
 
     pace: list[anyio.Event] = []
-    async with running(feed_of(source(), Clockwork())) as writer:
+    async with running(feed_of(source(), StillLoop())) as writer:
         for number in range(50):
             await settle()
             assert writer.sent == number + 1
@@ -467,7 +466,7 @@ async def test_events_that_are_ready_after_a_wait_leave_together() -> None:
 
     batches: list[anyio.Event] = []
     takes: list[int] = []
-    async with running(feed_of(source(), Clockwork())) as writer:
+    async with running(feed_of(source(), StillLoop())) as writer:
         for batch in range(20):
             while len(batches) <= batch or writer.sent < 50 * batch:
                 await anyio.lowlevel.checkpoint()
@@ -494,7 +493,7 @@ async def test_a_source_runs_ahead_of_a_blocked_writer_by_a_bounded_number_of_by
                 produced += len(frame)
             yield frame
 
-    feed = feed_of(source(), Clockwork())
+    feed = feed_of(source(), StillLoop())
     async with running(feed) as writer:
         while not writer.blocked:
             await anyio.lowlevel.checkpoint()

@@ -12,7 +12,7 @@ from tests.unit.driving import (
 from tests.unit.following import (
     Client,
     Got,
-    HandLoop,
+    ManualLoop,
     fill,
     numbers,
     opened,
@@ -31,7 +31,7 @@ from sse_starlette.sse import EventSourceResponse
 # --- Where a subscription begins
 
 
-def test_a_new_client_gets_what_is_published_from_now_on(loop: HandLoop) -> None:
+def test_a_new_client_gets_what_is_published_from_now_on(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 3)
 
@@ -42,7 +42,7 @@ def test_a_new_client_gets_what_is_published_from_now_on(loop: HandLoop) -> None
 
 
 def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_streamed(
-    loop: HandLoop,
+    loop: ManualLoop,
 ) -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
@@ -52,7 +52,7 @@ def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_
     assert [one.data for one in read(opened(subscription))] == numbers(1, 500)
 
 
-def test_the_first_block_is_an_id_that_fires_no_event(loop: HandLoop) -> None:
+def test_the_first_block_is_an_id_that_fires_no_event(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
 
@@ -63,7 +63,9 @@ def test_the_first_block_is_an_id_that_fires_no_event(loop: HandLoop) -> None:
     assert (reading.fired, reading.last_event_id) == ([], f"{channel.epoch}.2")
 
 
-def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(loop: HandLoop) -> None:
+def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(
+    loop: ManualLoop,
+) -> None:
     channel = Channel("c")
     fill(channel, 1, 7)
     client = Client()
@@ -77,7 +79,7 @@ def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(loop:
     assert client.data == ["8", "9", "10"]
 
 
-def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: HandLoop) -> None:
+def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 20)
 
@@ -91,7 +93,7 @@ def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: HandLoop) ->
     assert subscription.take() == b""
 
 
-def test_who_has_everything_is_sent_nothing_first(loop: HandLoop) -> None:
+def test_who_has_everything_is_sent_nothing_first(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 3)
 
@@ -103,7 +105,7 @@ def test_who_has_everything_is_sent_nothing_first(loop: HandLoop) -> None:
     assert read(subscription) == [Got("message", "4", f"{channel.epoch}.4")]
 
 
-def test_where_a_client_left_off_is_read_from_its_request(loop: HandLoop) -> None:
+def test_where_a_client_left_off_is_read_from_its_request(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 5)
 
@@ -140,7 +142,7 @@ def test_where_a_client_left_off_is_read_from_its_request(loop: HandLoop) -> Non
     ],
 )
 def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
-    loop: HandLoop, last_event_id: str, reason: str
+    loop: ManualLoop, last_event_id: str, reason: str
 ) -> None:
     channel = Channel("c", history=3)
     fill(channel, 1, 5)
@@ -164,7 +166,7 @@ def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
 
 
 def test_the_last_position_that_can_be_resumed_is_the_one_before_the_oldest_kept(
-    loop: HandLoop,
+    loop: ManualLoop,
 ) -> None:
     channel = Channel("c", history=3)
     fill(channel, 1, 5)
@@ -177,7 +179,7 @@ def test_the_last_position_that_can_be_resumed_is_the_one_before_the_oldest_kept
     assert channel.stats().resets == {}
 
 
-def test_an_id_of_several_channels_is_good_for_each_of_them(loop: HandLoop) -> None:
+def test_an_id_of_several_channels_is_good_for_each_of_them(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 5)
 
@@ -187,7 +189,7 @@ def test_an_id_of_several_channels_is_good_for_each_of_them(loop: HandLoop) -> N
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_an_empty_id_is_that_of_a_new_client(loop: HandLoop, nothing: str | None) -> None:
+def test_an_empty_id_is_that_of_a_new_client(loop: ManualLoop, nothing: str | None) -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
 
@@ -201,7 +203,7 @@ def test_an_empty_id_is_that_of_a_new_client(loop: HandLoop, nothing: str | None
     ids=["none", "one", "all that are kept", "more", "far more"],
 )
 def test_a_new_client_can_have_the_newest_events_first(
-    loop: HandLoop, replay: int, data: list[str]
+    loop: ManualLoop, replay: int, data: list[str]
 ) -> None:
     channel = Channel("c", history=3)
     fill(channel, 1, 5)
@@ -210,7 +212,9 @@ def test_a_new_client_can_have_the_newest_events_first(
 
 
 @pytest.mark.parametrize(("replay", "first"), [(0, 6), (1, 5), (5, 1), (6, 1), (10**30, 1)])
-def test_replayed_events_come_before_the_live_ones(loop: HandLoop, replay: int, first: int) -> None:
+def test_replayed_events_come_before_the_live_ones(
+    loop: ManualLoop, replay: int, first: int
+) -> None:
     channel = Channel("c")
     fill(channel, 1, 5)
 
@@ -222,7 +226,7 @@ def test_replayed_events_come_before_the_live_ones(loop: HandLoop, replay: int, 
     assert [one.data for one in read(subscription)] == numbers(first, 7)
 
 
-def test_who_comes_back_gets_no_replay(loop: HandLoop) -> None:
+def test_who_comes_back_gets_no_replay(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 5)
 

@@ -1,6 +1,6 @@
 """Clients of one channel that many processes serve: strict about every id, whatever its epoch.
 
-A `Witness` comes back as `EventSource` does, to whichever process it's led to. The next event it takes
+A `Client` comes back as `EventSource` does, to whichever process it's led to. The next event it takes
 must be the next offset of the same epoch, or it has been told (`reset`). What it has been told is kept,
 to be compared in the end with what the publishers know.
 """
@@ -30,7 +30,7 @@ class Reset:
 
 
 class Channel:
-    """What all witnesses of a channel know together."""
+    """What all clients of a channel know together."""
 
     def __init__(self, port: int, name: str, *, away: float = 0.3) -> None:
         """
@@ -73,7 +73,7 @@ class Channel:
         self.known[raw] = place
 
 
-class Witness:
+class Client:
     """One client; see above."""
 
     def __init__(
@@ -234,11 +234,11 @@ class Witness:
         return False
 
 
-def silent_gaps(witnesses: Iterable[Witness]) -> list[tuple[int, int]]:
-    """The events that somebody neither got nor was told of: the number of the witness, and the place."""
+def silent_gaps(clients: Iterable[Client]) -> list[tuple[int, int]]:
+    """The events that somebody neither got nor was told of: the number of the client, and the place."""
     return [
         (number, place)
-        for number, witness in enumerate(witnesses)
-        for place in sorted(witness.channel.acknowledged.keys() - witness.had())
-        if not witness.was_told_of(place)
+        for number, client in enumerate(clients)
+        for place in sorted(client.channel.acknowledged.keys() - client.had())
+        if not client.was_told_of(place)
     ]
