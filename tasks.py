@@ -102,6 +102,7 @@ DEBIAN_PACKAGES = (
     DebianPackage("nginx", "nginx", "the reverse proxy tests"),
     DebianPackage("redis-server", "redis-server", "the Redis tests"),
     DebianPackage("curl", "curl", "the curl tests"),
+    DebianPackage("valgrind", "valgrind", "`bench --instructions`"),
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import environments, many_hosts, report
+from . import environments, instructions, many_hosts, report
 from .scenarios import (
     SCENARIOS,
     Figures,
@@ -42,7 +42,14 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="tasks.py bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="ours against bare ASGI; two minutes")
-    parser.add_argument("--record", action="store_true", help="with --quick: record its ratios")
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="instructions for each event, on a busy machine, too",
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="with --quick or --instructions: record the figures"
+    )
     parser.add_argument("--only", nargs="+", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--who", nargs="+", metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
@@ -67,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             # Many processes share the cores, as they would.
             many_hosts.measure(options.rounds)
             return 0
+        if options.instructions:
+            return instructions.main(record=options.record)
         os.sched_setaffinity(0, {CLIENT_CORE})
         if options.quick:
             return quick(record=options.record)

@@ -1,8 +1,8 @@
 """What the benchmarks run in: `.venv-bench-*` beside the sources, made when it is first needed.
 
 Standard library only. Owns those folders and nothing else: the system stays as it is, except that a
-C compiler is installed if there is none and this is root. What can't be had is named and left out of
-the comparison; only what this package itself needs is an error.
+C compiler is installed if there is none and this is root; valgrind likewise, for what counts instructions. What can't
+be had is named and left out of the comparison; only what this package itself needs is an error.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ TOOLS = ROOT / ".venv-bench-tools"
 
 NCHAN_MODULE = NCHAN / "usr" / "lib" / "nginx" / "modules" / "ngx_nchan_module.so"
 LOAD = TOOLS / "load"
+COUNTER_FOLDER = ROOT / ".venv-bench-counter"
+COUNTER = COUNTER_FOLDER / "count.so"
 
 
 class UnavailableError(Exception):
@@ -72,7 +74,7 @@ def program(name: str) -> Path:
     return Path(found)
 
 
-def make(folder: Path, made_from: list[Path], build: Callable[[], None]) -> None:
+def make(folder: Path, made_from: list[Path], build: Callable[[], object]) -> None:
     """Build a folder anew, unless it was built from the same files by the same Python."""
     facts = [sys.version, str(folder), *(each.read_text("utf-8") for each in made_from)]
     wanted = hashlib.sha256("\n".join(facts).encode()).hexdigest()
@@ -148,19 +150,37 @@ def make_nchan() -> None:
 def make_tools() -> None:
     """Compile the load client."""
     source = HERE / "load.c"
+    make(TOOLS, [source], lambda: run(compiler(), "-O2", "-Wall", "-o", LOAD, source))
 
-    def build() -> None:
-        try:
-            compiler = program("cc")
-        except UnavailableError:
-            if os.geteuid() != 0:
-                raise
-            run("apt-get", "update", "-qq")
-            run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "gcc", "libc6-dev")
-            compiler = program("cc")
-        run(compiler, "-O2", "-Wall", "-o", LOAD, source)
 
-    make(TOOLS, [source], build)
+def make_counter() -> None:
+    """Compile what tells valgrind when to count."""
+    installed("valgrind", "valgrind")
+    source = HERE / "count.c"
+    shared = ("-O2", "-Wall", "-shared", "-fPIC", "-o", COUNTER)
+    make(COUNTER_FOLDER, [source], lambda: run(compiler(), *shared, source))
+
+
+def compiler() -> Path:
+    """Return the C compiler."""
+    return installed("cc", "gcc", "libc6-dev")
+
+
+def installed(name: str, *packages: str) -> Path:
+    """
+    Find a program of the system, and install what it's in if this is root.
+
+    Raises:
+        UnavailableError: there is none, and it could not be installed.
+    """
+    try:
+        return program(name)
+    except UnavailableError:
+        if os.geteuid() != 0:
+            raise
+    run("apt-get", "update", "-qq")
+    run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
+    return program(name)
 
 
 MAKERS = {
@@ -169,6 +189,7 @@ MAKERS = {
     "node": make_node,
     "nchan": make_nchan,
     "tools": make_tools,
+    "counter": make_counter,
 }
 
 
@@ -179,7 +200,7 @@ def prepare(names: set[str]) -> set[str]:
         try:
             MAKERS[name]()
         except UnavailableError as error:
-            if name in ("ours", "tools"):
+            if name in ("ours", "tools", "counter"):
                 raise
             say(f"LEFT OUT, {name}: {error}")
         else:

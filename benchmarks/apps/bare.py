@@ -62,9 +62,14 @@ def source_of(path: str, query: dict[str, str]) -> AsyncIterator[bytes]:
         return work.paced(int(query["n"]), float(query["ms"]))
     if path == "/idle":
         return pinged(float(query["ping"])) if "ping" in query else work.idle()
-    return {"/one": work.one, "/left": work.left, "/queue": work.queue, "/replay": work.replay}[
-        path
-    ]()
+    named = {
+        "/one": work.one,
+        "/left": work.left,
+        "/tokens": work.tokens,
+        "/queue": work.queue,
+        "/replay": work.replay,
+    }
+    return named[path]()
 
 
 async def subscribe(receive: Receive, send: Send) -> None:
@@ -98,7 +103,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(b"".join(map(frame_of, work.kept))))
         await subscribe(receive, send)
         return
-    if path in ("/idle", "/left", "/queue", "/replay"):
+    if path in ("/idle", "/left", "/tokens", "/queue", "/replay"):
         task = asyncio.current_task()
         watcher = asyncio.ensure_future(receive_end(receive, task))
     else:

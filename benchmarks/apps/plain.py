@@ -37,7 +37,10 @@ app = Controlled(
         routes=[
             Route("/stream", stream),
             Route("/paced", paced),
-            *[Route(f"/{name}", named) for name in ("idle", "one", "left", "queue", "replay")],
+            *[
+                Route(f"/{name}", named)
+                for name in ("idle", "one", "left", "tokens", "queue", "replay")
+            ],
         ]
     ),
     work,

@@ -45,7 +45,7 @@ routes = [
     Route("/stream", stream),
     Route("/paced", paced),
     Route("/idle", idle),
-    *[Route(f"/{name}", named) for name in ("one", "left", "queue", "replay")],
+    *[Route(f"/{name}", named) for name in ("one", "left", "tokens", "queue", "replay")],
 ]
 publish_to_channel: Any = None
 

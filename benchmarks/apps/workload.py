@@ -55,6 +55,7 @@ class Workload:
         self.queues: set[asyncio.Queue[Any]] = set()
         self.closed_ns: list[int] = []
         self.kept: list[str] = []
+        self.waiting: list[asyncio.Future[None]] = []
 
     async def stream(self, events: int) -> AsyncIterator[Any]:
         """As many events as fast as they are taken; never waits."""
@@ -73,6 +74,26 @@ class Workload:
             if wait > 0:
                 await asyncio.sleep(wait)
             yield self.make(f"@{int(due * 1e9 + offset)} token")
+
+    async def tokens(self) -> AsyncIterator[Any]:
+        """One event for each `release`."""
+        loop = asyncio.get_running_loop()
+        while True:
+            released = loop.create_future()
+            self.waiting.append(released)
+            try:
+                await released
+            finally:
+                # Here, too, if the client has left.
+                if released in self.waiting:
+                    self.waiting.remove(released)
+            yield self.make("hello world number")
+
+    def release(self) -> None:
+        """Let everybody who waits in `tokens` have the next one."""
+        waiting, self.waiting = self.waiting, []
+        for released in waiting:
+            released.set_result(None)
 
     async def idle(self) -> AsyncIterator[Any]:
         """No event, ever."""
