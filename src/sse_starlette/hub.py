@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
+from ._arguments import check_callable
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
 from .channels._options import SubscribeOptions
@@ -22,11 +23,13 @@ from .eventlogs._replicator import Replicator
 from .eventlogs._schemes import backend_for
 from .eventlogs.base import DEFAULT_EXPIRE, Backend
 from .eventlogs.publisher import Publisher
+from .status._app import status_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from types import UnionType
 
+    from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
 
     from ._wire.values import Serializer
@@ -261,6 +264,27 @@ class Hub:
         told = replicator.tracks.figures
         connected = replicator.running and told.away_since is None
         return HubStats(figures, connected, told.losses, told.catch_ups, replicator.reason)
+
+    def app(
+        self, *, allow: Callable[[HTTPConnection], bool | Awaitable[bool]] | None = None
+    ) -> Starlette:
+        """
+        Return an application that shows how the hub and the streams of this process stand.
+
+        Mount it, `Mount("/status", hub.app(allow=is_operator))`, or run it on a port of its own. Its paths:
+        `/health` and `/ready`, for probes, open to everybody and without figures; `/`, a live page; `/figures`, the
+        same as JSON; `/events`, as an event stream. Of several worker processes it shows the one that answers.
+
+        Args:
+            allow: who may see the figures, which name channels and listeners: a function of the request, plain
+                or async, asked again and again while somebody watches. None: nobody.
+
+        Raises:
+            TypeError: `allow` can't be called with a request.
+        """
+        if allow is not None:
+            check_callable("allow", allow, "the request", waits=True)
+        return status_app(self, allow)
 
     async def ready(self, *, timeout: float = 1.0) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
         """

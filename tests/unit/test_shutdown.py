@@ -52,6 +52,7 @@ class Told:
     def __init__(self, loop: Loop | None = None) -> None:
         self.loop = current_loop() if loop is None else loop
         self.thread: threading.Thread | None = None
+        self.listener: str | None = None
         self.requests: list[tuple[float, float | None, str]] = []
 
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:

@@ -25,6 +25,7 @@ class Draining(Protocol):
     """What can be asked to end: a stream."""
 
     loop: Loop
+    listener: str | None
 
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """
