@@ -557,12 +557,16 @@ def types(_: argparse.Namespace) -> None:
 
 
 def docs(_: argparse.Namespace) -> None:
-    """Check that every relative link of the pages leads somewhere."""
+    """Check that every relative link of the pages leads somewhere, and build the site strictly."""
     pages = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
     broken = [link for page in pages for link in broken_links(page)]
     if broken:
         raise TaskError("\n  ".join(["links that lead nowhere:", *broken]))
     say(f"the links of {len(pages)} pages lead somewhere")
+    set_up(DEV)
+    # Its cache doesn't know the docstrings, so it begins anew.
+    run_module(DEV, "zensical", "build", "--clean", "--strict")
+    say("the site is in site/; to look at it: .venv/bin/zensical serve")
 
 
 def wheel(_: argparse.Namespace) -> None:
@@ -616,7 +620,10 @@ def clean(_: argparse.Namespace) -> None:
     made = [each.folder for each in (DEV, LOWEST, DEPENDENTS, INCUMBENT)]
     made += [NODE_FOLDER / "node_modules", *ROOT.glob(".*_cache")]
     made += [*ROOT.glob(".venv-bench-*"), *(ROOT / f".venv-{version}" for version in PYTHONS)]
-    made += [ROOT / name for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist")]
+    made += [
+        ROOT / name
+        for name in (".hypothesis", ".coverage", "htmlcov", "build", "dist", "site", ".cache")
+    ]
     made += [f for part in ("src", "tests", "examples") for f in (ROOT / part).rglob("__pycache__")]
     with only_set_up():
         for path in made:

@@ -66,8 +66,11 @@ logger: logging.Logger = logging.getLogger("sse_starlette.sse")
 Content: TypeAlias = Any
 """What a source may yield: an event, a dict of an event's fields, bytes as they are, or data."""
 SyncContentStream: TypeAlias = Iterable[Content]
+"""A source without await; its steps run in a worker thread."""
 AsyncContentStream: TypeAlias = AsyncIterable[Content]
+"""A source that waits: an async generator, a receive stream, a `Subscription`."""
 ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
+"""A source of events."""
 
 
 _USUAL_HEADERS: dict[tuple[str | None, str], tuple[tuple[bytes, bytes], ...]] = {}

@@ -62,6 +62,7 @@ class Cursor:
 
 
 Parsed: TypeAlias = Event | Comment | Cursor
+"""What the parser finds in a stream."""
 
 
 class EventStreamParser:
