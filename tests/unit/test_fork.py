@@ -167,7 +167,7 @@ thread.join()
 A_LOOP_IS_FORKED = """
 from sse_starlette import EventSourceResponse, Hub
 from sse_starlette._shutdown import streams as _shutdown
-from sse_starlette._runtime import on_asyncio as _on_asyncio
+from sse_starlette._runtime.on_asyncio import timers as _timers
 
 hub = Hub("sqlite:///events.db")
 channel = hub.channel("c")
@@ -187,10 +187,10 @@ async def main():
         # With an older starlette an empty chunk comes before what the log has said.
         while not any(message.get("body") for message in sent):
             await asyncio.sleep(.01)
-        assert _on_asyncio._WHEELS and _shutdown.State.streams
+        assert _timers._WHEELS and _shutdown.State.streams
 
         def child():
-            assert not _on_asyncio._WHEELS and not _shutdown.State.streams
+            assert not _timers._WHEELS and not _shutdown.State.streams
             assert channel.stats().subscribers == 0
             asyncio.run(again())
 

@@ -23,7 +23,7 @@ from sse_starlette._runtime.loop import (
     Waker,
     current_loop,
 )
-from sse_starlette._runtime.on_asyncio import _WHEELS, AsyncioTimer
+from sse_starlette._runtime.on_asyncio.timers import _WHEELS, AsyncioTimer
 
 pytestmark = pytest.mark.anyio
 
