@@ -12,9 +12,10 @@ except ImportError as _missing:
     ) from _missing
 
 from ._clock import Clock
+from ._connect import INJECTION, connect
 from ._failures import CHECKS, StreamFailure
 from ._parser import Comment, Cursor, Event, EventStreamParser, Parsed
-from ._stream import INJECTION, PROXY_HEADERS, Stream, connect
+from ._stream import PROXY_HEADERS, Stream
 from ._transport import StreamingASGITransport
 
 __all__ = [

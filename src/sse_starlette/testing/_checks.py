@@ -5,6 +5,7 @@ Pure. Each returns the name of the bug and a sentence, or None if there is none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -134,6 +135,40 @@ def missing_header(headers: Mapping[str, str], expected: Mapping[str, str | None
         if value is not None and found is not None and value.lower() not in _parts(found):
             return "missing header", f"{name}: {value}; it is {found!r}"
     return None
+
+
+def refused_by_browsers(status: int, headers: Mapping[str, str]) -> Bug | None:
+    """Look for what an `EventSource` doesn't take (WHATWG HTML 9.2.2)."""
+    if status != 200:
+        return "wrong status", str(status)
+    return missing_header(headers, {"content-type": "text/event-stream"})
+
+
+def cacheable(cache_control: str) -> Bug | None:
+    """Look for the word that keeps a stream out of caches."""
+    if "no-store" in cache_control or "no-cache" in cache_control:
+        return None
+    return "missing header", f"cache-control: no-store; it is {cache_control!r}"
+
+
+def unexpected(found: Event, expected: Mapping[str, object]) -> Bug | None:
+    """Look for the fields that are not as expected; None: any. Data may be what its JSON decodes to."""
+    wrong = [
+        f"{name}={value!r}"
+        for name, value in expected.items()
+        if value is not None and not _matches(getattr(found, name), value)
+    ]
+    return ("unexpected event", f"expected {', '.join(wrong)}, got {found}") if wrong else None
+
+
+def _matches(found: str, expected: object) -> bool:
+    if isinstance(expected, str):
+        return found == expected
+    try:
+        decoded: object = json.loads(found)
+    except ValueError:
+        return False
+    return decoded == expected
 
 
 def _parts(value: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""One request to an app in memory: the server's side of ASGI, and the socket to the client.
+"""One request to an app in memory: the server's side of ASGI.
 
 The app's task begins in `Exchange.begin` and has ended when `Exchange.close` returns, whatever happens.
 As with a real server it is no child of the task that sends the request: a cancelled test reaches the
@@ -12,32 +12,25 @@ Invariants a change must keep:
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import gc
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
 from sse_starlette._runtime.loop import loop_override
 
+from ._app_task import Changes, spawn
 from ._clock import ServedLoop, settled
 from ._failures import StreamFailure
-from ._left_behind import Watch, on_asyncio
+from ._left_behind import Watch
+from ._socket import Chunk, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine
+    from collections.abc import AsyncIterable, Callable
 
     from starlette.types import ASGIApp, Message, Scope
 
-SOCKET_BYTES = 65_536
-"""What a client may leave unread before sends block: about what uvicorn buffers."""
-
-_SHOWN_CHUNKS = 40
-_SHOWN_BYTES = 400
 _TURNS_TO_RAISE = 40
 """How often the loop turns for an app that has sent everything, until it's not waited for any longer."""
 _LOOK_AGAIN_SECONDS = 0.01
@@ -46,51 +39,6 @@ _LOOK_AGAIN_SECONDS = 0.01
 _FORBIDDEN_ON_HTTP_2 = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
-
-
-class Changes:
-    """Tells everyone who waits that something has happened."""
-
-    def __init__(self) -> None:
-        self._next = anyio.Event()
-
-    def tell(self) -> None:
-        """Let all who wait look again."""
-        self._next.set()
-        self._next = anyio.Event()
-
-    async def until(self, fact: Callable[[], object]) -> None:
-        """Wait until `fact` holds."""
-        while not fact():
-            if anyio.current_effective_deadline() <= anyio.current_time():
-                # On asyncio a cancellation never reaches a task that is woken at each turn of the
-                # loop, as by an app that sends and sends.
-                await anyio.sleep_forever()
-            await self._next.wait()
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of a body."""
-
-    at: float
-    """When it arrived, on the app's clock, in seconds."""
-    data: bytes
-    writer: int
-    """The task that sent it."""
-
-
-def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> object:
-    """
-    Start a task that is nobody's child; who calls this keeps what it returns and sees to its end.
-
-    Not a task group: fixtures may be set up in one task and torn down in another.
-    """
-    if on_asyncio():
-        return asyncio.create_task(run())
-    import trio.lowlevel  # noqa: PLC0415  (whoever runs on asyncio needn't have it)
-
-    return trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
 
 
 class Exchange:
@@ -129,18 +77,11 @@ class Exchange:
         self.watch = Watch()
         self.start: Message | None = None
         """The headers, once they have been sent."""
+        self.socket = Socket(self.changes.tell)
         self.complete = False
         """The body has ended as it should."""
         self.over = False
         """The app has returned or raised."""
-        self.left = False
-        """The client has gone."""
-        self.stalled = False
-        """The client does not read."""
-        self.unread = 0
-        """Bytes that the client has not read yet."""
-        self.socket_bytes: float = SOCKET_BYTES
-        """How many there may be before sends block."""
         self.closed = False
         """The client has left and the app has ended."""
         self.peers = peers
@@ -153,10 +94,6 @@ class Exchange:
         self._keeps_error = keeps_error
         self._began = loop.time()
         self._writers = 0
-        self._chunks: deque[Chunk] = deque()
-        self._listener: Callable[[Chunk], None] | None = None
-        self._shown: deque[Chunk] = deque(maxlen=_SHOWN_CHUNKS)
-        self._count = 0
         self._scope_of_app = anyio.CancelScope()
         self._task: object = None
 
@@ -167,12 +104,6 @@ class Exchange:
         self.peers.append(self)
         self._task = spawn(self._run)
 
-    def listen(self, listener: Callable[[Chunk], None]) -> None:
-        """Hand each chunk to `listener` as it arrives, in place of `read`; first what is here."""
-        self._listener = listener
-        while self._chunks:
-            listener(self._chunks.popleft())
-
     async def read(self) -> bytes | None:
         """
         Wait for the next piece of the body; None: it has ended.
@@ -181,44 +112,27 @@ class Exchange:
             StreamFailure: the app has returned in the middle of it.
             Exception: what the app raised.
         """
-        await self.changes.until(lambda: self._chunks or self.finished)
-        if self._chunks:
-            chunk = self._chunks.popleft()
-            self.has_read(len(chunk.data))
-            return chunk.data
+        await self.changes.until(lambda: self.socket.readable or self.finished)
+        if self.socket.readable:
+            return self.socket.take()
         await self.may_raise()
         self.raise_what_was_found()
         return None
 
-    def has_read(self, size: int) -> None:
-        """Make room for further bytes."""
-        self.unread -= size
-        self.changes.tell()
-
-    def leave(self) -> None:
-        """Let the client go away, without a word."""
-        self.left = True
-        self.changes.tell()
-
-    def stall(self, *, stalled: bool) -> None:
-        """Read nothing from now on, or go on reading."""
-        self.stalled = stalled
-        self.changes.tell()
-
     @property
     def finished(self) -> bool:
         """Whether nothing more can arrive."""
-        return self.complete or self.over or self.left
+        return self.complete or self.over or self.socket.left
 
     @property
     def blocked(self) -> bool:
         """Whether a send is under way that the client does not let through."""
-        return self._writers > 0 and self._full()
+        return self._writers > 0 and self.socket.full
 
     @property
     def a_peer_is_stalled(self) -> bool:
         """Whether another client of the same server has stopped reading, and a send waits for it."""
-        return any(peer.stalled and peer.blocked for peer in self.peers if peer is not self)
+        return any(peer.socket.stalled and peer.blocked for peer in self.peers if peer is not self)
 
     def found(self, bug: str, details: str) -> None:
         """Take note of a bug."""
@@ -250,7 +164,7 @@ class Exchange:
         May be called twice.
         """
         with anyio.CancelScope(shield=True):
-            self.leave()
+            self.socket.leave()
             patience = self._patience()
             with anyio.move_on_after(patience):
                 await self.changes.until(lambda: self.over)
@@ -300,19 +214,11 @@ class Exchange:
             f"    {name.decode('latin-1')}: {value.decode('latin-1')}"
             for name, value in self.start.get("headers", [])
         ]
-        lines.append("what arrived (seconds, bytes):")
-        if self._count > len(self._shown):
-            lines.append(f"    ... {self._count - len(self._shown)} before these")
-        for chunk in self._shown:
-            more = len(chunk.data) - _SHOWN_BYTES
-            text = f"{chunk.data[:_SHOWN_BYTES]!r}" + (f" ... {more} more" if more > 0 else "")
-            lines.append(f"{chunk.at - self._began:9.3f}  {text}")
-        if not self._shown:
-            lines.append("    nothing")
+        lines += self.socket.shown(self._began)
         state = [
             "the body is complete" if self.complete else "",
-            "the client has left" if self.left else "",
-            "the client does not read" if self.stalled else "",
+            "the client has left" if self.socket.left else "",
+            "the client does not read" if self.socket.stalled else "",
             "a send is blocked" if self.blocked else "",
             "the app has ended" if self.over else "the app still runs",
         ]
@@ -345,7 +251,7 @@ class Exchange:
 
     def _look_at_the_end(self) -> None:
         # Whoever doesn't read can't be sent the end either.
-        if not self.left and not self.complete and not self.stalled:
+        if not self.socket.left and not self.complete and not self.socket.stalled:
             self.found(
                 "unfinished body",
                 "the app returned without having sent "
@@ -361,7 +267,7 @@ class Exchange:
             self._request_read = True
             body = b"".join([piece async for piece in self._request_body])
             return {"type": "http.request", "body": body, "more_body": False}
-        await self.changes.until(lambda: self.left or self.complete)
+        await self.changes.until(lambda: self.socket.left or self.complete)
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -374,17 +280,12 @@ class Exchange:
             # has its chance to show up. Before the message is taken: once the client has it, the app
             # goes on to wherever it waits next, and is there when the client leaves.
             await anyio.lowlevel.checkpoint()
-            await self.changes.until(lambda: not self._full())
+            await self.changes.until(lambda: not self.socket.full)
             # As uvicorn does: what is sent to nobody is dropped.
-            if not self.left:
+            if not self.socket.left:
                 self._take(message)
         finally:
             self._writers -= 1
-
-    def _full(self) -> bool:
-        if self.left:
-            return False
-        return self.stalled or self.unread >= self.socket_bytes
 
     def _take(self, message: Message) -> None:
         fault = self._fault(message)
@@ -397,18 +298,10 @@ class Exchange:
         else:
             body = message.get("body", b"")
             if body and self._scope["method"] != "HEAD":
-                self._deliver(Chunk(self.loop.time(), bytes(body), anyio.get_current_task().id))
+                writer = anyio.get_current_task().id
+                self.socket.deliver(Chunk(self.loop.time(), bytes(body), writer))
             self.complete = not message.get("more_body", False)
         self.changes.tell()
-
-    def _deliver(self, chunk: Chunk) -> None:
-        self._shown.append(chunk)
-        self._count += 1
-        self.unread += len(chunk.data)
-        if self._listener is None:
-            self._chunks.append(chunk)
-        else:
-            self._listener(chunk)
 
     def _fault(self, message: Message) -> str | None:
         kind = message["type"]
@@ -426,82 +319,3 @@ class Exchange:
             for name, _ in start.get("headers", []):
                 if name.lower() in _FORBIDDEN_ON_HTTP_2:
                     self.found("forbidden header", f"{name.decode('latin-1')} on HTTP/2")
-
-
-class Lifespan:
-    """The startup and shutdown of an app. Its task begins in `startup`, and has ended after `shutdown`."""
-
-    def __init__(self, app: ASGIApp, loop: ServedLoop) -> None:
-        self.state: dict[str, Any] = {}
-        """What the app hands on to its requests."""
-        self._app = app
-        self._loop = loop
-        self._changes = Changes()
-        self._scope_of_app = anyio.CancelScope()
-        self._task: object = None
-        self._answer: Message | None = None
-        self._error: BaseException | None = None
-        self._over = False
-        self._asked = 0
-        self._told = 0
-
-    async def startup(self) -> None:
-        """
-        Start the app up. If that fails or is cancelled, its task ends.
-
-        Raises:
-            RuntimeError: the app says that it failed, or has no lifespan.
-            Exception: what it raised.
-        """
-        self._task = spawn(self._run)
-        try:
-            await self._ask("startup")
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                self._scope_of_app.cancel()
-                await self._changes.until(lambda: self._over)
-            raise
-
-    async def shutdown(self) -> None:
-        """Shut the app down; raises as `startup` does. Not cancellable."""
-        with anyio.CancelScope(shield=True):
-            await self._ask("shutdown")
-            await self._end()
-
-    async def _ask(self, what: str) -> None:
-        self._answer = None
-        self._asked += 1
-        self._changes.tell()
-        await self._changes.until(lambda: self._answer is not None or self._over)
-        if self._answer is None or self._answer["type"] != f"lifespan.{what}.complete":
-            # A framework says that it failed, and then raises why.
-            await self._end()
-            raise RuntimeError(f"the app's lifespan {what} failed: it answered {self._answer}")
-
-    async def _end(self) -> None:
-        await self._changes.until(lambda: self._over)
-        if self._error is not None:
-            raise self._error
-
-    async def _run(self) -> None:
-        loop_override.set(self._loop)
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
-        try:
-            with self._scope_of_app:
-                await self._app({**scope, "state": self.state}, self._receive, self._send)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as exc:
-            self._error = exc
-        finally:
-            self._over = True
-            self._changes.tell()
-
-    async def _receive(self) -> Message:
-        await self._changes.until(lambda: self._told < self._asked)
-        self._told += 1
-        return {"type": "lifespan.startup" if self._told == 1 else "lifespan.shutdown"}
-
-    async def _send(self, message: Message) -> None:
-        self._answer = message
-        self._changes.tell()

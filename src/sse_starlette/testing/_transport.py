@@ -13,7 +13,8 @@ import httpx2
 from sse_starlette._shutdown.streams import current_streams, drain_streams
 
 from ._clock import Clock, ServedLoop
-from ._exchange import Exchange, Lifespan
+from ._exchange import Exchange
+from ._lifespan import Lifespan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -135,7 +136,7 @@ class StreamingASGITransport(httpx2.AsyncBaseTransport):
         """
         exchanges = list(self._exchanges)
         for exchange in exchanges:
-            exchange.leave()
+            exchange.socket.leave()
         try:
             for exchange in exchanges:
                 await exchange.close()
