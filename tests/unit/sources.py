@@ -145,3 +145,12 @@ async def sent_by(feed: Feed) -> Writer:
     async with running(feed) as writer:
         pass
     return writer
+
+
+async def stopped(feed: Feed, *, blocked: bool = False) -> Writer:
+    """Run `feed`, stop it when its source waits, and give back the writer."""
+    async with running(feed, blocked=blocked) as writer:
+        await settle()
+        feed.stop()
+        await settle()
+    return writer

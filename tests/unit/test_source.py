@@ -11,6 +11,7 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from tests.unit.sources import (
     running,
     sent_by,
     settle,
+    stopped,
 )
 
 from sse_starlette._runtime.loop import current_loop
@@ -51,33 +53,60 @@ CLEANUP_ERROR = ("sse_starlette.sse", logging.ERROR)
 CLEANUP_CUT = ("sse_starlette.sse", logging.WARNING)
 
 
+Source = Callable[[list[str]], AsyncIterator[object]]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A source that is stopped, and what comes of it."""
+
+    source: Source
+    body: bytes = b""
+    told: tuple[str, ...] = ()
+    logs: tuple[tuple[str, int], ...] = ()
+    yielding: bool = False
+    """It's stopped at a yield, for the writer is blocked; not where it waits."""
+    timeout: float | None = SEAT_BELT
+
+    def __str__(self) -> str:
+        name = self.source.__qualname__.partition(".")[0]
+        return f"{name}, at a yield" if self.yielding else name
+
+
+def check_logged(log: pytest.LogCaptureFixture, expected: list[tuple[str, int]]) -> None:
+    assert logged(log) == expected
+    if CLEANUP_ERROR in expected:
+        assert "lost the key" in log.text
+        assert "Traceback" in log.text
+    if CLEANUP_CUT in expected:
+        assert "cleanup" in log.text
+
+
 async def numbers(count: int) -> AsyncGenerator[int, None]:
     """A source that never waits."""
     for number in range(count):
         yield number
 
 
-class Sleeping:
-    """An async generator that yields 0, waits until it's cancelled, and tells what befell it."""
+async def sleeping(seen: list[str]) -> AsyncGenerator[int, None]:
+    """Yield 0, wait until it's cancelled, and tell what befell it."""
+    seen.append("started")
+    try:
+        yield 0
+        await anyio.sleep_forever()
+    except BaseException as exc:
+        cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+        seen.append("cancelled" if cancelled else type(exc).__name__)
+        raise
+    finally:
+        await clean_up(seen)
 
-    def __init__(self, *, yields_first: bool = True) -> None:
-        self.seen: list[str] = []
-        self._yields_first = yields_first
 
-    async def events(self) -> AsyncGenerator[int, None]:
-        self.seen.append("started")
-        try:
-            if self._yields_first:
-                yield 0
-            await anyio.sleep_forever()
-        except BaseException as exc:
-            cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
-            self.seen.append("cancelled" if cancelled else type(exc).__name__)
-            raise
-        finally:
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-            self.seen.append("cleaned up")
+async def clean_up(seen: list[str], what: str = "cleaned up") -> None:
+    """Wait for others, as a cleanup may."""
+    for _ in range(3):
+        await anyio.lowlevel.checkpoint()
+    seen.append(what)
 
 
 # Frames and endings
@@ -117,53 +146,6 @@ async def test_what_was_not_taken_when_the_source_ends_can_still_be_taken() -> N
     assert feed.ended
     assert feed.take() == b""
     assert waking == [False, True]
-
-
-async def test_the_error_of_a_source_is_the_error_of_the_feed_after_its_frames() -> None:
-    mistake = ValueError("no more")
-
-    async def source() -> AsyncIterator[int]:
-        yield 0
-        raise mistake
-
-    feed = feed_of(source())
-    writer = await sent_by(feed)
-
-    assert writer.body == b"0;"
-    assert feed.error is mistake
-
-
-async def test_an_exception_group_of_a_source_stays_what_it_was() -> None:
-    mistakes = ExceptionGroup("two", [ValueError("one"), KeyError("other")])
-
-    async def source() -> AsyncIterator[int]:
-        yield 0
-        raise mistakes
-
-    feed = feed_of(source())
-    await sent_by(feed)
-
-    assert feed.error is mistakes
-
-
-async def test_a_value_that_cannot_be_encoded_ends_the_feed_and_closes_the_source() -> None:
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[object]:
-        try:
-            yield 0
-            yield object()
-            seen.append("asked for more")
-        except GeneratorExit:
-            seen.append("closed")
-            raise
-
-    feed = feed_of(source())
-    writer = await sent_by(feed)
-
-    assert writer.body == b"0;"
-    assert isinstance(feed.error, TypeError)
-    assert seen == ["closed"]
 
 
 async def test_a_frame_without_bytes_holds_nothing_up() -> None:
@@ -522,74 +504,311 @@ async def test_the_first_event_is_not_followed_by_a_second_before_it_is_sent() -
     assert writer.body == b"0;1;2;"
 
 
-# Stopping
+# How a source ends
+
+LOST = KeyError("lost the key")
+TWO = ExceptionGroup("two", [ValueError("one"), KeyError("other")])
+variable = contextvars.ContextVar("variable", default="outside")
 
 
-async def test_a_waiting_source_is_cancelled_once_and_its_cleanup_may_wait(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    source = Sleeping()
-    feed = feed_of(source.events())
+async def ends(seen: list[str]) -> AsyncIterator[int]:
+    yield 0
 
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
-        await settle()
 
-    assert writer.body == b"0;"
-    assert source.seen == ["started", "cancelled", "cleaned up"]
-    assert feed.error is None
-    assert logged(log) == []
+async def fails(seen: list[str]) -> AsyncIterator[int]:
+    yield 0
+    raise LOST
+
+
+async def fails_with_a_group(seen: list[str]) -> AsyncIterator[int]:
+    yield 0
+    raise TWO
+
+
+async def has_a_helper_that_fails(seen: list[str]) -> AsyncIterator[int]:
+    async with anyio.create_task_group() as tasks:
+        yield 0
+        tasks.start_soon(lose)
+        await anyio.sleep_forever()
+
+
+async def lose() -> None:
+    raise LOST
+
+
+async def cannot_be_encoded(seen: list[str]) -> AsyncIterator[object]:
+    try:
+        yield 0
+        yield object()
+        seen.append("asked for more")
+    except GeneratorExit:
+        seen.append("closed")
+        raise
+
+
+async def fails_in_closing(seen: list[str]) -> AsyncIterator[object]:
+    try:
+        yield object()
+    finally:
+        raise LOST
+
+
+async def is_slow_to_close(seen: list[str]) -> AsyncIterator[object]:
+    try:
+        yield object()
+    finally:
+        await anyio.sleep_forever()
+
+
+def sets_a_variable(*, waits: bool) -> Source:
+    async def events(seen: list[str]) -> AsyncIterator[int]:
+        token = variable.set("inside")
+        try:
+            yield 0
+            await anyio.lowlevel.checkpoint()
+            seen.append(variable.get())
+            yield 1
+            if waits:
+                await anyio.sleep_forever()
+        finally:
+            await anyio.lowlevel.checkpoint()
+            variable.reset(token)
+            seen.append(variable.get())
+
+    return events
 
 
 @pytest.mark.parametrize(
-    ("with_a_child", "cleans_up_inside"),
-    # Not both: a child that is cancelled takes its group with it, and what cleans up in there.
-    [(False, False), (False, True), (True, False)],
+    ("source", "body", "error", "told", "logs"),
+    [
+        pytest.param(ends, b"0;", None, [], [], id="by itself, in no time"),
+        pytest.param(fails, b"0;", LOST, [], [], id="with an error, after its frames"),
+        pytest.param(fails_with_a_group, b"0;", TWO, [], [], id="with an exception group"),
+        pytest.param(has_a_helper_that_fails, b"0;", ExceptionGroup, [], [], id="by its helper"),
+        pytest.param(cannot_be_encoded, b"0;", TypeError, ["closed"], [], id="by its value"),
+        pytest.param(fails_in_closing, b"", TypeError, [], [CLEANUP_ERROR], id="twice"),
+        pytest.param(is_slow_to_close, b"", TypeError, [], [CLEANUP_CUT], id="too slowly"),
+        pytest.param(
+            sets_a_variable(waits=False),
+            b"0;1;",
+            None,
+            ["inside", "outside"],
+            [],
+            id="with its context variable reset",
+        ),
+    ],
 )
-async def test_a_cancelled_source_does_not_go_on_behind_its_task_group(
-    with_a_child: bool, cleans_up_inside: bool
+async def test_a_source_ends(
+    source: Source,
+    body: bytes,
+    error: object,
+    told: list[str],
+    logs: list[tuple[str, int]],
+    log: pytest.LogCaptureFixture,
 ) -> None:
-    went_on: list[str] = []
-    cleaned_up: list[str] = []
+    """None of them is given time for its cleanup."""
+    seen: list[str] = []
+    feed = feed_of(source(seen), cleanup_timeout=0)
 
-    async def source() -> AsyncIterator[int]:
+    writer = await sent_by(feed)
+
+    assert writer.body == body
+    assert error in (feed.error, type(feed.error))
+    assert seen == told
+    check_logged(log, logs)
+
+
+async def ends_when_it_is_cancelled(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        return
+    yield 0
+
+
+async def yields_when_it_is_cancelled(seen: list[str]) -> AsyncIterator[bytes]:
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        try:
+            yield b"farewell;"
+            seen.append("asked for more")
+        except GeneratorExit:
+            seen.append("closed")
+
+
+async def is_slow_to_clean_up(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        await anyio.sleep_forever()
+        yield 0
+    finally:
+        seen.append("cleaning up")
+        await anyio.sleep_forever()
+        seen.append("cleaned up")
+
+
+async def has_nothing_to_clean_up(seen: list[str]) -> AsyncIterator[int]:
+    yield 0
+    await anyio.sleep_forever()
+
+
+async def tells_its_deadline(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        yield 0
+        await anyio.sleep_forever()
+    finally:
+        await clean_up(seen)
+        seen.append(f"until {anyio.current_effective_deadline()}")
+
+
+async def has_a_timeout_in_its_cleanup(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        await anyio.sleep_forever()
+        yield 0
+    finally:
+        with anyio.move_on_after(0):
+            await anyio.sleep_forever()
+        await clean_up(seen)
+
+
+async def fails_in_cleanup(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        await anyio.sleep_forever()
+        yield 0
+    finally:
+        raise LOST
+
+
+def in_a_task_group(*, child: bool = False, inside: bool = False) -> Source:
+    async def events(seen: list[str]) -> AsyncIterator[int]:
         try:
             async with anyio.create_task_group() as tasks:
-                if with_a_child:
+                if child:
                     tasks.start_soon(anyio.sleep_forever)
                 try:
                     yield 0
                     await anyio.sleep_forever()
                 finally:
-                    if cleans_up_inside:
-                        await settle()
-                        cleaned_up.append("inside")
-            went_on.append("behind")
+                    if inside:
+                        await clean_up(seen, "inside")
+            seen.append("went on behind it")
         finally:
-            await settle()
-            cleaned_up.append("outside")
+            await clean_up(seen, "outside")
+
+    return events
+
+
+def has_a_helper(failure: Exception | None = None) -> Source:
+    async def events(seen: list[str]) -> AsyncIterator[int]:
+        async def helper() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                seen.append("helper ended")
+                if failure is not None:
+                    raise failure
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(helper)
+            await anyio.lowlevel.checkpoint()
+            yield 0
+            await anyio.lowlevel.checkpoint()
+            yield 1
+            await anyio.sleep_forever()
+
+    return events
+
+
+async def is_stopped(row: Stopped, log: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    feed = feed_of(row.source(seen), cleanup_timeout=row.timeout)
+
+    writer = await stopped(feed, blocked=row.yielding)
+
+    assert writer.body == row.body
+    assert seen == list(row.told)
+    assert feed.error is None
+    check_logged(log, list(row.logs))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Stopped(sleeping, b"0;", ("started", "cancelled", "cleaned up")),
+        Stopped(sleeping, b"0;", ("started", "GeneratorExit", "cleaned up"), yielding=True),
+        Stopped(ends_when_it_is_cancelled),
+        Stopped(yields_when_it_is_cancelled, b"farewell;", ("closed",)),
+        Stopped(is_slow_to_clean_up, b"", ("cleaning up",), (CLEANUP_CUT,), timeout=0),
+        Stopped(has_nothing_to_clean_up, b"0;", timeout=0),
+        Stopped(tells_its_deadline, b"0;", ("cleaned up", "until inf"), timeout=None),
+        Stopped(has_a_timeout_in_its_cleanup, b"", ("cleaned up",)),
+        Stopped(fails_in_cleanup, b"", (), (CLEANUP_ERROR,)),
+        Stopped(in_a_task_group(), b"0;", ("outside",)),
+        Stopped(in_a_task_group(inside=True), b"0;", ("inside", "outside")),
+        # Not both: a child that is cancelled takes its group with it, and what cleans up in there.
+        Stopped(in_a_task_group(child=True), b"0;", ("outside",)),
+        Stopped(has_a_helper(), b"0;1;", ("helper ended",)),
+        Stopped(has_a_helper(), b"0;", ("helper ended",), yielding=True),
+        Stopped(has_a_helper(LOST), b"0;1;", ("helper ended",), (CLEANUP_ERROR,)),
+        Stopped(has_a_helper(LOST), b"0;", ("helper ended",), (CLEANUP_ERROR,), yielding=True),
+        Stopped(sets_a_variable(waits=True), b"0;1;", ("inside", "outside")),
+        Stopped(sets_a_variable(waits=True), b"0;", ("outside",), yielding=True),
+    ],
+    ids=str,
+)
+async def test_a_source_is_stopped(row: Stopped, log: pytest.LogCaptureFixture) -> None:
+    """It's cancelled once if it waits and closed if it's at a yield; its cleanup may wait, for so long."""
+    await is_stopped(row, log)
+
+
+async def cancels_itself_anew(seen: list[str]) -> AsyncIterator[int]:
+    """What some libraries do; anyio doesn't take the new one for its own."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await anyio.sleep_forever()
+        yield 0
+    raise asyncio.CancelledError
+
+
+async def awaits_a_task(seen: list[str]) -> AsyncIterator[int]:
+    async def helper() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            seen.append("helper cancelled")
+            raise
+
+    await asyncio.create_task(helper())
+    yield 0
+
+
+@on_asyncio
+@pytest.mark.parametrize(
+    "row",
+    [Stopped(cancels_itself_anew), Stopped(awaits_a_task, b"", ("helper cancelled",))],
+    ids=str,
+)
+async def test_a_source_of_asyncio_is_stopped(row: Stopped, log: pytest.LogCaptureFixture) -> None:
+    await is_stopped(row, log)
+
+
+async def test_a_source_may_have_its_own_feed_stopped() -> None:
+    seen: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            feed.stop()
+            await anyio.sleep_forever()
+            yield 0
+        finally:
+            await clean_up(seen)
 
     feed = feed_of(source())
-    async with running(feed):
-        await settle()
-        feed.stop()
+    await sent_by(feed)
 
-    assert went_on == []
-    assert cleaned_up == (["inside"] if cleans_up_inside else []) + ["outside"]
+    assert seen == ["cleaned up"]
 
 
-async def test_a_source_that_is_suspended_at_its_yield_is_closed() -> None:
-    source = Sleeping()
-    feed = feed_of(source.events())
-
-    async with running(feed, blocked=True):
-        await settle()
-        feed.stop()
-        await settle()
-
-    assert source.seen == ["started", "GeneratorExit", "cleaned up"]
-    assert feed.error is None
+# Stopping
 
 
 async def test_cleanup_may_wait_for_other_tasks() -> None:
@@ -618,37 +837,15 @@ async def test_cleanup_may_wait_for_other_tasks() -> None:
     assert seen == ["helped"]
 
 
-async def test_what_a_source_yields_when_it_is_cancelled_can_be_taken_before_it_is_closed() -> None:
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[bytes]:
-        try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            try:
-                yield b"farewell;"
-                seen.append("asked for more")
-            except GeneratorExit:
-                seen.append("closed")
-
-    feed = feed_of(source())
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
-
-    assert writer.body == b"farewell;"
-    assert seen == ["closed"]
-
-
 async def test_a_source_that_is_stopped_before_it_ran_is_never_started() -> None:
-    source = Sleeping()
-    events = source.events()
+    seen: list[str] = []
+    events = sleeping(seen)
     feed = feed_of(events)
 
     feed.stop()
     writer = await sent_by(feed)
 
-    assert source.seen == []
+    assert seen == []
     assert writer.taken == []
     assert feed.error is None
     with pytest.raises(StopAsyncIteration):
@@ -657,20 +854,20 @@ async def test_a_source_that_is_stopped_before_it_ran_is_never_started() -> None
 
 @pytest.mark.lazy_tasks
 async def test_a_source_that_is_stopped_as_its_task_starts_is_never_started() -> None:
-    source = Sleeping()
-    feed = feed_of(source.events())
+    seen: list[str] = []
+    feed = feed_of(sleeping(seen))
 
     async with running(feed):
         feed.stop()
 
-    assert source.seen == []
+    assert seen == []
 
 
 async def test_stop_may_be_called_at_any_time_and_twice() -> None:
     """Every moment that the loop knows, from before the first step to after the end."""
     for moment in range(40):
-        source = Sleeping()
-        feed = feed_of(source.events())
+        seen: list[str] = []
+        feed = feed_of(sleeping(seen))
 
         async with running(feed) as writer:
             for _ in range(moment // 2):
@@ -681,7 +878,7 @@ async def test_stop_may_be_called_at_any_time_and_twice() -> None:
             feed.stop()
         feed.stop()
 
-        assert source.seen[-1:] in ([], ["cleaned up"])
+        assert seen[-1:] in ([], ["cleaned up"])
         assert writer.body in (b"", b"0;")
         assert feed.error is None
 
@@ -696,9 +893,7 @@ async def test_a_stop_while_the_source_cleans_up_by_itself_does_not_disturb_it()
             yield object()
         finally:
             cleaning.set()
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-            seen.append("cleaned up")
+            await clean_up(seen)
 
     feed = feed_of(source())
     async with running(feed):
@@ -707,198 +902,6 @@ async def test_a_stop_while_the_source_cleans_up_by_itself_does_not_disturb_it()
 
     assert seen == ["cleaned up"]
     assert isinstance(feed.error, TypeError)
-
-
-async def test_a_source_may_have_its_own_feed_stopped() -> None:
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            feed.stop()
-            await anyio.sleep_forever()
-            yield 0
-        finally:
-            await anyio.lowlevel.checkpoint()
-            seen.append("cleaned up")
-
-    feed = feed_of(source())
-    await sent_by(feed)
-
-    assert seen == ["cleaned up"]
-
-
-async def test_a_source_that_ends_when_it_is_cancelled_ends_without_error() -> None:
-    async def source() -> AsyncIterator[int]:
-        try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            return
-        yield 0
-
-    feed = feed_of(source())
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert feed.error is None
-
-
-async def test_cleanup_that_takes_too_long_is_cut_and_a_warning_says_so(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            await anyio.sleep_forever()
-            yield 0
-        finally:
-            seen.append("cleaning up")
-            await anyio.sleep_forever()
-            seen.append("cleaned up")
-
-    feed = feed_of(source(), cleanup_timeout=0)
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert seen == ["cleaning up"]
-    assert feed.error is None
-    assert logged(log) == [CLEANUP_CUT]
-    assert "cleanup" in log.text
-
-
-async def test_closing_that_takes_too_long_is_cut_and_a_warning_says_so(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    async def source() -> AsyncIterator[object]:
-        try:
-            yield object()
-        finally:
-            await anyio.sleep_forever()
-
-    feed = feed_of(source(), cleanup_timeout=0)
-    await sent_by(feed)
-
-    assert isinstance(feed.error, TypeError)
-    assert logged(log) == [CLEANUP_CUT]
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-async def test_cleanup_that_needs_no_time_is_not_cut(
-    log: pytest.LogCaptureFixture, stopped: bool
-) -> None:
-    async def source() -> AsyncIterator[int]:
-        yield 0
-        if stopped:
-            await anyio.sleep_forever()
-
-    feed = feed_of(source(), cleanup_timeout=0)
-    async with running(feed):
-        await settle()
-        if stopped:
-            feed.stop()
-
-    assert logged(log) == []
-
-
-async def test_a_timeout_of_the_cleanup_itself_is_not_a_cut(log: pytest.LogCaptureFixture) -> None:
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        try:
-            await anyio.sleep_forever()
-            yield 0
-        finally:
-            with anyio.move_on_after(0):
-                await anyio.sleep_forever()
-            await anyio.lowlevel.checkpoint()
-            seen.append("cleaned up")
-
-    feed = feed_of(source())
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert seen == ["cleaned up"]
-    assert logged(log) == []
-
-
-async def test_cleanup_without_a_timeout_may_take_any_time() -> None:
-    source = Sleeping()
-    deadlines: list[float] = []
-
-    async def events() -> AsyncIterator[int]:
-        try:
-            async for event in source.events():
-                yield event
-        finally:
-            deadlines.append(anyio.current_effective_deadline())
-
-    feed = feed_of(events(), cleanup_timeout=None)
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert deadlines == [float("inf")]
-    assert source.seen[-1] == "cleaned up"
-
-
-async def test_an_error_in_cleanup_is_logged_and_replaces_nothing(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    async def source() -> AsyncIterator[int]:
-        try:
-            await anyio.sleep_forever()
-            yield 0
-        finally:
-            raise KeyError("lost the key")
-
-    feed = feed_of(source())
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert feed.error is None
-    assert logged(log) == [CLEANUP_ERROR]
-    assert "lost the key" in log.text
-    assert "Traceback" in log.text
-
-
-async def test_an_error_in_closing_is_logged_and_does_not_hide_the_first_one(
-    log: pytest.LogCaptureFixture,
-) -> None:
-    async def source() -> AsyncIterator[object]:
-        try:
-            yield object()
-        finally:
-            raise KeyError("lost the key")
-
-    feed = feed_of(source())
-    await sent_by(feed)
-
-    assert isinstance(feed.error, TypeError)
-    assert logged(log) == [CLEANUP_ERROR]
-    assert "lost the key" in log.text
-
-
-@on_asyncio
-async def test_a_source_that_answers_its_cancellation_with_a_new_one_harms_nobody() -> None:
-    """What some libraries do; anyio doesn't take the new one for its own."""
-
-    async def source() -> AsyncIterator[int]:
-        with contextlib.suppress(asyncio.CancelledError):
-            await anyio.sleep_forever()
-            yield 0
-        raise asyncio.CancelledError
-
-    feed = feed_of(source())
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
-
-    assert feed.error is None
-    assert writer.taken == []
 
 
 # Scopes, groups and contexts of the source
@@ -1034,9 +1037,7 @@ async def test_a_stop_is_not_lost_when_a_scope_of_the_source_is_cancelled_with_i
                     await anyio.sleep_forever()
                     yield 0
         finally:
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-            seen.append("cleaned up")
+            await clean_up(seen)
 
     scopes: list[anyio.CancelScope] = []
     feed = feed_of(source())
@@ -1068,9 +1069,7 @@ async def test_cleanup_outside_of_a_cancelled_scope_may_wait_although_that_insid
                     finally:
                         seen.append("inside")
         finally:
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-            seen.append("outside")
+            await clean_up(seen, "outside")
 
     scopes: list[anyio.CancelScope] = []
     feed = feed_of(source())
@@ -1101,9 +1100,7 @@ async def test_a_stop_is_not_lost_when_a_timeout_of_asyncio_runs_out_with_it(
                 except TimeoutError:
                     pass
         finally:
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-            seen.append("cleaned up")
+            await clean_up(seen)
 
     timeouts: list[asyncio.Timeout] = []
     feed = feed_of(source())
@@ -1177,8 +1174,8 @@ async def test_a_task_that_somebody_cancels_by_hand_ends_its_feed() -> None:
 async def test_a_task_that_somebody_cancels_by_hand_and_that_is_stopped_still_cleans_up() -> None:
     for moment in range(6):
         for stop_first in (False, True):
-            source = Sleeping()
-            feed = feed_of(source.events())
+            seen: list[str] = []
+            feed = feed_of(sleeping(seen))
             wanted: list[Callable[[], object]] = []
 
             with anyio.fail_after(SEAT_BELT):
@@ -1191,7 +1188,7 @@ async def test_a_task_that_somebody_cancels_by_hand_and_that_is_stopped_still_cl
                 await asyncio.wait([task])
 
             assert feed.ended or moment == 0
-            assert source.seen[-1:] in ([], ["cleaned up"])
+            assert seen[-1:] in ([], ["cleaned up"])
 
 
 @on_asyncio
@@ -1213,112 +1210,6 @@ async def test_a_source_whose_wait_was_cancelled_by_somebody_else_ends_with_an_e
     assert isinstance(feed.error.__cause__, asyncio.CancelledError)
 
 
-@on_asyncio
-async def test_the_cancellation_reaches_the_task_that_the_source_awaits() -> None:
-    seen: list[str] = []
-
-    async def helper() -> None:
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            seen.append("helper cancelled")
-            raise
-
-    async def source() -> AsyncIterator[int]:
-        await asyncio.create_task(helper())
-        yield 0
-
-    feed = feed_of(source())
-    async with running(feed):
-        await settle()
-        feed.stop()
-
-    assert seen == ["helper cancelled"]
-    assert feed.error is None
-
-
-@pytest.mark.parametrize("where", ["waiting", "yielding"])
-async def test_a_task_group_may_be_held_across_yields(
-    where: str, log: pytest.LogCaptureFixture
-) -> None:
-    seen: list[str] = []
-
-    async def helper() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            seen.append("helper ended")
-
-    async def source() -> AsyncIterator[int]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(helper)
-            await anyio.lowlevel.checkpoint()
-            yield 0
-            await anyio.lowlevel.checkpoint()
-            yield 1
-            if where == "waiting":
-                await anyio.sleep_forever()
-            else:
-                writer.blocked = True
-                yield 2
-
-    feed = feed_of(source(), joins=False)
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
-
-    assert feed.error is None
-    assert seen == ["helper ended"]
-    assert logged(log) == []
-
-
-async def test_an_error_of_a_helper_of_the_source_is_the_error_of_the_feed() -> None:
-    async def helper() -> None:
-        raise KeyError("lost the key")
-
-    async def source() -> AsyncIterator[int]:
-        async with anyio.create_task_group() as tasks:
-            yield 0
-            tasks.start_soon(helper)
-            await anyio.sleep_forever()
-
-    feed = feed_of(source())
-    await sent_by(feed)
-
-    assert isinstance(feed.error, ExceptionGroup)
-    assert isinstance(feed.error.exceptions[0], KeyError)
-
-
-@pytest.mark.parametrize("where", ["waiting", "yielding"])
-async def test_an_error_of_a_helper_that_is_cleaning_up_is_logged(
-    where: str, log: pytest.LogCaptureFixture
-) -> None:
-    async def helper() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            raise KeyError("lost the key")
-
-    async def source() -> AsyncIterator[int]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(helper)
-            await anyio.lowlevel.checkpoint()
-            yield 0
-            if where == "waiting":
-                await anyio.sleep_forever()
-            writer.blocked = True
-            yield 1
-
-    feed = feed_of(source(), joins=False)
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
-
-    assert feed.error is None
-    assert logged(log) == [CLEANUP_ERROR]
-    assert "lost the key" in log.text
-
-
 async def test_an_interrupt_in_cleanup_is_nothing_that_a_feed_holds_back() -> None:
     class Interrupt(BaseException):
         pass
@@ -1334,41 +1225,6 @@ async def test_an_interrupt_in_cleanup_is_nothing_that_a_feed_holds_back() -> No
         await feed.run()
 
     assert feed.ended
-
-
-@pytest.mark.parametrize("ending", ["end", "waiting", "yielding"])
-async def test_a_context_variable_set_before_a_yield_can_be_reset_after_it(
-    ending: str, log: pytest.LogCaptureFixture
-) -> None:
-    variable = contextvars.ContextVar("variable", default="outside")
-    seen: list[str] = []
-
-    async def source() -> AsyncIterator[int]:
-        token = variable.set("inside")
-        try:
-            yield 0
-            await anyio.lowlevel.checkpoint()
-            seen.append(variable.get())
-            yield 1
-            if ending == "waiting":
-                await anyio.sleep_forever()
-            elif ending == "yielding":
-                writer.blocked = True
-                yield 2
-        finally:
-            await anyio.lowlevel.checkpoint()
-            variable.reset(token)
-            seen.append(variable.get())
-
-    feed = feed_of(source(), joins=False)
-    async with running(feed) as writer:
-        await settle()
-        if ending != "end":
-            feed.stop()
-
-    assert feed.error is None
-    assert seen == ["inside", "outside"]
-    assert logged(log) == []
 
 
 # Whatever can be closed is closed
@@ -1422,9 +1278,7 @@ async def test_an_iterable_and_its_iterator_are_both_closed() -> None:
     bag = Bag()
     feed = feed_of(bag)
 
-    async with running(feed) as writer:
-        await settle()
-        feed.stop()
+    writer = await stopped(feed)
 
     assert writer.body == b"0;1;2;"
     assert bag.closed == ["iterator", "iterable"]
@@ -1861,9 +1715,7 @@ async def test_async_iterable_without_aclose_is_closed_by_its_close(kind: type[U
     upstream = kind()
     feed = feed_of(upstream)
 
-    async with running(feed):
-        await settle()
-        feed.stop()
+    await stopped(feed)
 
     assert upstream.closed == ["closed"]
 
