@@ -18,8 +18,6 @@ from tests.unit.driving import (
 )
 from tests.unit.hand_fed import SORRY, MadeUpError, Run, sorry
 
-from sse_starlette.errors import SendTimeoutError
-
 pytestmark = pytest.mark.anyio
 
 # Errors of the feed
@@ -36,33 +34,6 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
     assert error is failure
     assert exchange.complete
     assert run.stream.life.reason == "error"
-
-
-async def test_error_that_is_made_a_last_frame_goes_no_further() -> None:
-    run = Run(b"data", on_error=sorry)
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        run.feed.end(MadeUpError())
-        await exchange.returns()
-
-    assert exchange.chunks == [b"data", SORRY]
-    assert exchange.complete
-    assert run.stream.life.reason == "error"
-
-
-async def test_empty_last_frame_is_not_sent() -> None:
-    async def nothing(failure: Exception) -> bytes:
-        return b""
-
-    run = Run(on_error=nothing)
-
-    async with drive(run) as exchange:
-        run.feed.end(MadeUpError())
-        await exchange.returns()
-
-    assert exchange.chunks == []
-    assert exchange.complete
 
 
 async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_raised(
@@ -287,17 +258,6 @@ async def test_sources_begin_although_the_headers_are_not_taken() -> None:
         await exchange.returns()
 
     assert exchange.complete
-
-
-async def test_timeout_of_the_headers_closes_a_feed_that_has_begun() -> None:
-    run = Run(send_timeout=3)
-
-    async with drive(run, blocked=True) as exchange:
-        await exchange.until(lambda: exchange.blocked and run.feed.runs)
-        await run.loop.advance(3)
-        await exchange.raises(SendTimeoutError)
-
-    assert run.feed.closed
 
 
 async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> None:

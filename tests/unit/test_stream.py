@@ -65,45 +65,6 @@ async def test_head_to_a_client_that_does_not_read_times_out() -> None:
 # The client goes away
 
 
-async def test_client_that_leaves_ends_an_idle_stream() -> None:
-    run = Run(b"data")
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
-
-    assert run.stream.life.reason == "client"
-    assert run.stream.life.disconnected == DISCONNECT
-    assert not exchange.complete
-
-
-async def test_client_that_leaves_ends_a_blocked_send() -> None:
-    run = Run(b"data")
-
-    async with drive(run, blocked=True) as exchange:
-        await exchange.until(lambda: exchange.blocked)
-        exchange.leave()
-        await exchange.returns()
-
-    assert len(exchange.offered) == 1
-    assert run.stream.life.reason == "client"
-    assert run.feed.closed
-
-
-async def test_client_that_leaves_is_not_sent_what_the_feed_says_at_last() -> None:
-    run = Run()
-    run.feed.last_words = [b"last words"]
-
-    async with drive(run) as exchange:
-        await exchange.until(lambda: exchange.messages)
-        await settled()
-        exchange.leave()
-        await exchange.returns()
-
-    assert len(exchange.offered) == 1
-
-
 async def test_message_that_is_no_disconnect_is_passed_over() -> None:
     async def receive(exchange: Exchange) -> Message:
         if exchange.receives < 10:
@@ -192,89 +153,7 @@ async def test_disconnect_of_a_websocket_is_one() -> None:
     assert run.stream.life.disconnected == {"type": "websocket.disconnect", "code": 1006}
 
 
-async def test_client_that_leaves_while_the_feed_closes_after_its_end_changes_no_reason() -> None:
-    run = Run()
-    run.feed.keep_open = True
-
-    async with drive(run) as exchange:
-        await settled()
-        run.feed.ended = True
-        run.feed.push()
-        await exchange.until(lambda: run.stream.life.reason == "end")
-        await settled()
-        exchange.leave()
-        await settled()
-        run.feed.close()
-        await exchange.returns()
-
-    assert run.stream.life.reason == "end"
-    assert run.stream.life.disconnected is None
-
-
 # Cancellation
-
-
-@each_way_to_cancel
-async def test_cancelled_stream_completes_its_body_and_lets_the_cancellation_go_on(
-    way: str,
-) -> None:
-    run = Run(b"data")
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.cancel_in(way)
-        await exchange.is_cancelled()
-
-    assert exchange.complete
-    assert run.feed.closed
-    assert run.stream.life.reason == "cancelled"
-
-
-@each_way_to_cancel
-async def test_cancelled_stream_sends_what_the_feed_says_at_last(way: str) -> None:
-    run = Run(b"data")
-    run.feed.last_words = [b"last words"]
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.cancel_in(way)
-        await exchange.is_cancelled()
-
-    assert exchange.chunks == [b"data", b"last words"]
-    assert exchange.complete
-
-
-@each_way_to_cancel
-async def test_cancelled_stream_waits_for_the_feed_to_close(way: str) -> None:
-    run = Run(b"data")
-    run.feed.keep_open = True
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.cancel_in(way)
-        await settled()
-        over_before_the_close = exchange.over
-        run.feed.close()
-        await exchange.is_cancelled()
-
-    assert not over_before_the_close
-    assert exchange.complete
-
-
-@each_way_to_cancel
-async def test_cancelled_stream_whose_client_does_not_read_gives_up(way: str) -> None:
-    run = Run(b"data", cancelled_timeout=0)
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.block()
-        run.feed.push(b"more")
-        await exchange.until(lambda: exchange.blocked)
-        exchange.cancel_in(way)
-        await exchange.is_cancelled()
-
-    assert not exchange.complete
-    assert run.feed.closed
 
 
 @each_way_to_cancel
@@ -416,21 +295,6 @@ async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_comple
 
     assert exchange.chunks == [b"data"]
     assert exchange.complete
-
-
-async def test_request_to_drain_that_comes_after_the_end_is_ignored() -> None:
-    """It's on its way through the loop while the stream ends; on trio it must not find a task."""
-    run = Run(b"data")
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.returns()
-        run.stream.drain(0, 0, automatic=False)
-        run.stream.drain(0, 0, automatic=True)
-
-    assert run.stream.life.reason == "client"
-    assert run.loop.waiting == 0
 
 
 @each_way_to_cancel
