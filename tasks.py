@@ -102,7 +102,14 @@ DEBIAN_PACKAGES = (
     DebianPackage("nginx", "nginx", "the reverse proxy tests"),
     DebianPackage("redis-server", "redis-server", "the Redis tests"),
     DebianPackage("curl", "curl", "the curl tests"),
+<<<<<<< HEAD
     DebianPackage("valgrind", "valgrind", "`bench --instructions`"),
+=======
+    DebianPackage("haproxy", "haproxy", "the tests of `doctor`"),
+    DebianPackage("varnish", "varnishd", "the tests of `doctor`"),
+    DebianPackage("caddy", "caddy", "the tests of `doctor`"),
+    DebianPackage("apache2-bin", "apache2", "the tests of `doctor`"),
+>>>>>>> baf6b46 (python -m sse_starlette reads a stream, finds out what is wrong with one, publishes to a hub and shows its figures)
 )
 
 
@@ -169,12 +176,31 @@ def run_module(environment: Environment, module: str, *arguments: str | Path) ->
 # --- Debian packages ------------------------------------------------------------------
 
 
+# Asked by Debian before it starts what it has installed (invoke-rc.d(8)): 101 forbids it.
+START_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@contextlib.contextmanager
+def no_services_started() -> Iterator[None]:
+    """Keep what is installed from being started: the tests start servers on ports of their own."""
+    if START_POLICY.exists():
+        yield  # Somebody has a policy; in containers it's this one.
+        return
+    START_POLICY.write_text("#!/bin/sh\nexit 101\n", "ascii")
+    START_POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        START_POLICY.unlink()
+
+
 def install_debian_packages(names: Sequence[str]) -> None:
-    """Install packages as root, without questions."""
+    """Install packages as root, without questions and without starting what they bring."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     wait = ("-o", "DPkg::Lock::Timeout=300")
     run("apt-get", *wait, "update", "-qq", env=env)
-    run("apt-get", *wait, "install", "-qq", "-y", "--no-install-recommends", *names, env=env)
+    with no_services_started():
+        run("apt-get", *wait, "install", "-qq", "-y", "--no-install-recommends", *names, env=env)
 
 
 def can_install_debian_packages() -> bool:

@@ -64,12 +64,12 @@ def nginx(folder: Path, ports: Sequence[int], *, http_version: str = "1.1") -> I
     errors = folder / "error.log"
     command = (program("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", errors)
     with Program(command):
-        answers = until(lambda: _accepts(port))
+        answers = until(lambda: accepts(port))
         assert answers, errors.read_text("utf-8")
         yield f"http://127.0.0.1:{port}"
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

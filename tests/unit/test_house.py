@@ -31,6 +31,8 @@ FLOORS = (
     {"metrics"},
     {"__init__"},
     {"testing"},
+    {"_cli"},
+    {"__main__"},
 )
 LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -82,6 +82,21 @@ class Page(NamedTuple):
     no longer kept."""
 
 
+class ChannelFigures(NamedTuple):
+    """What a log has of a channel."""
+
+    channel: str
+    epoch: str
+    head: int
+    """The offset of the newest entry; 0 before the first."""
+    closed: bool
+    """Whether the channel has been closed."""
+    kept: int
+    """Entries that are stored; some may be too old to be read."""
+    kept_bytes: int
+    """Bytes that their bodies take, as far as the log knows."""
+
+
 class Beginning(NamedTuple):
     """Where the entries begin that were appended since a time."""
 
@@ -254,6 +269,15 @@ class Backend(ABC):
     @abstractmethod
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         """Where `channels` are, those of them that the log knows; they count as looked at."""
+
+    async def figures(self, channels: Sequence[str] | None = None) -> list[ChannelFigures]:  # noqa: ARG002
+        """
+        Look on: what the log has of `channels`, or of all it knows, in the order of their names.
+
+        Unlike all other looks it makes nothing, renews nothing and has no channel live longer. It takes
+        time for each channel there is: for people, not for applications.
+        """
+        raise TypeError(f"{type(self).__name__} doesn't tell which channels it has")
 
     @abstractmethod
     async def renew(self, channel: str, epoch: str) -> None:

@@ -42,7 +42,7 @@ from ._urls import check_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from ..base import BlockingAppender, Limits, Listener
+    from ..base import BlockingAppender, ChannelFigures, Limits, Listener
     from ._clients import Client
 
 __all__ = ["RedisLog"]
@@ -204,6 +204,9 @@ class RedisLog(BatchingBackend):
             some = channels[start : start + _HEADS_AT_ONCE]
             found |= await self._opened().find_heads(some, expire)
         return found
+
+    async def figures(self, channels: Sequence[str] | None = None) -> list[ChannelFigures]:
+        return await self._opened().look_on(channels)
 
     async def renew(self, channel: str, epoch: str) -> None:
         await self._opened().run(RENEW, self._names.keys(channel), epoch, channel=channel)

@@ -19,6 +19,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 from ...errors import ChannelClosed, LogRefused
 from ._clients import connections_of
 from ._faults import FAILURES, is_read_only
+from ._figures import read_figures
 from ._protocol import answer_to, appended_in, head_in, new_tags
 from ._scripts import APPEND, HEAD
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
-    from ..base import Position
+    from ..base import ChannelFigures, Position
     from ._clients import Client
     from ._faults import Explainer
     from ._protocol import Names
@@ -170,6 +171,11 @@ class Commands:
                 return parse(found)
             except Exception as error:
                 raise ResponseError("SSEDATA what is stored for it can't be read") from error
+
+    async def look_on(self, channels: Sequence[str] | None) -> list[ChannelFigures]:
+        """Ask for the figures of channels, or of all there are, in a turn."""
+        async with self._turn() as client:
+            return await read_figures(client, self._names, channels)
 
     async def find_heads(
         self, channels: Sequence[str], expire: float | None

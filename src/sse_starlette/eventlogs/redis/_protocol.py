@@ -6,6 +6,7 @@ Pure. The names of all keys of a channel share a hash tag, so that one script ma
 from __future__ import annotations
 
 import random
+import re
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,21 @@ class Names:
         """The stream, and the hash that says where the channel is."""
         base = to_bytes(self.base(channel))
         return base + b":s", base + b":m"
+
+    def pattern(self) -> bytes:
+        """What the hashes of all channels match, for SCAN."""
+        # What isn't a letter may mean something in a pattern.
+        prefix = re.sub(r"([^\w])", r"\\\1", self._prefix)
+        return to_bytes(f"{{{prefix}:*}}:m")
+
+    def channel_of(self, key: bytes | str) -> str | None:
+        """Whose hash it is; None: no channel's. A client may have decoded it."""
+        text = key if isinstance(key, str) else to_text(key)
+        start, end = f"{{{self._prefix}:", "}:m"
+        escaped = text.removeprefix(start).removesuffix(end)
+        if text != f"{start}{escaped}{end}" or "{" in escaped or "}" in escaped:
+            return None  # What remembers a key may look like it.
+        return escaped.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
 
     def probe(self) -> tuple[bytes, bytes, bytes]:
         """Keys that are of no channel: a stream, a hash and a string."""

@@ -31,6 +31,7 @@ from ..base import BatchingBackend, Beginning, NewEntry, Page, Position
 from ._appending import BlockingSQLiteAppender, PendingAppend, append_one
 from ._clock import Clock
 from ._faults import FAILURES
+from ._figures import read_figures
 from ._file import BusyWait, DatabaseFile, path_of, transaction
 from ._follower import Follower
 from ._reading import check, find_beginning, find_heads, read_page, renew
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from ..base import BlockingAppender, Limits, Listener
+    from ..base import BlockingAppender, ChannelFigures, Limits, Listener
     from ._file import Job
 
 __all__ = ["SQLiteLog"]
@@ -171,6 +172,9 @@ class SQLiteLog(BatchingBackend):
             some = channels[start : start + _HEADS_AT_ONCE]
             found |= await self._use(partial(find_heads, some, expire, self._clock))
         return found
+
+    async def figures(self, channels: Sequence[str] | None = None) -> list[ChannelFigures]:
+        return await self._use(partial(read_figures, channels, self._clock))
 
     async def renew(self, channel: str, epoch: str) -> None:
         await self._use(partial(renew, channel, epoch), channel)

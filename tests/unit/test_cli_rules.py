@@ -1,0 +1,530 @@
+"""The rules of the commands: what is shown, what is counted, and what facts about a stream mean."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from sse_starlette._cli import _terminal
+from sse_starlette._cli._advice import PROXIES, Advice, advice_for, servers_in
+from sse_starlette._cli._client import Ended, Exchange, decoder
+from sse_starlette._cli._doctor import as_json, as_text
+from sse_starlette._cli._findings import Facts, Finding, Level, findings_of
+from sse_starlette._cli._resuming import id_to_resume_from, resuming
+from sse_starlette._cli._shown import printable, shown_url
+from sse_starlette._cli._tally import Tally, latency_of, shown_ms
+from sse_starlette._cli._terminal import Terminal
+from sse_starlette.testing import Comment, Cursor, Event, Parsed
+
+# --- What is shown --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://example.org/events", "https://example.org/events"),
+        ("https://ann:pass@example.org:81/e", "https://***@example.org:81/e"),
+        ("http://h/e?token=abc&room=", "http://h/e?token=***&room=***"),
+        ("http://h/e?abc", "http://h/e?abc=***"),
+        ("http://h/e?&", "http://h/e?***"),
+        ("redis://:pass@h/0", "redis://***@h/0"),
+        ("/events?ticket=1", "/events?ticket=***"),
+        ("http://[h/e", "***"),
+        ("http://h:pass/e", "***"),
+        ("h:pass", "***"),
+        ("http://h/\x1b[2J", "http://h/\\x1b[2J"),
+    ],
+)
+def test_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_text_is_shown_without_what_a_terminal_obeys() -> None:
+    assert printable("größe\x1b[31m\n\u202e") == "größe\\x1b[31m\\n\\u202e"
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_one_line_on_a_terminal_and_gone_before_a_result() -> None:
+    screen = Screen()
+    terminal = Terminal(screen, screen)
+
+    terminal.progress("a")
+    terminal.progress("b")
+    terminal.result("done")
+
+    assert screen.getvalue() == "\r\x1b[Ka\r\x1b[Kb\r\x1b[Kdone\n"
+
+
+def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    terminal = Terminal(io.StringIO(), file)
+
+    terminal.progress("too soon")
+    monkeypatch.setattr(_terminal, "_SECONDS_BETWEEN_LINES", 0)
+    terminal.progress("now")
+
+    assert file.getvalue() == "now\n"
+
+
+# --- What is counted ------------------------------------------------------------------
+
+
+def event(id_: str, data: str = "", name: str = "message") -> Event:
+    return Event(name, data, id_, own_id=bool(id_))
+
+
+@pytest.mark.parametrize(
+    ("items", "remarks"),
+    [
+        ([event("a.1"), event("a.2")], ["", ""]),
+        (
+            [event("a.1"), event("a.4")],
+            ["", "2 ids were left out before this one, by a filter or lost"],
+        ),
+        (
+            [event("a.1"), event("a.3")],
+            ["", "1 id was left out before this one, by a filter or lost"],
+        ),
+        ([event("a.1"), Cursor("a.3"), event("a.4")], ["", "", ""]),
+        ([event("a.1"), event("a.1")], ["", "this id has come before"]),
+        ([event("a.1"), event("b.1")], ["", "the history has begun anew, without a reset"]),
+        (
+            [event("a.1"), event("b.1", name="reset"), event("b.2")],
+            ["", "reset: events are missing before this one", ""],
+        ),
+        ([event("a.1-b.5"), event("a.2-b.5"), event("a.2-b.6")], ["", "", ""]),
+        (
+            [event("a.1-b.5"), event("a.1-b.7")],
+            ["", "1 id was left out before this one, by a filter or lost"],
+        ),
+        ([event(""), Comment("x"), event("")], ["", "", ""]),
+        # Numbers count events only where they have been seen to.
+        ([event("1700000000123"), event("1700000000999")], ["", ""]),
+        (
+            [event("1"), event("2"), event("3"), event("6")],
+            ["", "", "", "2 ids were left out before this one, by a filter or lost"],
+        ),
+        ([event("1"), event("2"), event("3"), event("3")], ["", "", "", "this id has come before"]),
+        ([event("1"), event("2"), event("3"), event("x"), event("7")], [""] * 5),
+    ],
+)
+def test_gaps_are_remarked_where_ids_tell_of_them(
+    items: Sequence[Parsed], remarks: list[str]
+) -> None:
+    tally = Tally()
+
+    assert [tally.take(item) for item in items] == remarks
+
+
+def test_summary_names_what_there_was() -> None:
+    tally = Tally(latencies=[0.2, 0.001, 1.5])
+    for item in (
+        Comment("x"),
+        event("a.1"),
+        event("a.3"),
+        event("a.3"),
+        event("b.1", name="reset"),
+    ):
+        tally.take(item)
+
+    assert tally.summary(connections=2, seconds=3) == (
+        "4 events and 1 comments in 3.0 s; 2 connections; 1 ids left out; 1 ids repeated; 1 resets; "
+        "latency 200 ms in the middle, 1.50 s at 95 %, 1.50 s at the most"
+    )
+    assert Tally().summary(connections=1, seconds=0) == (
+        "0 events and 0 comments in 0.0 s; 1 connection"
+    )
+
+
+@pytest.mark.parametrize(
+    ("item", "latency"),
+    [
+        (Comment("ping - 2001-09-09 01:46:40+00:00"), 1.0),
+        (Comment("ping - 2001-09-09 01:46:40.500000+00:00"), 0.5),
+        (Comment("ping"), None),
+        (Cursor("a.1"), None),
+        (event("", '{"at": 1000000000.5}'), 0.5),
+        (event("", '{"at": 1000000000500}'), 0.5),
+        (event("", '{"at": "2001-09-09T01:46:40Z"}'), 1.0),
+        (event("", '{"at": "2001-09-09T01:46:40"}'), 1.0),
+        (event("", '{"at": "yesterday"}'), None),
+        (event("", '{"at": true}'), None),
+        (event("", '{"at": NaN}'), None),
+        (event("", '{"when": 1}'), None),
+        (event("", "[1]"), None),
+        (event("", "no JSON"), None),
+        (event("", "[" * 100_000), None),
+    ],
+)
+def test_latency_is_known_where_something_says_when_it_was_made(
+    item: Parsed, latency: float | None
+) -> None:
+    assert latency_of(item, "at", 1_000_000_001.0) == latency
+
+
+def test_latency_of_data_is_asked_for_by_name() -> None:
+    assert latency_of(event("", '{"at": 1}'), None, 2.0) is None
+
+
+def test_durations_are_milliseconds_below_a_second() -> None:
+    assert (shown_ms(0.0124), shown_ms(-0.5), shown_ms(1.234)) == ("12 ms", "-500 ms", "1.23 s")
+
+
+# --- Coming back ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "first"),
+    [([], ""), (["", ""], ""), (["a"], ""), (["a", "a"], ""), (["", "a", "b"], "a")],
+)
+def test_what_is_resumed_from_is_the_first_id_that_something_came_after(
+    ids: list[str], first: str
+) -> None:
+    assert id_to_resume_from(ids) == first
+
+
+@pytest.mark.parametrize(
+    ("ids", "back", "code"),
+    [
+        (["", ""], None, "resume-none"),
+        (["a.1"], None, "resume-untried"),
+        (["a.1", "a.2"], [], "resume-untried"),
+        (["a.1", "a.2"], [Comment("ping")], "resume-untried"),
+        (["a.1", "a.2"], [Cursor("a.1")], "resume-untried"),
+        (["a.1", "a.2"], [event("b.7", name="reset")], "resume-reset"),
+        (["a.1", "a.2"], [event("a.2")], "resume-works"),
+        (["a.1", "a.2"], [event("a.1")], "resume"),
+        (["a.1", "a.2"], [Cursor("a.9")], "resume"),
+        (["a.1", "a.2"], [event("a.9")], "resume"),
+    ],
+)
+def test_coming_back_is_judged_by_what_comes_first(
+    ids: list[str], back: list[Parsed] | None, code: str
+) -> None:
+    assert resuming(ids, id_to_resume_from(ids), back)[0] == code
+
+
+# --- Servers and advice ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "to_garbage", "servers"),
+    [
+        ({"server": "nginx/1.22.1"}, b"", ["nginx"]),
+        ({"server": "Caddy, uvicorn"}, b"", ["Caddy", "uvicorn"]),
+        (
+            {"via": "1.1 varnish (Varnish/7.1)", "server": "hypercorn-h11"},
+            b"",
+            ["Varnish", "hypercorn"],
+        ),
+        ({"x-envoy-upstream-service-time": "5"}, b"", ["Envoy"]),
+        ({"server": "cloudflare", "cf-ray": "1"}, b"", ["Cloudflare"]),
+        ({}, b"HTTP/1.1 400 Bad request\r\n\r\nYour browser sent an invalid request.", ["HAProxy"]),
+        ({}, b"HTTP/1.1 400 Bad Request\r\nServer: Apache/2.4\r\n\r\n", ["Apache"]),
+        ({}, b"HTTP/1.1 400 Bad Request\r\n\r\n", ["Varnish"]),
+        ({}, b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request", ["Caddy"]),
+        ({"server": "something else"}, b"what?", []),
+    ],
+)
+def test_servers_are_recognized_by_headers_and_by_their_own_words(
+    headers: dict[str, str], to_garbage: bytes, servers: list[str]
+) -> None:
+    assert servers_in([headers], to_garbage) == servers
+
+
+def test_advice_is_for_the_proxy_that_is_known_or_for_all() -> None:
+    url = "https://example.org/live/events?x=1"
+
+    known = advice_for("compressed", url, ["Caddy", "uvicorn"])
+    unknown = advice_for("cut", url, ["uvicorn"])
+
+    assert known == [
+        Advice(
+            "Caddy",
+            "the site",
+            ("@rest not path /live/events*", "encode @rest gzip"),
+            ("encode without @rest",),
+        )
+    ]
+    assert {one.server for one in unknown} == set(PROXIES)
+    assert advice_for("head", url, []) == []
+
+
+def test_contents_are_decoded_piece_by_piece_where_they_can_be() -> None:
+    import zlib
+
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    piece = packer.compress(b"data: x\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+    gzip = decoder("gzip")
+    assert gzip is not None
+
+    assert gzip(piece) == b"data: x\n\n"
+    assert gzip(b"no gzip at all" * 9) == b""
+    assert decoder("br") is None
+    plain = decoder("")
+    assert plain is not None
+    assert plain(b"x") == b"x"
+
+
+# --- Findings -------------------------------------------------------------------------
+
+STREAM = httpx2.Headers({"content-type": "text/event-stream", "cache-control": "no-store"})
+
+
+def ping(made: float) -> Comment:
+    from datetime import UTC, datetime
+
+    return Comment(f"ping - {datetime.fromtimestamp(made, UTC)}")
+
+
+def stream(*times: float, **changes: object) -> Exchange:
+    """A stream of which something came at these times."""
+    exchange = Exchange(
+        status=200,
+        http_version="HTTP/2",
+        headers=STREAM,
+        headers_at=0.01,
+        pieces=[(at, b": x\n\n") for at in times],
+        items=[(at, Comment("x")) for at in times],
+        ended_at=10.0,
+        began=1_000_000_000.0,
+    )
+    return replace(exchange, **changes)  # type: ignore[arg-type]
+
+
+def of_pings(*made_and_came: tuple[float, float], **changes: object) -> Exchange:
+    items = [(at, ping(1_000_000_000.0 + made)) for made, at in made_and_came]
+    return stream(*(at for _, at in made_and_came), items=items, **changes)
+
+
+HEAD = stream(headers_at=0.01, ended=Ended.COMPLETE, ended_at=0.01)
+NOTHING = Exchange(ended_at=10.0)
+ALIVE = stream(0.1, 3, 6, 9)
+CORS = httpx2.Headers({**STREAM, "access-control-allow-origin": "*"})
+
+
+def answer(status: int, **headers: str) -> Exchange:
+    return stream(status=status, headers=httpx2.Headers(headers))
+
+
+def facts(plain: Exchange, compressed: Exchange | None = None, **changes: object) -> Facts:
+    usual = Facts("https://h/events?t=1", 10.0, plain, compressed or plain, HEAD)
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+HIT = stream(0.1, headers=httpx2.Headers({**STREAM, "x-varnish": "7 3"}))
+HAPROXY = b"Your browser sent an invalid request"
+ENDED = {"ended": Ended.COMPLETE}
+
+
+@pytest.mark.parametrize(
+    ("seen", "codes"),
+    [
+        pytest.param(facts(ALIVE), {}, id="well"),
+        pytest.param(
+            facts(Exchange(ended=Ended.REFUSED, error="refused")),
+            {"unreachable": "problem"},
+            id="refused",
+        ),
+        pytest.param(facts(answer(204)), {"over": "problem"}, id="204"),
+        pytest.param(facts(answer(307, location="/x?token=1")), {"redirect": "problem"}, id="307"),
+        pytest.param(facts(answer(502)), {"gateway": "problem"}, id="502"),
+        pytest.param(facts(answer(504)), {"cut": "problem"}, id="504"),
+        pytest.param(facts(answer(401)), {"status": "problem"}, id="401"),
+        pytest.param(facts(answer(418)), {"status": "problem"}, id="418"),
+        pytest.param(
+            facts(answer(200, **{"content-type": "text/html"})),
+            {"content-type": "problem"},
+            id="HTML",
+        ),
+        pytest.param(facts(NOTHING), {"buffered": "problem"}, id="no headers, but of HEAD"),
+        pytest.param(facts(NOTHING, head=NOTHING), {"buffered": "problem"}, id="no headers at all"),
+        pytest.param(
+            facts(NOTHING, direct=ALIVE),
+            {"buffered": "problem"},
+            id="no headers, but of the application",
+        ),
+        pytest.param(
+            facts(
+                NOTHING, stream(0.1, headers=httpx2.Headers({**STREAM, "content-encoding": "gzip"}))
+            ),
+            {"compressed": "problem"},
+            id="no headers, but compressed",
+        ),
+        pytest.param(facts(stream()), {"silent": "problem"}, id="headers and nothing more"),
+        pytest.param(
+            facts(stream(), direct=ALIVE),
+            {"buffered": "problem"},
+            id="no bytes, but of the application",
+        ),
+        pytest.param(
+            facts(stream(0.1, headers=httpx2.Headers({**STREAM, "content-length": "9"}), **ENDED)),
+            {"buffered": "problem", "cut": "warning"},
+            id="collected",
+        ),
+        pytest.param(
+            facts(stream(5, 6, headers_at=5.0)),
+            {"late-headers": "warning"},
+            id="headers with bytes",
+        ),
+        pytest.param(
+            facts(stream(5, 6), direct=stream(0.1, 6)),
+            {"buffered": "problem"},
+            id="bytes come late",
+        ),
+        pytest.param(facts(ALIVE, direct=ALIVE), {}, id="as from the application"),
+        pytest.param(facts(ALIVE, direct=stream()), {}, id="a silent application"),
+        pytest.param(
+            facts(of_pings((0, 9), (4, 9), (8, 9))), {"buffered": "problem"}, id="pings in a burst"
+        ),
+        pytest.param(facts(of_pings((0, 5), (3, 8))), {}, id="clocks that differ"),
+        pytest.param(
+            facts(of_pings((1, 1.2), (3, 3.2)), to_garbage=HAPROXY),
+            {"delayed": "warning"},
+            id="HAProxy",
+        ),
+        pytest.param(
+            facts(of_pings((1, 1.4), (3, 3.4)), direct=of_pings((1, 1.1), (3, 3.1))),
+            {"delayed": "warning"},
+            id="later than from the application",
+        ),
+        pytest.param(facts(ALIVE, stream()), {"compressed": "problem"}, id="nothing compressed"),
+        pytest.param(
+            facts(ALIVE, stream(9, headers=httpx2.Headers({**STREAM, "content-encoding": "br"}))),
+            {"compressed": "problem"},
+            id="compressed and held",
+        ),
+        pytest.param(
+            facts(
+                ALIVE,
+                stream(0.1, 3, 6, 9, headers=httpx2.Headers({**STREAM, "content-encoding": "br"})),
+            ),
+            {},
+            id="compressed well",
+        ),
+        pytest.param(
+            facts(ALIVE, Exchange(ended=Ended.REFUSED)), {}, id="the other connection failed"
+        ),
+        pytest.param(
+            facts(stream(0.1, ended=Ended.CUT, ended_at=5.0)),
+            {"cut": "problem"},
+            id="cut in silence",
+        ),
+        pytest.param(
+            facts(stream(0.1, 4, 4.9, ended=Ended.CUT, ended_at=5.0)),
+            {"cut": "problem"},
+            id="cut at last",
+        ),
+        pytest.param(
+            facts(stream(ended=Ended.CUT, ended_at=5.0)), {"cut": "problem"}, id="cut before a byte"
+        ),
+        pytest.param(
+            facts(stream(0.1, ended=Ended.CUT), direct=stream(0.1, ended=Ended.CUT)),
+            {"broken": "problem"},
+            id="the application cuts",
+        ),
+        pytest.param(facts(stream(9.9, **ENDED)), {}, id="ended"),
+        pytest.param(facts(stream(0.1, **ENDED)), {"cut": "warning"}, id="ended in silence"),
+        pytest.param(
+            facts(stream(0.1, 50, ended_at=60.0)), {"no-pings": "warning"}, id="silent for long"
+        ),
+        pytest.param(facts(stream(0.1, items=[])), {}, id="not watched for long enough"),
+        pytest.param(facts(stream(9.9, items=[], **ENDED)), {}, id="ended before a ping"),
+        pytest.param(facts(ALIVE, again=HIT), {"cached": "problem"}, id="a hit"),
+        pytest.param(
+            facts(stream(0.1, 5, headers=httpx2.Headers({"content-type": "text/event-stream"}))),
+            {"cacheable": "warning"},
+            id="may be cached",
+        ),
+        pytest.param(
+            facts(stream(0.1, 5, faults=["x", "y"])), {"malformed": "problem"}, id="two faults"
+        ),
+        pytest.param(facts(stream(0.1, 5, faults=["x"])), {"malformed": "problem"}, id="one fault"),
+        pytest.param(facts(ALIVE, head=NOTHING), {"head": "warning"}, id="HEAD hangs"),
+        pytest.param(facts(ALIVE, head=answer(405)), {"head": "warning"}, id="HEAD goes on"),
+        pytest.param(
+            facts(ALIVE, head=replace(answer(405), ended=Ended.COMPLETE)), {}, id="no HEAD"
+        ),
+        pytest.param(facts(ALIVE, origin="https://a"), {"cors": "problem"}, id="no CORS"),
+        pytest.param(
+            facts(
+                ALIVE,
+                stream(
+                    0.1,
+                    3,
+                    6,
+                    headers=httpx2.Headers({**STREAM, "access-control-allow-origin": "b"}),
+                ),
+                origin="https://a",
+            ),
+            {"cors": "problem"},
+            id="CORS of another",
+        ),
+        pytest.param(
+            facts(ALIVE, stream(0.1, 3, 6, headers=CORS), origin="https://a"), {}, id="CORS"
+        ),
+        pytest.param(facts(ALIVE, stream(0.1, 3, 6, headers=CORS)), {}, id="CORS unasked"),
+        pytest.param(facts(ALIVE, again=ALIVE, resumed_from=""), {}, id="no ids"),
+    ],
+)
+def test_facts_mean_what_they_mean(seen: Facts, codes: dict[str, str]) -> None:
+    found = findings_of(seen)
+
+    wrong = {f.code: f.level.value for f in found if f.level in {Level.WARNING, Level.PROBLEM}}
+    assert wrong == codes
+    assert all(f.text[-1] in ".?)" for f in found)
+
+
+def test_report_says_what_to_change_and_no_secret() -> None:
+    seen = facts(
+        stream(0.1, ended=Ended.CUT, ended_at=5.0, http_version="HTTP/1.1"),
+        to_garbage=HAPROXY,
+    )
+    found = findings_of(seen)
+
+    text = as_text(seen, found)
+
+    assert "seen on the way: HAProxy" in text
+    assert (
+        "HAProxy, the backend (or listen) section:\n             put     timeout server 1h" in text
+    )
+    assert "t=1" not in text
+    assert text.endswith("1 problem")
+    told = json.loads(as_json(seen, found))
+    assert (told["ok"], told["url"]) == (False, "https://h/events?t=***")
+    (cut,) = [each for each in told["findings"] if each["code"] == "cut"]
+    assert cut["advice"][0]["put"] == ["timeout server 1h", "timeout client 1h"]
+
+
+def test_report_names_all_proxies_if_none_shows() -> None:
+    seen = facts(stream(0.1, 1, ended=Ended.CUT, ended_at=5.0))
+
+    text = as_text(seen, findings_of(seen))
+
+    assert "Which proxy it is doesn't show" in text
+    assert all(f"{name}, " in text for name in PROXIES)
+
+
+def test_report_of_what_is_well_is_short() -> None:
+    text = as_text(facts(ALIVE), [Finding("answer", Level.OK, "Answers.")])
+
+    assert text == "https://h/events?t=***\n  ok       Answers.\nnothing is wrong with it"
+
+
+def test_report_counts() -> None:
+    found = [
+        Finding("a", Level.PROBLEM, "A."),
+        Finding("b", Level.WARNING, "B."),
+        Finding("c", Level.WARNING, "C."),
+    ]
+
+    assert as_text(facts(ALIVE), found).endswith("1 problem and 2 warnings")
