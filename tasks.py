@@ -102,14 +102,11 @@ DEBIAN_PACKAGES = (
     DebianPackage("nginx", "nginx", "the reverse proxy tests"),
     DebianPackage("redis-server", "redis-server", "the Redis tests"),
     DebianPackage("curl", "curl", "the curl tests"),
-<<<<<<< HEAD
     DebianPackage("valgrind", "valgrind", "`bench --instructions`"),
-=======
     DebianPackage("haproxy", "haproxy", "the tests of `doctor`"),
     DebianPackage("varnish", "varnishd", "the tests of `doctor`"),
     DebianPackage("caddy", "caddy", "the tests of `doctor`"),
     DebianPackage("apache2-bin", "apache2", "the tests of `doctor`"),
->>>>>>> baf6b46 (python -m sse_starlette reads a stream, finds out what is wrong with one, publishes to a hub and shows its figures)
 )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 
 import pytest
 from tests.docs.pages import PAGES, ROOT, Block, blocks
+
+from sse_starlette._cli._arguments import _parser
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 EVERYTHING = [*PAGES, *SOURCES, *sorted((ROOT / "examples").rglob("*.py"))]
@@ -40,6 +43,11 @@ def test_printed_command_names_what_there_is(block: Block) -> None:
         told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
         assert told.returncode == 0, told.stderr
+
+    for command_line in re.findall(
+        r"python -m sse_starlette (.+?)(?: *#.*)?$", block.text, re.MULTILINE
+    ):
+        _parser().parse_args(shlex.split(command_line))
 
     for script in re.findall(r"^python3? ([\w/]+\.py)", block.text, re.MULTILINE):
         assert (ROOT / script).is_file()

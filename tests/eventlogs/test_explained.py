@@ -99,14 +99,10 @@ def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
 @pytest.mark.anyio
 async def test_a_log_without_times_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog keeps no times"):
-<<<<<<< HEAD
         await Backend.seek(FakeLog(), "c", age=0, limits=KEEP_ALL)
-=======
-        await Backend.seek(FakeLog(), "c", age=0, limits=ALL)
 
 
 @pytest.mark.anyio
 async def test_log_that_does_not_tell_its_channels_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog doesn't tell which channels it has"):
         await FakeLog().figures()
->>>>>>> baf6b46 (python -m sse_starlette reads a stream, finds out what is wrong with one, publishes to a hub and shows its figures)

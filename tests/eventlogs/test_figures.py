@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import LOOPS, on
-from tests.unit.log_contract import WEIRD_NAMES, append, opened
 
 from sse_starlette.eventlogs._schemes import backend_for
 from sse_starlette.eventlogs.base import ChannelFigures
 from sse_starlette.eventlogs.redis import RedisLog
+from sse_starlette.testing.eventlogs import append, opened
+from sse_starlette.testing.eventlogs._keeping import WEIRD_NAMES
 
 pytestmark = [
     pytest.mark.anyio,

@@ -654,7 +654,7 @@ def test_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     code, printed = run("doctor", "http://h")
 
     assert code == 2
-    assert "the extra `cli`: pip install 'sse-starlette[cli]'" in printed.err.getvalue()
+    assert "the extra `cli`. From a checkout: pip install '.[cli]'" in printed.err.getvalue()
 
 
 def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Which server stands before the application, and the lines of its configuration that mend a finding. Pure.
 
-What is said of each server was tried with it: tests/servers has each configuration, broken and mended.
+What tests/servers/proxies.py has a configuration for was tried, broken and mended; the rest is what the manuals of
+the servers say.
 """
 
 from __future__ import annotations

@@ -141,8 +141,7 @@ def _target(options: argparse.Namespace) -> Target:
         from ._client import Target  # noqa: PLC0415  (it needs the extra)
     except ImportError as exc:
         raise _WrongUsageError(
-            "an HTTP client is missing, the extra `cli`: pip install 'sse-starlette[cli]'; "
-            "from a checkout: pip install '.[cli]'"
+            "an HTTP client is missing, the extra `cli`. From a checkout: pip install '.[cli]'"
         ) from exc
 
     _check_url(options.url)
