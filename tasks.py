@@ -99,6 +99,7 @@ class DebianPackage:
 
 DEBIAN_PACKAGES = (
     DebianPackage("chromium", "chromium", "the browser tests"),
+    DebianPackage("firefox-esr", "firefox-esr", "the test of eventsource.js in Firefox"),
     DebianPackage("nginx", "nginx", "the reverse proxy tests"),
     DebianPackage("redis-server", "redis-server", "the Redis tests"),
     DebianPackage("curl", "curl", "the curl tests"),
@@ -605,7 +606,8 @@ def wheel(_: argparse.Namespace) -> None:
 
         names = zipfile.ZipFile(built).namelist()
         licence = f"{PACKAGE}-{version}.dist-info/licenses/LICENSE"
-        lacking = [n for n in (f"{PACKAGE}/py.typed", licence) if n not in names]
+        wanted = (f"{PACKAGE}/py.typed", f"{PACKAGE}/browser/eventsource.js", licence)
+        lacking = [n for n in wanted if n not in names]
         foreign = [n for n in names if not n.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))]
         if lacking or foreign:
             raise TaskError(f"{built.name} lacks {lacking}, and has {foreign} that don't belong")

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.routing import Mount
 from tests.docs.pages import SEAT_BELT_SECONDS, Block, blocks, files_in, run_python
 from tests.servers.redis_servers import RedisServer
 from tests.servers.serving import APPS, Server
@@ -93,8 +94,8 @@ def requests_of(app: Any) -> list[tuple[str, str]]:
     """Method and path of each route, with values that the pages speak of in the place of parameters."""
     found = []
     for route in app.routes:
-        # FastAPI's own pages are of no concern.
-        if getattr(route, "include_in_schema", True):
+        # FastAPI's own pages are of no concern, nor are files.
+        if getattr(route, "include_in_schema", True) and not isinstance(route, Mount):
             path = re.sub(r"\{\w+(:\w+)?\}", "ACME", route.path)
             found += [(method, path) for method in sorted(route.methods - {"HEAD"})]
     return found

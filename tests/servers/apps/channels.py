@@ -15,7 +15,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from streams import (  # type: ignore[import-not-found,unused-ignore]  # found beside this file
     blank,
     journal,
@@ -116,6 +117,14 @@ async def close(request: Request) -> Response:
     return Response()
 
 
+async def only_for_ada(request: Request) -> Response:
+    """What `EventSource` can't ask for: a POST with a header; the answer tells what came."""
+    if request.headers.get("Authorization") != "Bearer Ada":
+        return Response("not for you", status_code=403)
+    asked = {"method": request.method, "body": (await request.body()).decode()}
+    return EventSourceResponse([{"data": asked, "id": "1"}, {"event": "done", "data": ""}])
+
+
 async def stats(request: Request) -> Response:
     return JSONResponse(dataclasses.asdict(channel_of(request).stats()))
 
@@ -124,6 +133,8 @@ app = Starlette(
     routes=[
         Route("/journal", read_journal),
         Route("/blank", blank),
+        Route("/only-for-ada", only_for_ada, methods=["POST"]),
+        Mount("/browser", StaticFiles(packages=[("sse_starlette", "browser")])),
         Route("/{name}/make", make),
         Route("/{name}/stream", stream),
         Route("/{name}/publish", publish),
