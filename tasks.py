@@ -76,13 +76,13 @@ class Environment:
         return self.folder / "tasks-stamp.json"
 
 
-QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs")
+QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs", "tests/metrics")
 SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
-LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit"))
+LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit", "metrics"))
 DEPENDENTS = Environment("dependents", ROOT / ".venv-dependents", ("build", "dependents"))
 # The last release of the package whose name this one bears.
 INCUMBENT = Environment("incumbent", ROOT / ".venv-incumbent", ("incumbent",), has_checkout=False)
@@ -396,7 +396,9 @@ def interpreter_of(version: str) -> str | None:
 def environment_for(version: str) -> Environment:
     """Return the environment of a further Python; where it isn't found, one that can't be made."""
     where = interpreter_of(version) or ""
-    return Environment(version, ROOT / f".venv-{version}", ("build", "unit"), made_by=where)
+    return Environment(
+        version, ROOT / f".venv-{version}", ("build", "unit", "metrics"), made_by=where
+    )
 
 
 # --- Node packages --------------------------------------------------------------------
@@ -459,7 +461,7 @@ def test(options: argparse.Namespace) -> None:
             # All of the package has to be covered by these together: the gate is in pyproject.toml. Before
             # Python 3.12 a coroutine isn't traced any further once something has been thrown into it, as
             # asyncio does at each cancellation; so what counts is what either loop has reached.
-            "tests/unit, tests/kit and tests/eventlogs": partial(
+            "tests/unit, tests/kit, tests/eventlogs and tests/metrics": partial(
                 pytest, DEV, *QUICK_SUITES, "--cov", "-m", "not uvloop", "-n", "2"
             ),
             "the same on uvloop": partial(pytest, DEV, *QUICK_SUITES, "-m", "uvloop", "-n", "2"),

@@ -32,7 +32,7 @@ class StreamRecord:
         listener: who listens; see `EventSourceResponse`.
         began: when it began, on the clock of `time.monotonic`.
         seconds: how long it lasted; None while it's open.
-        reason: why it has ended; see `CloseReason`. None while it's open.
+        reason: why it ends, or has ended; see `CloseReason`. None before that.
         sends: ASGI messages with a part of the body, pings among them.
         sent_bytes: what these held.
         events: what its source has yielded; 0 for a subscription, whose events the channel counts.
@@ -74,6 +74,13 @@ class Observer:
 
     def stream_began(self, stream: StreamRecord) -> None:
         """Note that a response is about to be sent."""
+
+    def stream_completes(self, stream: StreamRecord) -> None:
+        """
+        Note that the last of its body is about to be sent, which not every stream comes to.
+
+        Instrumentations of ASGI end the span of a request with it.
+        """
 
     def stream_ended(self, stream: StreamRecord) -> None:
         """Note that it's over: called in the context of its request, before `on_close`."""
@@ -139,8 +146,18 @@ def record_stream(scope: Scope) -> StreamRecord:
     )
 
 
-def observed(record: StreamRecord, send: Send, listener: str | None) -> Send:
-    """Say that a response is about to be sent; return `send`, counting what it's given."""
+def observed(
+    record: StreamRecord, send: Send, listener: str | None, reason: Callable[[], str | None]
+) -> Send:
+    """
+    Say that a response is about to be sent; return `send`, counting what it's given.
+
+    Args:
+        record: of the response.
+        send: ASGI's send.
+        listener: who listens.
+        reason: asked why the stream ends, when the last of its body is sent.
+    """
     record.listener = listener
     tell("stream_began", record)
 
@@ -149,6 +166,9 @@ def observed(record: StreamRecord, send: Send, listener: str | None) -> Send:
         if body := message.get("body"):
             record.sends += 1
             record.sent_bytes += len(body)
+        if message.get("more_body") is False:
+            record.reason = reason()
+            tell("stream_completes", record)
         return send(message)
 
     return counted

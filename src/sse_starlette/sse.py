@@ -313,7 +313,7 @@ class EventSourceResponse(StreamingResponse):
         if admission is not None:
             options, start = admission.options, admission.start_message(start)
         if record is not None:
-            send = observed(record, send, options.listener)
+            send = observed(record, send, options.listener, lambda: stream.life.reason)
         stream = Stream(feed, loop, receive, send, start, options)
         if admission is not None and admission.ending is not None:
             stream.life.end(*admission.ending)

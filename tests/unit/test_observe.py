@@ -28,9 +28,13 @@ class Told(Observer):
         self.all: list[tuple[Any, ...]] = []
         self.began: list[StreamRecord] = []
         self.ended: list[StreamRecord] = []
+        self.completed: list[str | None] = []
 
     def stream_began(self, stream: StreamRecord) -> None:
         self.began.append(stream)
+
+    def stream_completes(self, stream: StreamRecord) -> None:
+        self.completed.append(stream.reason)
 
     def stream_ended(self, stream: StreamRecord) -> None:
         self.ended.append(stream)
@@ -102,6 +106,7 @@ async def test_observer_is_told_why_each_stream_ended() -> None:
                 await second.returns()
 
     assert [one.reason for one in told.ended] == ["error", "refused", "client"]
+    assert told.completed == ["error", "refused"]
     assert {one.endpoint for one in told.ended} == {""}
 
 
