@@ -8,15 +8,17 @@ is, is no business of its own.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from ._arguments import check_callable
+from ._arguments import check_callable, check_listener
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
 from .channels._options import SubscribeOptions
-from .channels._registry import ChannelRegistry
+from .channels._registry import ChannelRegistry, check_not_reserved
+from .channels._revocations import Revocations
 from .channels._stats import HubStats
 from .channels.subscription import Subscription
 from .eventlogs._replicator import Replicator
@@ -126,6 +128,9 @@ class Hub:
         self._registry = ChannelRegistry(
             linger=linger, serializer=serializer, replicator=self._replicator
         )
+        self._revocations = Revocations(
+            partial(self._registry.channel, options={}), shared=log is not None
+        )
 
     @property
     def log(self) -> str | None:
@@ -153,7 +158,7 @@ class Hub:
         what this process has of it is forgotten; the log keeps it, see `expire`.
 
         Args:
-            name: any text.
+            name: any text, but for what begins with `sse_starlette:`.
             history: events that are kept for clients that come back, and that a connected client
                 may be behind. Default: 1,000; at least 1.
             history_bytes: bytes that these may take together. Default: 16 MiB. The newest event is
@@ -173,6 +178,7 @@ class Hub:
             TypeError: pydantic can't validate this type.
             ValueError: an argument is out of range, or the channel exists with other options.
         """
+        check_not_reserved(name)
         given: dict[str, Any] = {
             "history": history,
             "history_bytes": history_bytes,
@@ -255,6 +261,25 @@ class Hub:
             serializer=self._serializer,
         )
 
+    async def revoke(self, listener: str) -> None:
+        """
+        End the streams of a listener, now, in this process and in all that share the event log.
+
+        These are all streams whose responses (or policies) name this `listener`, with a channel or without. They
+        get nothing more but the event `revoked`, and end with that reason. A client that comes back is a new
+        request: the endpoint says whether it's let in.
+
+        Args:
+            listener: the name, as it was given to the response.
+
+        Raises:
+            LogUnavailable: the event log was out of reach. The streams of this process have been ended.
+            RuntimeError: the hub has an event log, and its lifespan isn't under way.
+            TypeError: it's no name.
+        """
+        check_listener("listener", listener)
+        await self._revocations.revoke(listener)
+
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""
         figures = self._registry.stats()
@@ -319,4 +344,5 @@ class Hub:
             yield
         else:
             async with self._replicator.run(self._registry.sweep):
-                yield
+                with self._revocations.followed():
+                    yield

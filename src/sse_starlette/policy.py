@@ -291,9 +291,7 @@ class Admission:
         ]
         return {**start, "status": status, "headers": headers}
 
-    def _last_words(self, encode: Callable[[object], bytes], reason: CloseReason) -> bytes:
-        if reason == "revoked":
-            return encode({"event": "revoked", "data": "revoked"})
+    def _last_words(self, encode: Callable[[object], bytes], _: CloseReason) -> bytes:
         if self._refusal is None:
             return b""
         status, wait = self._refusal

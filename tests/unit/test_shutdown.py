@@ -55,6 +55,9 @@ class Told:
         self.listener: str | None = None
         self.requests: list[tuple[float, float | None, str]] = []
 
+    def end(self, reason: str, /) -> None:
+        self.requests.append((0.0, None, reason))
+
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         self.thread = threading.current_thread()
         self.requests.append((delay, grace, "automatic" if automatic else "explicit"))

@@ -9,16 +9,19 @@ from __future__ import annotations
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 from .._runtime.fork import call_in_child
 from .._runtime.loop import current_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._runtime.loop import Loop
     from .hooks import Hook
+
+
+EndedFromOutside: TypeAlias = Literal["expired", "revoked"]
 
 
 class Draining(Protocol):
@@ -26,6 +29,10 @@ class Draining(Protocol):
 
     loop: Loop
     listener: str | None
+    """Who listens; None: nobody in particular."""
+
+    def end(self, reason: EndedFromOutside, /) -> None:
+        """End now, for this reason. On its own loop only."""
 
     def drain(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """
@@ -81,6 +88,10 @@ def stream_begins(stream: Draining) -> None:
         for hook in State.hooks:
             hook.install()
         State.streams[loop.key][1].add(stream)
+        listener_calls = State.listener_calls
+    if stream.listener is not None:
+        for call in listener_calls:
+            call()
     if should_exit():
         stream.drain(0.0, None, automatic=True)
 
@@ -119,6 +130,8 @@ class State:
     automatic = True
     """Whether streams end by themselves when the server goes down."""
     hooks: ClassVar[Sequence[Hook]] = ()
+    listener_calls: ClassVar[tuple[Callable[[], None], ...]] = ()
+    """Called when a stream begins that says who listens."""
 
 
 def _after_fork() -> None:
@@ -126,6 +139,7 @@ def _after_fork() -> None:
     State.lock = threading.RLock()
     State.streams.clear()
     State.going_down.clear()
+    State.listener_calls = ()
     for hook in reversed(State.hooks):
         hook.uninstall()
 
@@ -191,6 +205,34 @@ def drain_streams(
             loop.call_soon_threadsafe(partial(drain_here, plan))
         except RuntimeError:
             pass  # The loop was closed in mid-stream: nobody is left to be told.
+
+
+def end_streams(reason: EndedFromOutside, listener: str | None = None) -> None:
+    """
+    End the streams of this process, each on its loop.
+
+    Args:
+        reason: why.
+        listener: whose; None: those of all listeners that have a name.
+    """
+    for stream in current_streams():
+        if stream.listener is not None and listener in (None, stream.listener):
+            try:
+                stream.loop.call_soon_threadsafe(partial(stream.end, reason))
+            except RuntimeError:
+                pass  # As above.
+
+
+def on_listener(call: Callable[[], None]) -> Callable[[], None]:
+    """Have `call` called when a stream begins that says who listens; return what ends that."""
+    with State.lock:
+        State.listener_calls = (*State.listener_calls, call)
+
+    def forget() -> None:
+        with State.lock:
+            State.listener_calls = tuple(one for one in State.listener_calls if one is not call)
+
+    return forget
 
 
 def drain_loop_of_server(witness: object) -> None:

@@ -85,7 +85,7 @@ class StreamOptions(NamedTuple):
     revalidate_interval: float = 15.0
     """Seconds between two such questions."""
     last_words: Callable[[CloseReason], bytes] | None = None
-    """Makes the last frame of a stream that was refused, or ended before its time."""
+    """Makes the last frame of a stream that was refused."""
 
     def checked(self) -> Self:
         """
@@ -139,6 +139,8 @@ class StreamOptions(NamedTuple):
         """Make the last frame of a stream that ends for a reason that is to be said; it may be empty."""
         if reason in ("shutdown", "cancelled"):
             return self.farewell_frame()
+        if reason == "revoked":
+            return self.encoder()({"event": "revoked", "data": "revoked"})
         return b"" if self.last_words is None or reason is None else self.last_words(reason)
 
     def farewell_frame(self) -> bytes:

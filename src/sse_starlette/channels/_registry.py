@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ._stats import ChannelStats
 
 
+RESERVED = "sse_starlette:"
+"""What the names of channels that are the library's own begin with."""
+
+
 class ChannelRegistry:
     """The channels of one hub."""
 
@@ -99,6 +103,8 @@ class ChannelRegistry:
             )
         given = list(channels)
         for one in given:
+            if isinstance(one, str):
+                check_not_reserved(one)
             if not isinstance(one, (str, Channel)):
                 raise TypeError(
                     f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
@@ -118,9 +124,27 @@ class ChannelRegistry:
         with self._lock:
             self._lingering.sweep_all(time.monotonic())
             states = dict(self._states.items())
-        return {name: state.stats() for name, state in sorted(states.items())}
+        return {
+            name: state.stats()
+            for name, state in sorted(states.items())
+            if not name.startswith(RESERVED)
+        }
 
     def sweep(self) -> None:
         """Forget channels that have been idle for their linger time; a matter of a millisecond."""
         with self._lock:
             self._lingering.sweep(time.monotonic(), MANY)
+
+
+def check_not_reserved(name: object) -> None:
+    """
+    Make sure that an application may have a channel of this name.
+
+    Raises:
+        ValueError: it's one of the library's own.
+    """
+    if isinstance(name, str) and name.startswith(RESERVED):
+        raise ValueError(
+            f"channel {name!r}: names that begin with {RESERVED!r} are the library's own. Choose another one, "
+            "or refuse it where clients choose."
+        )

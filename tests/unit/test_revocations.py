@@ -1,0 +1,227 @@
+"""A listener's streams end, in all processes that share an event log, when it may not listen any more."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from tests.unit.driving import drive, settled, until
+from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import one
+from tests.unit.test_shutdown import Told
+
+from sse_starlette import EventSourceResponse, Hub
+from sse_starlette._shutdown.streams import end_streams, stream_begins, stream_ended
+from sse_starlette.channels import _revocations
+from sse_starlette.errors import LogUnavailable
+from sse_starlette.sse import CloseReason
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
+
+REVOKED = "sse_starlette:revoked"
+SAID = b"event: revoked\r\ndata: revoked\r\n\r\n"
+
+
+async def endless() -> AsyncIterator[str]:
+    yield "first"
+    await anyio.sleep_forever()
+
+
+def response(listener: str | None, reasons: list[CloseReason]) -> EventSourceResponse:
+    return EventSourceResponse(endless(), listener=listener, on_close=reasons.append)
+
+
+def said(listener: str, *, seconds_ago: float = 0.0) -> str:
+    """What another process has published."""
+    return json.dumps({"listener": listener, "at": time.time() - seconds_ago})
+
+
+def heard(hub: Hub) -> str:
+    """The position up to which the hub has heard what others revoke."""
+    subscription = hub._revocations._subscription
+    return "" if subscription is None else subscription.last_event_id
+
+
+async def test_all_streams_of_a_listener_end_and_no_others() -> None:
+    hub = Hub()
+    news = hub.channel("news")
+    reasons: list[CloseReason] = []
+    others: list[CloseReason] = []
+    subscribed = EventSourceResponse(news.subscribe(), listener="ann", on_close=reasons.append)
+    async with (
+        drive(response("ann", reasons)) as first,
+        drive(subscribed) as second,
+        drive(response("bob", others)) as bob,
+        drive(response(None, others)) as nobody,
+    ):
+        for exchange in (first, bob, nobody):
+            await exchange.contains("first")
+        await second.chunk(0)
+
+        await hub.revoke("ann")
+
+        await first.returns()
+        await second.returns()
+        assert first.body.endswith(SAID)
+        assert second.body.endswith(SAID)
+        assert (first.complete, reasons, others) == (True, ["revoked"] * 2, [])
+        await settled()
+        assert not bob.over
+        assert not nobody.over
+
+
+async def test_client_that_reads_nothing_is_not_waited_for_for_long() -> None:
+    reasons: list[CloseReason] = []
+    async with drive(response("ann", reasons)) as exchange:
+        await exchange.contains("first")
+        exchange.block()
+        await Hub().revoke("ann")
+        await exchange.returns()
+
+    assert reasons == ["revoked"]
+
+
+async def test_what_another_process_revokes_ends_streams_here(
+    store: FakeStore, log: FakeLog
+) -> None:
+    reasons: list[CloseReason] = []
+    async with one(log) as hub:
+        async with drive(response("ann", reasons)) as first, drive(response("bob", [])) as bob:
+            await first.contains("first")
+            await settled()
+            store.say(REVOKED, said("ann"))
+            await first.returns()
+            assert not bob.over
+            # It goes on listening.
+            store.say(REVOKED, said("bob"))
+            await bob.returns()
+            assert bob.body.endswith(SAID)
+        assert hub.stats().channels == {}
+
+    assert reasons == ["revoked"]
+
+
+async def test_what_is_revoked_here_is_told_to_the_others(store: FakeStore, log: FakeLog) -> None:
+    async with one(log) as hub, drive(response("ann", [])) as exchange:
+        await exchange.contains("first")
+        await hub.revoke("ann")
+        await exchange.returns()
+
+    assert b"ann" in store.shelves[REVOKED].entries[-1].body
+
+
+async def test_revocation_that_came_just_before_the_first_stream_counts_and_an_older_one_does_not(
+    store: FakeStore, log: FakeLog
+) -> None:
+    store.say(REVOKED, said("bob", seconds_ago=3_600), said("ann", seconds_ago=1))
+    async with one(log), drive(response("ann", [])) as ann, drive(response("bob", [])) as bob:
+        await ann.returns()
+        await settled()
+        assert not bob.over
+
+
+async def test_nothing_is_listened_to_until_a_stream_says_who_listens(
+    store: FakeStore, log: FakeLog
+) -> None:
+    async with one(log), drive(response(None, [])) as exchange:
+        await exchange.contains("first")
+        await settled()
+        assert REVOKED not in log.watched
+        async with drive(response("ann", [])) as named:
+            await named.contains("first")
+            await until(lambda: REVOKED in log.watched)
+
+
+async def test_all_listeners_are_asked_anew_who_they_are_when_a_revocation_may_be_missing(
+    store: FakeStore, log: FakeLog
+) -> None:
+    reasons: list[CloseReason] = []
+    async with (
+        one(log) as hub,
+        drive(response("ann", reasons)) as exchange,
+        drive(response(None, [])) as nobody,
+    ):
+        await exchange.contains("first")
+        await settled()
+        store.say(REVOKED, said("somebody"))
+        await until(lambda: heard(hub) == f"{store.shelf(REVOKED).epoch}.1")
+        log.go_away()
+        store.flush()
+        store.say(REVOKED, said("somebody"))
+        log.come_back()
+        await exchange.returns()
+        assert not nobody.over
+
+    assert reasons == ["expired"]
+    assert SAID not in exchange.body
+
+
+@pytest.mark.parametrize("wrong", ["no JSON", "[]", "{}", '{"listener": "a", "at": "now"}'])
+async def test_what_is_no_revocation_is_logged_and_all_listeners_are_asked_anew(
+    store: FakeStore, log: FakeLog, wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reasons: list[CloseReason] = []
+    async with one(log), drive(response("ann", reasons)) as exchange:
+        await exchange.contains("first")
+        await settled()
+        store.say(REVOKED, wrong)
+        await exchange.returns()
+
+    assert reasons == ["expired"]
+    assert "is no revocation" in caplog.text
+
+
+async def test_log_that_is_out_of_reach_is_told_of_and_the_streams_here_end(
+    store: FakeStore, log: FakeLog
+) -> None:
+    async with one(log, publish_wait=0) as hub, drive(response("ann", [])) as exchange:
+        await exchange.contains("first")
+        store.down = True
+        with pytest.raises(LogUnavailable):
+            await hub.revoke("ann")
+        await exchange.returns()
+        store.down = False
+
+
+async def test_lifespan_may_end_before_following_begins(store: FakeStore, log: FakeLog) -> None:
+    async with drive(response(None, [])) as exchange:
+        await exchange.contains("first")
+        async with one(log) as hub:
+            hub._revocations._listener_came()
+        await settled()
+        assert log.watched == {}
+        # A subscription that was looking forward to be looked at is none any more.
+        hub._revocations._look_soon()
+        hub._revocations._listener_came()
+
+
+async def test_loop_that_was_closed_in_mid_stream_is_left_alone() -> None:
+    class Closed:
+        key: object = "closed"
+
+        def call_soon_threadsafe(self, call: object) -> None:
+            raise RuntimeError("Event loop is closed")
+
+    stream = Told()
+    stream.listener = "ann"
+    stream_begins(stream)
+    loop, stream.loop = stream.loop, Closed()  # type: ignore[assignment]
+    end_streams("revoked", "ann")
+    stream.loop = loop
+    stream_ended(stream)
+
+
+async def test_listener_that_is_no_name_is_refused_where_it_is_written() -> None:
+    with pytest.raises(TypeError, match="listener is int"):
+        await Hub().revoke(17)  # type: ignore[arg-type]
+
+
+def test_names_of_the_librarys_own_channels_are_refused() -> None:
+    assert _revocations._NAME == REVOKED
+    with pytest.raises(ValueError, match="are the library's own"):
+        Hub().channel(REVOKED)
+    with pytest.raises(ValueError, match="are the library's own"):
+        Hub().subscribe(["news", REVOKED])
