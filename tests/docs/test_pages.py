@@ -94,8 +94,11 @@ def requests_of(app: Any) -> list[tuple[str, str]]:
     """Method and path of each route, with values that the pages speak of in the place of parameters."""
     found = []
     for route in app.routes:
-        # FastAPI's own pages are of no concern, nor are files.
-        if getattr(route, "include_in_schema", True) and not isinstance(route, Mount):
+        if isinstance(route, Mount):
+            found += [(method, route.path + path) for method, path in requests_of(route)]
+            continue
+        # FastAPI's own pages are of no concern.
+        if getattr(route, "include_in_schema", True):
             path = re.sub(r"\{\w+(:\w+)?\}", "ACME", route.path)
             found += [(method, path) for method in sorted(route.methods - {"HEAD"})]
     return found
