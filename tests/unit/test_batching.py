@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_starlette._stream.batching import (
-    DECAY,
     HELD_SECONDS,
-    LONGEST_BACKOFF,
+    LATE_SECONDS,
     RATIO,
+    SETBACK,
     SLOW_SECONDS,
     WARM_UP,
     Batching,
@@ -36,18 +36,11 @@ AT_ONCE = 0.0
         (((1000, QUICK),), 10, 0.001, 10),
         (((1000, QUICK),), 10, 0.002, 5),
         (((1000, QUICK),), 10, 0.011, 0),
-        # After a slow stretch it takes a hundred events until it's where a new source is.
-        (((1000, SLOW),), 207, AT_ONCE, 0),
-        (((1000, SLOW),), 208, AT_ONCE, 1),
-        # After a further one four times as many.
-        (((1, SLOW), (1, SLOW)), 507, AT_ONCE, 0),
-        (((1, SLOW), (1, SLOW)), 508, AT_ONCE, 1),
-        (((1, SLOW), (500, QUICK), (1, SLOW)), 508, AT_ONCE, 1),
-        (((1, SLOW),) * 9, LONGEST_BACKOFF + 107, AT_ONCE, 0),
-        (((1, SLOW),) * 9, LONGEST_BACKOFF + 108, AT_ONCE, 1),
-        # So many quick ones, and it was the machine.
-        (((1, SLOW), (100 + DECAY, QUICK), (1, SLOW)), 508, AT_ONCE, 1),
-        (((1, SLOW), (100 + DECAY + 1, QUICK), (1, SLOW)), 208, AT_ONCE, 1),
+        # After a slow stretch it takes so many more than for a new source, after two no more than that.
+        (((1000, SLOW),), SETBACK + 107, AT_ONCE, 0),
+        (((1000, SLOW),), SETBACK + 108, AT_ONCE, 1),
+        (((1, SLOW), (500, QUICK), (1, SLOW)), SETBACK + 107, AT_ONCE, 0),
+        (((1, SLOW), (500, QUICK), (1, SLOW)), SETBACK + 108, AT_ONCE, 1),
     ],
 )
 def test_so_many_frames_may_wait(
@@ -59,6 +52,45 @@ def test_so_many_frames_may_wait(
 
     assert batching.allow(events, seconds) == allowed
     assert batching.limit == allowed
+
+
+@pytest.mark.parametrize(
+    ("stretches", "turn", "events", "seconds", "allowed"),
+    [
+        # A few quick events do, and what is quick may all be joined, for a millisecond.
+        ((), 2 * LATE_SECONDS, 1, AT_ONCE, 1),
+        (((3, QUICK),), 2 * LATE_SECONDS, 10, AT_ONCE, 10),
+        (((3, QUICK),), 2 * LATE_SECONDS, 10, 0.002, 5),
+        (((3, QUICK),), LATE_SECONDS, 10, AT_ONCE, 0),
+        # Who computes is not held back any sooner for it.
+        (((3, SLOW),), 2 * LATE_SECONDS, SETBACK, AT_ONCE, 0),
+    ],
+)
+def test_so_many_frames_may_wait_when_the_loop_is_late(
+    stretches: tuple[tuple[int, float], ...],
+    turn: float,
+    events: int,
+    seconds: float,
+    allowed: int,
+) -> None:
+    batching = Batching(on=True)
+    for of_events, of_seconds in stretches:
+        batching.waits(of_events, of_seconds)
+
+    batching.had_a_turn(turn)
+
+    assert batching.allow(events, seconds) == allowed
+
+
+def test_that_the_loop_was_late_is_forgotten_when_the_source_waits() -> None:
+    batching = Batching(on=True)
+    batching.had_a_turn(2 * LATE_SECONDS)
+    batching.allow(50, AT_ONCE)
+
+    batching.waits(0, QUICK)
+
+    assert batching.limit == 0
+    assert batching.allow(50, AT_ONCE) == 0
 
 
 def test_nothing_waits_after_a_slow_stretch_until_it_is_asked_for_again() -> None:
@@ -103,7 +135,7 @@ def test_what_may_wait_is_bounded_by_what_was_quick_and_by_a_millisecond(
     quick = 0
     for of_events, of_seconds in stretches:
         batching.waits(of_events, of_seconds)
-        quick = quick + of_events if of_seconds == QUICK else 0
+        quick = quick + of_events if of_seconds == QUICK else -SETBACK
 
     allowed = batching.allow(events, seconds)
 

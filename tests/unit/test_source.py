@@ -257,29 +257,81 @@ async def test_the_last_event_of_a_burst_is_sent_before_the_source_computes(burs
     assert unsent == [0] * 5
 
 
-async def test_a_source_that_computes_time_and_again_has_less_and_less_held() -> None:
-    """Each slow stretch makes the feed more cautious, so that in the long run nothing waits."""
+TURN = 0.05
+
+
+@contextlib.asynccontextmanager
+async def late(loop: StillLoop) -> AsyncIterator[None]:
+    """Have others on the loop, two hundred busy streams say, keep it for a while in each turn."""
+
+    async def keep_busy() -> None:
+        while True:
+            loop.now += TURN
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as others:
+        others.start_soon(keep_busy)
+        yield
+        others.cancel_scope.cancel()
+
+
+@pytest.mark.lazy_tasks
+@pytest.mark.parametrize(
+    ("quick", "beside", "held_once"),
+    [
+        # On a loop that is on time nothing is held before the warm-up is over.
+        (1, contextlib.nullcontext, 0),
+        (3, contextlib.nullcontext, 0),
+        (20, contextlib.nullcontext, 0),
+        (99, contextlib.nullcontext, 0),
+        (101, contextlib.nullcontext, 0),
+        (1_000, contextlib.nullcontext, (1_000 - 100) // 8),
+        # On one that is late, nothing before the source has left it a turn, after four sends.
+        (1, late, 0),
+        (3, late, 0),
+        (20, late, 20 - 4),
+        (99, late, 99 - 4),
+        (101, late, 101 - 4),
+        (1_000, late, 1_000 - 4),
+    ],
+)
+async def test_what_is_held_when_a_source_computes_after_quick_events_is_held_that_once(
+    quick: int, beside: Any, held_once: int
+) -> None:
     loop = StillLoop()
-    held_at_slow_steps: list[int] = []
+    held: list[int] = []
 
     async def source() -> AsyncIterator[int]:
         yielded = 0
-        for _ in range(8):
-            for _ in range(300):
+        for step in range(6):
+            for _ in range(quick if step == 0 else 1):
                 loop.now += 0.000001
                 yield yielded
                 yielded += 1
-            held_at_slow_steps.append(yielded - writer.sent)
+            held.append(yielded - writer.sent)
             loop.now += 0.5
-            yield yielded
-            yielded += 1
 
     feed = feed_of(source(), loop)
-    async with running(feed) as writer:
+    async with beside(loop), running(feed) as writer:
         pass
 
-    assert 0 < max(held_at_slow_steps) <= 300 // 8
-    assert held_at_slow_steps[-4:] == [0] * 4
+    assert held[0] <= held_once
+    assert held[1:] == [0] * 5
+
+
+@on_asyncio
+async def test_on_a_late_loop_a_burst_leaves_in_few_sends_and_on_one_in_time_event_by_event() -> (
+    None
+):
+    sends: list[int] = []
+    for beside in (contextlib.nullcontext, late):
+        loop = StillLoop()
+        async with beside(loop):
+            writer = await sent_by(feed_of(numbers(100), loop))
+        sends.append(len(writer.taken))
+
+    assert sends[0] == 100
+    assert sends[1] < 10
 
 
 @pytest.mark.lazy_tasks

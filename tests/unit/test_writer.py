@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -14,11 +15,17 @@ from tests.unit.driving import (
     DISCONNECT,
     drive,
     each_way_to_cancel,
+    http_scope,
     on_asyncio,
     settled,
+    turns,
 )
 from tests.unit.hand_fed import FAREWELL, PING, SORRY, MadeUpError, Run, failing_at, sorry
 
+from sse_starlette import EventSourceResponse
+from sse_starlette._runtime.on_asyncio import wakers
+from sse_starlette._shutdown.streams import current_streams
+from sse_starlette._stream.run import Stream
 from sse_starlette.errors import SendTimeoutError
 
 pytestmark = pytest.mark.anyio
@@ -265,3 +272,101 @@ async def test_no_alarm_is_left_by_a_cancellation_in_mid_cleanup(way: str) -> No
         await exchange.ends()
 
     assert run.loop.waiting == 0
+
+
+@pytest.fixture(params=["usual", "without"])
+def eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether Python offers what it takes to send in the name of the writer's task."""
+    if request.param == "without":
+        monkeypatch.setattr(wakers, "enter_task", None)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("wait", [anyio.lowlevel.checkpoint, partial(anyio.sleep, 0)])
+async def test_events_leave_one_by_one_when_they_come_so(
+    wait: Callable[[], Awaitable[None]],
+) -> None:
+    async def source() -> AsyncIterator[str]:
+        for number in range(3):
+            yield f"{number}"
+            await wait()
+
+    async with drive(EventSourceResponse(source())) as exchange:
+        await exchange.returns()
+
+    assert exchange.chunks == [b"data: 0\r\n\r\n", b"data: 1\r\n\r\n", b"data: 2\r\n\r\n"]
+
+
+@pytest.mark.usefixtures("eager")
+async def test_an_event_that_comes_alone_and_has_to_wait_is_followed_by_the_next_when_it_is_sent() -> (
+    None
+):
+    waited: list[int] = []
+
+    async def slowly(message: Message) -> None:
+        if message.get("body"):
+            await turns(3)
+            waited.append(len(exchange.chunks))
+
+    async def source() -> AsyncIterator[str]:
+        for number in range(3):
+            await anyio.lowlevel.checkpoint()
+            yield f"{number}"
+
+    async with drive(EventSourceResponse(source(), send_timeout=60), on_send=slowly) as exchange:
+        await exchange.returns()
+
+    assert waited == [0, 1, 2]
+    assert exchange.complete
+
+
+async def test_a_send_that_gives_something_else_to_wait_for_than_a_coroutine_is_waited_for() -> (
+    None
+):
+    """That of a server that isn't written in Python."""
+    sent: list[Message] = []
+
+    class Sending:
+        def __init__(self, message: Message) -> None:
+            self._message = message
+
+        def __await__(self) -> Generator[Any, Any, None]:
+            yield from anyio.lowlevel.checkpoint().__await__()
+            sent.append(self._message)
+
+    async def source() -> AsyncIterator[str]:
+        await anyio.lowlevel.checkpoint()
+        yield "event"
+        await anyio.lowlevel.checkpoint()
+        yield "another"
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    await EventSourceResponse(source())(http_scope(), receive, Sending)
+
+    bodies = [message.get("body", b"") for message in sent]
+    assert bodies == [b"", b"data: event\r\n\r\n", b"data: another\r\n\r\n", b""]
+
+
+async def test_a_source_whose_stream_ends_in_the_send_of_its_event_makes_no_other() -> None:
+    made: list[int] = []
+
+    async def source() -> AsyncIterator[str]:
+        await anyio.lowlevel.checkpoint()
+        for number in range(3):
+            made.append(number)
+            yield f"{number}"
+
+    async def end_it(message: Message) -> None:
+        if message.get("body"):
+            stream.end("revoked")
+
+    response = EventSourceResponse(source())
+    async with drive(response, on_send=end_it) as exchange:
+        await exchange.until(lambda: current_streams() or exchange.over)
+        stream = cast("Stream", current_streams()[0])
+        await exchange.returns()
+
+    assert made == [0]

@@ -34,12 +34,16 @@ class EagerRunner(Waker, Protocol):
     A task that is woken so often pays for a switch each time.
     """
 
-    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]], /) -> bool:
+    @property
+    def busy(self) -> bool:
+        """Whether something was begun, or has failed, that the waiting task is to be woken for."""
+
+    def run_eagerly(self, run: Callable[..., Awaitable[object]], /, *args: object) -> bool:
         """
-        Do what the waiting task would do, `await run()`, in its name and now; it goes on waiting.
+        Do what the waiting task would do, `await run(*args)`, in its name and now; it goes on waiting.
 
         False if it is to be woken (`set`): the loop can't do that, or nobody waits, and nothing has been
-        done; or what was begun waits or has failed. The waiting task then awaits the rest of it within
+        done; or what was begun waits or has failed (`busy`). The waiting task then awaits the rest of it within
         its `await`, which raises what it raises.
         """
 

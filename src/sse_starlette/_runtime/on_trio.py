@@ -110,7 +110,9 @@ class TrioWaker:
 class TrioEagerRunner(TrioWaker):
     __slots__ = ()
 
-    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:  # noqa: ARG002  (asyncio can)
+    busy = False
+
+    def run_eagerly(self, run: object, *args: object) -> bool:  # noqa: ARG002  (asyncio can)
         return False
 
 

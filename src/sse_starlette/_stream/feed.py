@@ -16,6 +16,11 @@ JOINED_BYTES = 65_536
 """Where a feed stops joining: about what one write to a socket takes without waiting."""
 
 
+def offer_nobody(_: bytes) -> bool:
+    """Stand in for the writer's `offer`."""
+    return False
+
+
 class Feed(ABC):
     """
     Frames on their way to one client.
@@ -40,11 +45,22 @@ class Feed(ABC):
     cleanup_timeout: float | None = 30.0
     """Seconds that the application's part of the feed has to clean up. Set like `joins`."""
 
+    offer: Callable[[bytes], bool | None] = staticmethod(offer_nobody)
+    """
+    Sends a frame at once that comes alone, in place of `take`. The writer's, as long as it writes.
+
+    Only while there's nothing to take. True: it's sent. None: its send waits, and `sent` will be called, or has
+    failed. False: nothing was done.
+    """
+
     drained: bool = False
     """Whether `take` would give nothing now: `wake` is called before it does. False: that's not known."""
 
     has_work: bool = True
     """Whether `run` is needed at all. What has none must be done when `stop` returns."""
+
+    has_begun: bool = True
+    """Whether what makes the frames has come to its first one, or makes none."""
 
     unfinished: bool = False
     """Whether what `take` gave last ends within an event: a ping would become a part of it."""
@@ -53,11 +69,6 @@ class Feed(ABC):
     def thread(self) -> str | None:
         """The name of the thread that does what can't be interrupted now; None: nothing is such."""
         return None
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether what makes the frames has come to its first one, or makes none."""
-        return True
 
     def is_over(self) -> bool:
         """Whether there's nothing to send and never will be; asked before the feed is opened."""

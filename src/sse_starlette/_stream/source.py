@@ -37,6 +37,7 @@ class SourceFeed(Feed):
 
     # `take` takes all, and whoever makes a frame then tells the writer.
     drained: bool = True
+    has_begun: bool = False
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class SourceFeed(Feed):
         self._batching = Batching(on=joins)
         self.time: Callable[[], float] = loop.stopwatch
         self.runs_since = 0.0
+        self._alone = True
         self._pushed = 0
         self._turn_room = JOINED_BYTES
         self._sending = False
@@ -117,10 +119,6 @@ class SourceFeed(Feed):
     @property
     def thread(self) -> str | None:
         return None if self._in_threads is None else self._in_threads.stepping_in
-
-    @property
-    def has_begun(self) -> bool:
-        return bool(self._pushed or self._batching.quick)
 
     def let_go(self) -> None:
         threads = self._in_threads
@@ -189,7 +187,7 @@ class SourceFeed(Feed):
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
-        batching = self._batching
+        batching, offer = self._batching, self.offer
         size = sends = 0
         turn = 0.0
         step: Awaitable[object] = step_on()
@@ -203,45 +201,60 @@ class SourceFeed(Feed):
             frame = encode(value)
             if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
                 frame = self._bounded(value, frame)
-            size = size + len(frame) if frames else len(frame)
-            frames.append(frame)
-            held = len(frames)
-            if (
-                (
-                    held > batching.limit
-                    and not (
-                        batching.on
-                        and held <= batching.allow(self._pushed + held, now() - self.runs_since)
+            taken: bool | bytes | None = False
+            if self._alone:
+                # The first since the source has waited: nothing else is ready that it could be joined with.
+                self._alone, self.has_begun = False, True
+                if frame.startswith(_DOUBLED):
+                    doubt("frame")
+                taken = frame and offer(frame)
+                if taken and not self._stopping:
+                    step = step_on()
+                    continue
+            if taken is None:
+                self._sending = True
+            elif not taken:
+                size = size + len(frame) if frames else len(frame)
+                frames.append(frame)
+                held = len(frames)
+                if (
+                    (
+                        held <= batching.limit
+                        or (
+                            batching.on
+                            and held <= batching.allow(self._pushed + held, now() - self.runs_since)
+                        )
                     )
-                )
-                or size >= self._turn_room
-                or now() > self.runs_since + HELD_SECONDS
-            ):
+                    and size < self._turn_room
+                    and now() <= self.runs_since + HELD_SECONDS
+                ):
+                    step = step_on()
+                    continue
                 if turn != self.runs_since:
                     turn, sends = self.runs_since, 0
                 sends += 1
                 self._turn_room -= size
                 self._tell_writer()
-                if self._stopping:
-                    return
-                if (
-                    frames
-                    or self._sending
-                    or sends >= _SENDS_IN_A_TURN
-                    or self._turn_room <= 0
-                    or now() > turn + HELD_SECONDS
-                ):
-                    try:
-                        await self._pause()
-                    except cancelled as exc:
-                        # A timeout or cancel scope that the source holds open around its `yield` has
-                        # run out. It's the source's, so there it goes; the writer, in a task of its
-                        # own, is not hit, and the frames stay where they are.
-                        throw = getattr(iterator, "athrow", None)
-                        if self._stopping or throw is None:
-                            raise
-                        step = throw(exc)
-                        continue
+            if self._stopping:
+                return
+            if (
+                frames
+                or self._sending
+                or sends >= _SENDS_IN_A_TURN
+                or self._turn_room <= 0
+                or now() > turn + HELD_SECONDS
+            ):
+                try:
+                    await self._pause()
+                except cancelled as exc:
+                    # A timeout or cancel scope that the source holds open around its `yield` has
+                    # run out. It's the source's, so there it goes; the writer, in a task of its
+                    # own, is not hit, and the frames stay where they are.
+                    throw = getattr(iterator, "athrow", None)
+                    if self._stopping or throw is None:
+                        raise
+                    step = throw(exc)
+                    continue
             step = step_on()
 
     def _bounded(self, value: object, frame: bytes) -> bytes:
@@ -275,17 +288,20 @@ class SourceFeed(Feed):
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
         if not self._frames and not self._sending:
+            due = self.time()
             self._loop.call_soon(self._room.set)
             await self._room
+            self._batching.had_a_turn(self.time() - due)
         self._blocked = True
         while self._frames or self._sending:
             await self._room
-        self._blocked = False
+        self._blocked = self._alone = False
 
     def about_to_wait(self) -> None:
+        self._alone = True
         if self._frames:
             self._tell_writer()
-        if self._pushed:
+        if self._pushed or self._batching.late:
             self._turn_room = JOINED_BYTES
             self._batching.waits(self._pushed, self.time() - self.runs_since)
             self._pushed = 0

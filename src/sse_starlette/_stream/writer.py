@@ -13,6 +13,7 @@ import anyio
 
 from ..errors import SendTimeoutError
 from .error_event import ErrorEvent
+from .feed import offer_nobody
 from .lifecycle import COMPLETE
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Writer:
 
     async def open(self) -> None:
         """Send the headers: at once, or when the first frame is there, or when that takes too long."""
+        self._feed.offer = self.offer
         # With the response, and not when the server has taken its headers: that may take long.
         self._producers.start()
         if self._options.first_event_timeout is None:
@@ -163,6 +165,9 @@ class Writer:
                 self._standing_by = True
                 await self._wake
                 self._standing_by = False
+                if self.sending:  # What was offered had to wait.
+                    self._note_sent()
+                    feed.sent()
             elif feed.error is not None:
                 self._producers.end_by_error()
             else:
@@ -179,8 +184,7 @@ class Writer:
                 if self._send_timeout is not None:
                     self._bound_send(self._send_timeout)
                 await send({"type": "http.response.body", "body": frames, "more_body": True})
-                self.sending = self._ping_due = False
-                self._sent_at = self._loop.time()
+                self._note_sent()
                 feed.sent()
                 if feed.drained and not self._called:
                     return
@@ -193,6 +197,22 @@ class Writer:
                     await self._send_frames(ping)
             else:
                 return
+
+    def offer(self, frame: bytes) -> bool | None:
+        """Send a frame that comes alone, in the name of the writer if it only stands by; see `Feed.offer`."""
+        if not self._standing_by or self._life.reason is not None:
+            return False
+        self._standing_by = False
+        if self._send_timeout is not None:
+            self._bound_send(self._send_timeout)
+        message = {"type": "http.response.body", "body": frame, "more_body": True}
+        if self._wake.run_eagerly(self._send, message):
+            self._sent_at = self._loop.time()
+            self._ping_due, self._standing_by = False, True
+            return True
+        self.sending = self._wake.busy
+        self._wake.set()
+        return None if self.sending else False
 
     def go_on(self) -> None:
         """Send what is due, in the name of the writer if it only stands by; else wake it."""
@@ -254,7 +274,10 @@ class Writer:
 
     async def _send_frames(self, frames: bytes) -> None:
         await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
-        self._ping_due = False
+        self._note_sent()
+
+    def _note_sent(self) -> None:
+        self.sending = self._ping_due = False
         self._sent_at = self._loop.time()
 
     async def _send_message(self, message: Message) -> None:
@@ -312,6 +335,7 @@ class Writer:
 
     def close(self) -> None:
         """Stop the timers. Nothing is sent from now on."""
+        self._feed.offer = offer_nobody
         for timer in (self._ping_alarm, self._timeout_alarm):
             if timer is not None:
                 timer.stop()

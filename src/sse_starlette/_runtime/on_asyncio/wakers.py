@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import current_task
-from asyncio.tasks import _enter_task as enter_task
-from asyncio.tasks import _leave_task as leave_task
 from inspect import CORO_CREATED, getcoroutinestate
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
+
+# A Python without them: then the waiting task is woken, which takes longer.
+enter_task: Callable[[Any, Any], None] | None = getattr(asyncio.tasks, "_enter_task", None)
+leave_task: Callable[[Any, Any], None] | None = getattr(asyncio.tasks, "_leave_task", None)
 
 
 class AsyncioWaker:
@@ -28,11 +31,12 @@ class AsyncioWaker:
 
     __slots__ = ("_asyncio_future_blocking", "_context", "_failure", "_loop", "_resume")
 
+    _context: Context
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self._resume: Callable[[Any], object] | None = None
-        self._context: Context | None = None
         self._failure: BaseException | None = None
 
     def set(self) -> None:
@@ -78,24 +82,31 @@ class AsyncioEagerRunner(AsyncioWaker):
 
     __slots__ = ("_begun", "_task")
 
+    _task: asyncio.Task[Any]
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._task: asyncio.Task[Any] | None = None
         # What was begun in the task's name and waits, and what for.
-        self._begun: tuple[Coroutine[Any, Any, None], object] | None = None
+        self._begun: tuple[Coroutine[Any, Any, Any], object] | None = None
 
-    def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        loop, task, context = self._loop, self._task, self._context
+    @property
+    def busy(self) -> bool:
+        return self._begun is not None or self._failure is not None
+
+    def run_eagerly(self, run: Callable[..., Awaitable[object]], *args: object) -> bool:
+        loop = self._loop
         # A loop that stands still has been closed, and what is left of its tasks is thrown away.
-        if self._resume is None or task is None or context is None or not loop.is_running():
+        if self._resume is None or not (enter_task and leave_task) or not loop.is_running():
             return False
-        coroutine = run()
-        actor = current_task(loop)
+        coroutine = run(*args)
+        if type(coroutine) is not CoroutineType:
+            coroutine = _awaited(coroutine)
+        task, actor = self._task, current_task(loop)
         if actor is not None:
             leave_task(loop, actor)
         enter_task(loop, task)
         try:
-            waits_for = context.run(next, coroutine.__await__(), _DONE)
+            waits_for = self._context.run(next, coroutine.__await__(), _DONE)
         except BaseException as exc:  # It's for the waiting task: raised there.
             if isinstance(exc, RuntimeError) and getcoroutinestate(coroutine) == CORO_CREATED:
                 # Whoever acts has the context of the task, and it can't be entered twice.
@@ -113,7 +124,7 @@ class AsyncioEagerRunner(AsyncioWaker):
         return False
 
     def __await__(self) -> Generator[Any, Any, None]:
-        self._task = current_task(self._loop)
+        self._task = cast("asyncio.Task[Any]", current_task(self._loop))
         self._asyncio_future_blocking = True
         thrown: BaseException | None = None
         try:
@@ -130,8 +141,12 @@ class AsyncioEagerRunner(AsyncioWaker):
 _DONE = object()
 
 
+async def _awaited(awaitable: Awaitable[object]) -> None:
+    await awaitable
+
+
 def _rest(
-    coroutine: Coroutine[Any, Any, None], waits_for: object, thrown: BaseException | None
+    coroutine: Coroutine[Any, Any, Any], waits_for: object, thrown: BaseException | None
 ) -> Generator[Any, Any, None]:
     """Go on with a coroutine that waits for something, or first throw something into it."""
     outcome: Any = None
