@@ -141,25 +141,6 @@ async def test_an_error_of_a_task_cancels_the_others_and_is_raised_in_a_group() 
     assert seen == ["cancelled"]
 
 
-async def test_tasks_are_cancelled_together() -> None:
-    seen: list[str] = []
-
-    async def sleeps() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            seen.append("cancelled")
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with current_loop().task_group() as tasks:
-            for _ in range(2):
-                tasks.start_soon(sleeps)
-            await trio.testing.wait_all_tasks_blocked()
-            tasks.cancel()
-
-    assert seen == ["cancelled"] * 2
-
-
 async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> None:
     """TaskGroup begin in any order, so that whoever cuts may be there before the one that is cut off."""
     cut = current_loop().cancel_scope()
@@ -256,95 +237,6 @@ async def test_a_source_is_reached_by_nobody_but_its_reins() -> None:
             runner.cancel()
 
     assert seen == ["not cancelled", "cancelled"]
-
-
-async def test_a_cancelled_scope_of_the_source_keeps_its_cancellation_inside() -> None:
-    runner = current_loop().source_runner(None)
-    seen: list[str] = []
-    scopes: list[anyio.CancelScope] = []
-
-    async def source() -> None:
-        try:
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    await cleans_up(seen)
-        finally:
-            await cleans_up(seen)
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_source, runner, source())
-            await trio.testing.wait_all_tasks_blocked()
-            scopes[0].cancel()
-            runner.cancel()
-
-    assert seen == ["cancelled in its cleanup", "cleaned up"]
-
-
-async def test_a_timeout_of_the_source_is_its_own_affair() -> None:
-    runner = current_loop().source_runner(None)
-    seen: list[str] = []
-
-    async def source() -> None:
-        with anyio.move_on_after(0) as timeout:
-            await anyio.sleep_forever()
-        seen.append("moved on" if timeout.cancelled_caught else "not cancelled")
-        await anyio.lowlevel.checkpoint()
-        seen.append("went on")
-
-    await run_source(runner, source())
-
-    assert seen == ["moved on", "went on"]
-
-
-async def test_a_nursery_of_the_source_can_be_left_while_it_is_cancelled() -> None:
-    runner = current_loop().source_runner(None)
-    seen: list[str] = []
-
-    async def source() -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                await trio.sleep_forever()
-        finally:
-            await cleans_up(seen)
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_source, runner, source())
-            await trio.testing.wait_all_tasks_blocked()
-            runner.cancel()
-
-    assert seen == ["cleaned up"]
-
-
-@pytest.mark.parametrize("seconds", [0, None])
-async def test_cleanup_has_its_seconds_and_no_more(seconds: float | None) -> None:
-    runner = current_loop().source_runner(seconds)
-    seen: list[str] = []
-
-    async def source() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            try:
-                await cleans_up(seen)
-            finally:
-                with anyio.move_on_after(0):
-                    await anyio.sleep_forever()
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_source, runner, source())
-            await trio.testing.wait_all_tasks_blocked()
-            runner.cancel()
-
-    cut = seconds == 0
-    assert seen == ["cancelled in its cleanup" if cut else "cleaned up"]
-    assert runner.cut_short is cut
 
 
 async def test_a_source_that_is_thrown_away_where_it_waits_is_told_so() -> None:
