@@ -9,28 +9,9 @@ from tests.unit.driving import settled, turns, until
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, one, tracks_of
 
-from sse_starlette.eventlogs import _track, _tracks
+from sse_starlette.eventlogs import _tracks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
-
-
-async def test_what_was_published_while_the_connection_was_lost_is_caught_up(
-    store: FakeStore, log: FakeLog
-) -> None:
-    async with one(log) as hub:
-        client = await FakeClient(hub.channel("c").subscribe()).begun()
-        store.say("c", 1)
-        await client.has(1)
-
-        log.go_away()
-        store.say("c", 2, 3)
-        await settled()
-        assert client.data == ["1"]
-        log.come_back()
-
-        await client.has(1, 2, 3)
-        store.say("c", 4)
-        await client.has(1, 2, 3, 4)
 
 
 async def test_a_connection_that_breaks_time_and_again_loses_and_doubles_nothing(
@@ -45,20 +26,6 @@ async def test_a_connection_that_breaks_time_and_again_loses_and_doubles_nothing
             await turns(number % 5)
 
         await client.has(*range(1, 41))
-
-
-async def test_much_that_was_missed_is_caught_up_page_by_page(
-    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_track, "_PAGE", 4)
-    async with one(log) as hub:
-        client = await FakeClient(hub.channel("c").subscribe()).begun()
-        log.go_away()
-        store.say("c", *range(1, 23))
-
-        log.come_back()
-
-        await client.has(*range(1, 23))
 
 
 async def test_a_look_that_fails_is_repeated(store: FakeStore, log: FakeLog) -> None:
@@ -190,22 +157,6 @@ async def test_a_connection_that_died_without_a_word_is_found_out(
         await client.has(1, 2)
 
 
-async def test_channels_that_are_in_step_are_not_read_when_they_are_checked(
-    store: FakeStore, log: FakeLog
-) -> None:
-    async with one(log) as hub:
-        client = await FakeClient(hub.channel("c").subscribe()).begun()
-        store.say("c", 1, 2)
-        await client.has(1, 2)
-        reads = len(store.reads)
-
-        await tracks_of(hub).check_positions()
-
-        await settled()
-        assert store.calls["heads"] == 1
-        assert len(store.reads) == reads
-
-
 async def test_a_check_that_fails_is_no_news(store: FakeStore, log: FakeLog) -> None:
     async with one(log) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
@@ -216,21 +167,3 @@ async def test_a_check_that_fails_is_no_news(store: FakeStore, log: FakeLog) -> 
         store.say("c", 1)
 
         await client.has(1)
-
-
-@pytest.mark.parametrize("what", ["flushed", "fallen back"])
-async def test_a_check_finds_that_the_history_is_another_one(
-    store: FakeStore, log: FakeLog, what: str
-) -> None:
-    async with one(log) as hub:
-        client = await FakeClient(hub.channel("c").subscribe()).begun()
-        store.say("c", 1, 2)
-        await client.has(1, 2)
-        if what == "flushed":
-            store.flush()
-        else:
-            store.fall_back("c", 1)
-
-        await tracks_of(hub).check_positions()
-
-        await client.has(1, 2, "reset epoch")

@@ -1,0 +1,168 @@
+"""
+Plays what happens to a channel on an event log, as a table tells it: word by word, and after each all settle.
+
+    A           client A comes, and its place is known      say:1,2     another process publishes
+    A:e1.4      it comes with this id                       publish:x   this process does
+    A+          it comes, and its place isn't known yet     lose        the connection breaks, and is back
+    A-          it leaves                                   away, back  it breaks, and comes back later
+    A+again     it comes back                               deaf, hears nothing is heard, though it looks fine
+    B...        it comes to another process                 flush       the log has lost everything
+    A.sleeps    it doesn't look, until `A.looks`            fall:1      it has lost what is after this offset
+    A=1,2       it has got this, and nothing else           trim:5      it no longer has what is up to this one
+    A~x         it has got this, beside other things        check       positions are compared
+    A.id=e1.4   its place                                   shut:g, open:g  a gate of the log; g waits at it
+    reads=1     looks since `mark`                          epoch=e2, head=5  what the channel knows
+
+`3-9` are the numbers from 3 to 9, `!epoch` a reset and its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.unit.driving import settled, until
+from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import FakeClient, running, tracks_of
+
+from sse_starlette.eventlogs import _track
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sse_starlette.channels.channel import Channel
+
+
+def told(text: str) -> list[str]:
+    """Spell out data: `1,4-6,!epoch` is 1, 4, 5, 6 and a reset."""
+    found: list[str] = []
+    for part in text.split(",") if text else []:
+        first, dash, last = part.partition("-")
+        if dash and first.isdigit():
+            found += [str(number) for number in range(int(first), int(last) + 1)]
+        else:
+            found.append(part.replace("!", "reset "))
+    return found
+
+
+@dataclass(frozen=True)
+class LogScenario:
+    """What happens, and with what history."""
+
+    script: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the channel."""
+    page: int | None = None
+    """How many entries are read at once."""
+
+    @asynccontextmanager
+    async def paged(self) -> AsyncIterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            if self.page is not None:
+                patch.setattr(_track, "_PAGE", self.page)
+            yield
+
+    async def play(self) -> None:
+        store = FakeStore()
+        log = FakeLog(store)
+        async with self.paged(), running(log, FakeLog(store)) as (hub, other):
+            channel = hub.channel("c", **self.options)
+            play = _Play(store, log, channel, other.channel("c"))
+            play.check = tracks_of(hub).check_positions
+            for word in self.script.split():
+                await play.do(word)
+
+
+class _Play:
+    check: Callable[[], Any]
+
+    def __init__(self, store: FakeStore, log: FakeLog, channel: Channel, other: Channel) -> None:
+        self.store = store
+        self.log = log
+        self.channel = channel
+        self.other = other
+        self.clients: dict[str, FakeClient] = {}
+        self.ids: dict[str, str] = {}
+        self.mark = 0
+
+    async def do(self, word: str) -> None:
+        if word[0].isupper():
+            await self.client(word[0], word[1:])
+            return
+        name, _, value = word.partition("=" if "=" in word else ":")
+        store, log = self.store, self.log
+        deeds: dict[str, Callable[[], object]] = {
+            "say": lambda: store.say("c", *told(value)),
+            "end": lambda: store.add("c", b""),
+            "lose": log.lose,
+            "away": log.go_away,
+            "back": log.come_back,
+            "deaf": lambda: setattr(log, "deaf", True),
+            "hears": lambda: setattr(log, "deaf", False),
+            "stirs": lambda: setattr(store, "stirs", True),
+            "flush": store.flush,
+            "fall": lambda: store.fall_back("c", int(value)),
+            "trim": lambda: store.trim("c", int(value)),
+            "shut": lambda: getattr(log, value).shut(),
+            "open": lambda: getattr(log, value).open(),
+            "mark": lambda: setattr(self, "mark", len(store.reads)),
+        }
+        facts: dict[str, Callable[[], object]] = {
+            "waits": lambda: getattr(log, value).waiting,
+            "epoch": lambda: self.channel.epoch == value,
+            "head": lambda: self.channel.head == int(value),
+        }
+        if name in deeds:
+            deeds[name]()
+        elif name in facts:
+            await until(facts[name])
+        elif name == "publish":
+            for one in told(value):
+                await self.channel.publish(one)
+        elif name == "check":
+            await self.check()
+        elif name == "reads":
+            assert len(self.store.reads) - self.mark == int(value), self.store.reads
+        elif name == "renewed":
+            assert self.store.calls["renew"] == int(value)
+        else:
+            assert name == "resets", word
+            reasons = dict(pair.split(":") for pair in value.split(","))
+            counted = {reason: str(count) for reason, count in self.channel.stats().resets.items()}
+            assert counted == reasons
+        await settled()
+
+    async def client(self, name: str, what: str) -> None:
+        if what in ("", "+", "...") or what.startswith((":", "+replay")):
+            channel = self.other if what == "..." else self.channel
+            if what.startswith("+replay"):
+                subscription = channel.subscribe(replay=int(what.removeprefix("+replay")))
+            else:
+                subscription = channel.subscribe(*([what[1:]] if what[:1] == ":" else []))
+            self.clients[name] = FakeClient(subscription)
+            if what in ("", "...") or what.startswith("+replay"):
+                await self.clients[name].begun()
+            return
+        client = self.clients[name]
+        if what == "-":
+            self.ids[name] = client.leave()
+        elif what in ("+again", "+again..."):
+            channel = self.other if what.endswith(".") else self.channel
+            self.clients[name] = FakeClient(channel.subscribe(self.ids[name]), client.client)
+        elif what == ".sleeps":
+            client.subscription._wake = lambda: None
+        elif what == ".looks":
+            client._woken = True
+        elif what.startswith("="):
+            await client.has(*told(what[1:]))
+        elif what.startswith("~"):
+            await until(lambda: told(what[1:])[0] in client.data)
+        elif what.startswith(".cursor="):
+            assert client.client.got[-1].reset["cursor"] == what[8:]
+        else:
+            assert what.startswith(".id="), what
+            assert client.client.last_event_id == what[4:]
+        await settled()
