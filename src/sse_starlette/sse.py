@@ -18,7 +18,7 @@ from ._runtime.loop import current_loop
 from ._shutdown import AppStatus
 from ._stream.callbacks import run_callbacks
 from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
-from ._stream.feed import Feed
+from ._stream.feed import feed_of
 from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
 from ._stream.lifecycle import CloseReason
 from ._stream.options import Option, StreamOptions
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from ._runtime.loop import Loop
+    from ._stream.feed import Feed
     from .event import Serializer
     from .observe import StreamRecord
     from .policy import StreamPolicy
@@ -352,10 +353,10 @@ class EventSourceResponse(StreamingResponse):
         elif isinstance(body, BodyIterator) and not body.begun:
             body = body.content
         options = self._options
-        if isinstance(body, Feed):
-            body.joins = options.join_events
-            body.cleanup_timeout = options.cleanup_timeout
-            return body
+        if (feed := feed_of(body)) is not None:
+            feed.joins = options.join_events
+            feed.cleanup_timeout = options.cleanup_timeout
+            return feed
         encode = options.encoder()
         return SourceFeed(
             body,

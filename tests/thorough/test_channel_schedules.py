@@ -147,7 +147,7 @@ class Follower:
         self.subscription = Hub().subscribe(
             [shelf.channel for shelf in self.shelves.values()], asked or None, filter=filter_
         )
-        self.subscription.joins = self.joins
+        self.subscription._feed.joins = self.joins
         return self.subscription
 
     def read(self, piece: bytes) -> None:
@@ -408,16 +408,16 @@ class AnyOrder(RuleBasedStateMachine):
             for one in follower.shelves.values()
         }
         subscription = follower.subscribe(asked)
-        if subscription.is_over():
+        if subscription._feed.is_over():
             assert all(shelf.channel.closed for shelf in follower.shelves.values())
             follower.check_up_to_date()
             follower.for_good = True
-            subscription.open(lambda: None)
-            subscription.stop()
-            assert subscription.take() == b""
+            subscription._feed.open(lambda: None)
+            subscription._feed.stop()
+            assert subscription._feed.take() == b""
             follower.cut()
         else:
-            subscription.open(lambda: None)
+            subscription._feed.open(lambda: None)
 
     @rule(name=st.sampled_from("abc"), count=st.integers(1, 9))
     def publish(self, name: str, count: int) -> None:
@@ -448,9 +448,9 @@ class AnyOrder(RuleBasedStateMachine):
         follower = data.draw(st.sampled_from(self.connected))
         subscription = follower.subscription
         assert subscription is not None
-        frames = subscription.take()
+        frames = subscription._feed.take()
         follower.read(frames[: round(len(frames) * how_much)])
-        subscription.stop()
+        subscription._feed.stop()
         follower.cut()
 
     @rule(seconds=st.sampled_from([10, 61]))
@@ -469,11 +469,11 @@ class AnyOrder(RuleBasedStateMachine):
     def take_from(self, follower: Follower) -> bool:
         subscription = follower.subscription
         assert subscription is not None
-        frames = subscription.take()
+        frames = subscription._feed.take()
         follower.read(frames)
-        if not frames and subscription.ended:
-            subscription.stop()
-            if subscription.close_reason == "lagging":
+        if not frames and subscription._feed.ended:
+            subscription._feed.stop()
+            if subscription._feed.close_reason == "lagging":
                 assert any(
                     shelf.slow == "disconnect" and (follower.at[epoch] or 0) < shelf.oldest - 1
                     for epoch, shelf in follower.shelves.items()
@@ -491,7 +491,7 @@ class AnyOrder(RuleBasedStateMachine):
             pass
         if follower.subscription is not None:
             follower.check_up_to_date()
-            follower.read(follower.subscription.ping())
+            follower.read(follower.subscription._feed.ping())
             heads = {epoch: shelf.head for epoch, shelf in follower.shelves.items()}
             assert positions_of(follower.client.last_event_id) == heads
 

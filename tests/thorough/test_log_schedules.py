@@ -101,7 +101,7 @@ class Follower:
         self.subscription = hub.channel(self.channel, history=HISTORY).subscribe(
             self.client.last_event_id or None
         )
-        self.subscription.open(self._wake)
+        self.subscription._feed.open(self._wake)
         self._woken = True
 
     def _wake(self) -> None:
@@ -111,12 +111,12 @@ class Follower:
         """Take what there is, if woken, and get only so much of it."""
         subscription = self.subscription
         while subscription is not None and self._woken:
-            frames = subscription.take()
+            frames = subscription._feed.take()
             if not frames:
                 self._woken = False
-                if subscription.ended:
+                if subscription._feed.ended:
                     self.leave()
-                    assert subscription.close_reason == "lagging"
+                    assert subscription._feed.close_reason == "lagging"
                 return
             self.read(frames[: round(len(frames) * most)])
             if most < 1:
@@ -130,7 +130,7 @@ class Follower:
 
     def leave(self) -> None:
         if self.subscription is not None:
-            self.subscription.stop()
+            self.subscription._feed.stop()
             self.subscription = None
             before = len(self.client.got)
             self.client.cut()

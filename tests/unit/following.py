@@ -233,14 +233,14 @@ class Client:
 def taken(subscription: Subscription) -> bytes:
     """Take all that is ready."""
     frames = b""
-    while more := subscription.take():
+    while more := subscription._feed.take():
         frames += more
     return frames
 
 
 def opened(subscription: Subscription, wake: Callable[[], None] = lambda: None) -> Subscription:
     """Open a subscription as the writer of a response does."""
-    subscription.open(wake)
+    subscription._feed.open(wake)
     return subscription
 
 

@@ -153,7 +153,7 @@ class _Play:
             channel = self.other if what.endswith(".") else self.channel
             self.clients[name] = FakeClient(channel.subscribe(self.ids[name]), client.client)
         elif what == ".sleeps":
-            client.subscription._wake = lambda: None
+            client.subscription._feed.call = lambda: None
         elif what == ".looks":
             client._woken = True
         elif what.startswith("="):

@@ -53,7 +53,7 @@ class FakeClient:
         self.subscription = subscription
         self.raw = b""
         self._woken = True
-        subscription.open(self._wake)
+        subscription._feed.open(self._wake)
 
     def _wake(self) -> None:
         self._woken = True
@@ -61,7 +61,7 @@ class FakeClient:
     def look(self) -> None:
         while self._woken:
             self._woken = False
-            while frames := self.subscription.take():
+            while frames := self.subscription._feed.take():
                 self.raw += frames
                 self.client.read(frames)
 
@@ -98,12 +98,12 @@ class FakeClient:
 
     async def ends(self) -> None:
         """Wait for the end of the stream, and leave."""
-        await until(lambda: self.data is not None and self.subscription.ended)
+        await until(lambda: self.data is not None and self.subscription._feed.ended)
         self.leave()
 
     def leave(self) -> str:
         """Break the connection; return the id to come back with."""
-        self.subscription.stop()
+        self.subscription._feed.stop()
         return self.client.cut()
 
 

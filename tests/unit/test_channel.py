@@ -171,7 +171,7 @@ def test_what_is_published_between_a_look_and_the_close_is_not_lost(
 
     assert [one.data for one in got] == ["last"]
     assert taken(subscription) == b""
-    assert subscription.ended
+    assert subscription._feed.ended
 
 
 @pytest.mark.anyio
@@ -291,10 +291,10 @@ def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
     subscription = channel.subscribe()
     clock.now += 100
     assert not state_of(channel).idle_since(clock.now)
-    subscription.open(lambda: None)
+    subscription._feed.open(lambda: None)
     assert not state_of(channel).idle_since(clock.now)
 
-    subscription.stop()
+    subscription._feed.stop()
 
     assert not state_of(channel).idle_since(clock.now + 30)
     assert state_of(channel).idle_since(clock.now + 31)

@@ -14,7 +14,10 @@ from tests.unit.driving import SEAT_BELT_SECONDS, until
 from tests.unit.following import ManualLoop
 
 from sse_starlette._runtime.loop import current_loop
-from sse_starlette.channels._fanout import Fanout
+from sse_starlette.channels._fanout import Fanout, Subscriber
+from sse_starlette.channels._options import SubscribeOptions
+from sse_starlette.channels._positions import Positions
+from sse_starlette.channels._ring import Ring
 
 
 class FakeSubscriber:
@@ -29,17 +32,53 @@ class FakeSubscriber:
     def newest(self) -> int:
         raise NotImplementedError
 
+    stands = False
+    positions = Positions([], SubscribeOptions())
 
-class ClosedLoops:
+    def offer(self, frames: bytes) -> bool:
+        raise NotImplementedError
+
+
+class StandingSubscriber(FakeSubscriber):
+    """One that has had everything, and takes what it's offered unless it is busy."""
+
+    stands = True
+
+    def __init__(self, ring: Ring, offset: int = 0) -> None:
+        super().__init__()
+        self.positions = Positions([], SubscribeOptions())
+        self.positions.rings, self.positions.offsets = [ring], [offset]
+        self.busy = False
+        self.taken: list[bytes] = []
+
+    def offer(self, frames: bytes) -> bool:
+        if not self.busy:
+            self.taken.append(frames)
+        return not self.busy
+
+
+class FakeChannel:
+    """A channel that nothing is in, but for what is appended to its ring."""
+
     def __init__(self) -> None:
-        self.fanouts: list[Fanout] = []
+        self.ring = Ring(events=100, bytes_=100_000, seconds=None)
+        self.closed_loops: list[Fanout] = []
+        self.delivered = 0
 
-    def __call__(self, fanout: Fanout) -> None:
-        self.fanouts.append(fanout)
+    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
+        if ring is self.ring and after < ring.head:
+            return self.ring, *ring.read(after)
+        return self.ring, b"", self.ring.head
+
+    def count_delivered(self, events: int) -> None:
+        self.delivered += events
+
+    def on_loop_closed(self, fanout: Fanout) -> None:
+        self.closed_loops.append(fanout)
 
 
 def fanout_of(loop: ManualLoop, *subscribers: FakeSubscriber) -> Fanout:
-    fanout = Fanout(loop, ClosedLoops())
+    fanout = Fanout(FakeChannel(), loop)
     for subscriber in subscribers:
         fanout.add(subscriber)
     return fanout
@@ -67,6 +106,39 @@ def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
     fanout.call()
     loop.turn()
     assert (one.calls, another.calls) == (2, 2)
+
+
+def test_those_who_have_everything_are_offered_what_follows_and_the_others_are_called() -> None:
+    loop, channel = ManualLoop(), FakeChannel()
+    ring = channel.ring
+    fanout = Fanout(channel, loop)
+    has_all, busy, behind = [StandingSubscriber(ring, offset) for offset in (1, 1, 0)]
+    of_another_ring = StandingSubscriber(Ring(events=1, bytes_=1, seconds=None), 1)
+    everybody = (has_all, busy, behind, of_another_ring)
+    for subscriber in everybody:
+        fanout.add(subscriber)
+    busy.busy = True
+    ring.append(b"first;", 0.0)
+    # Where everybody stands isn't known before the first call.
+    fanout.call()
+    loop.settle()
+    assert [one.calls for one in everybody] == [1, 1, 1, 1]
+
+    ring.append(b"second;", 0.0)
+    ring.append(b"third;", 0.0)
+    fanout.call()
+    loop.settle()
+
+    assert has_all.taken == [b"second;third;"]
+    assert has_all.positions.offsets == [3]
+    assert channel.delivered == 2
+    assert [one.calls for one in everybody] == [1, 2, 2, 2]
+    assert busy.positions.offsets == [1]
+    assert busy.taken == behind.taken == of_another_ring.taken == []
+    # Without anything new they are called: something else may have changed.
+    fanout.call()
+    loop.settle()
+    assert [one.calls for one in everybody] == [2, 3, 3, 3]
 
 
 def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:
@@ -161,7 +233,7 @@ def test_calls_in_the_pause_become_one() -> None:
 def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
     loop = ManualLoop()
     subscriber = FakeSubscriber()
-    fanout = Fanout(loop, ClosedLoops(), most_waiting=10)
+    fanout = Fanout(FakeChannel(), loop, most_waiting=10)
     fanout.add(subscriber)
     work(fanout, loop, 0.05)
 
@@ -236,13 +308,13 @@ def test_what_is_published_while_a_knock_is_answered_knocks_again() -> None:
 
 def test_a_loop_that_was_closed_in_mid_stream_is_closed_loops() -> None:
     loop = ManualLoop()
-    closed_loops = ClosedLoops()
-    fanout = Fanout(loop, closed_loops)
+    channel = FakeChannel()
+    fanout = Fanout(channel, loop)
     loop.current, loop.closed = False, True
 
     fanout.call()
 
-    assert closed_loops.fanouts == [fanout]
+    assert channel.closed_loops == [fanout]
 
 
 def test_subscribers_come_and_go() -> None:
@@ -259,7 +331,8 @@ def test_subscribers_come_and_go() -> None:
     loop.turn()
 
     assert (stays.calls, goes.calls) == (1, 0)
-    assert fanout.subscribers() == [stays]
+    left: list[Subscriber] = [stays]
+    assert fanout.subscribers() == left
     fanout.discard(stays)
     assert not fanout
 
@@ -329,7 +402,7 @@ async def test_subscribers_are_called_on_their_own_loop() -> None:
         called.set()
 
     subscriber = FakeSubscriber(note)
-    fanout = Fanout(current_loop(), ClosedLoops())
+    fanout = Fanout(FakeChannel(), current_loop())
     fanout.add(subscriber)
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
@@ -345,7 +418,7 @@ async def test_subscribers_are_called_on_their_own_loop() -> None:
 async def test_a_busy_fanout_leaves_the_loop_to_others() -> None:
     calls_between: list[int] = []
     subscriber = FakeSubscriber()
-    fanout = Fanout(current_loop(), ClosedLoops())
+    fanout = Fanout(FakeChannel(), current_loop())
     fanout.add(subscriber)
 
     with anyio.fail_after(SEAT_BELT_SECONDS):

@@ -44,7 +44,7 @@ def test_what_a_filter_leaves_out_makes_no_gap(loop: ManualLoop) -> None:
         f"{channel.epoch}.4",
     ]
     assert channel.stats().delivered == 2
-    subscription.stop()
+    subscription._feed.stop()
     fill(channel, 6, 7)
     read(opened(channel.subscribe(client.cut(), filter=even)), client)
     assert client.data == ["2", "4", "6"]
@@ -58,12 +58,12 @@ def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: ManualLo
 
     for first in range(1, 100, 10):
         fill(channel, first, first + 9)
-        assert subscription.take() == b""
+        assert subscription._feed.take() == b""
 
-    assert not subscription.ended
-    client.read(subscription.ping())
+    assert not subscription._feed.ended
+    client.read(subscription._feed.ping())
     assert client.last_event_id == f"{channel.epoch}.100"
-    assert subscription.ping() == b""
+    assert subscription._feed.ping() == b""
     assert read(opened(channel.subscribe(client.cut())), client) == []
 
 
@@ -172,7 +172,7 @@ def test_filtered_events_are_joined_up_to_about_one_write(loop: ManualLoop) -> N
     for _ in range(10):
         channel.publish_nowait("x" * (JOINED_BYTES // 4))
 
-    sizes = [subscription.take().count(b"data: ") for _ in range(4)]
+    sizes = [subscription._feed.take().count(b"data: ") for _ in range(4)]
 
     assert sizes == [4, 4, 2, 0]
 
@@ -219,4 +219,4 @@ def test_no_ping_carries_a_cursor_that_the_client_may_not_have_yet(loop: ManualL
     channel = Channel("c")
     subscription = opened(channel.subscribe(filter=even, snapshot=lambda: ["x"]))
 
-    assert subscription.ping() == b""
+    assert subscription._feed.ping() == b""

@@ -181,7 +181,7 @@ def test_a_channel_with_a_subscriber_is_kept(loop: ManualLoop, clock: FakeClock)
 
     clock.now += 1_000
     assert epoch_of(hub) == epoch
-    subscription.stop()
+    subscription._feed.stop()
     del subscription
     clock.now += 29
     assert hub.stats().channels.keys() == {"a"}
@@ -326,7 +326,7 @@ def test_a_channel_that_a_subscription_held_is_let_go_after_it(
         hub._registry.sweep()
     assert len(hub._registry._lingering) == 1
 
-    subscription.stop()
+    subscription._feed.stop()
     del subscription
     for _ in range(2):
         clock.now += 1.1
@@ -402,7 +402,7 @@ def test_who_comes_back_gets_what_it_missed_in_each_channel(loop: ManualLoop) ->
     a.publish_nowait("a1")
     b.publish_nowait("b1")
     read(subscription, client)
-    subscription.stop()
+    subscription._feed.stop()
     a.publish_nowait("a2")
     b.publish_nowait("b2")
     b.publish_nowait("b3")

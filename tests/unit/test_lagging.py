@@ -43,8 +43,8 @@ def test_a_slow_client_is_disconnected_by_default(loop: ManualLoop) -> None:
     fill(channel, 3, 6)
 
     assert taken(subscription) == b""
-    assert (subscription.ended, subscription.close_reason) == (True, "lagging")
-    assert subscription.error is None
+    assert (subscription._feed.ended, subscription._feed.close_reason) == (True, "lagging")
+    assert subscription._feed.error is None
     assert channel.stats().disconnected == 1
     (reset,) = read(opened(channel.subscribe(client.cut())), client)
     assert reset.reset["reason"] == "trimmed"
@@ -154,7 +154,7 @@ def test_a_slow_client_can_have_the_newest_event_of_every_key(loop: ManualLoop) 
     read(subscription, client)
 
     publish(channel, "a1", "b2", "c3", "a4", "b5", "b6")
-    frames = subscription.take()
+    frames = subscription._feed.take()
 
     reset, *latest = client.read(frames)
     assert reset.reset["reason"] == "lagging"
@@ -195,7 +195,7 @@ def test_a_filter_that_raises_at_the_newest_events_leaves_them_out(loop: ManualL
     (reset,) = read(subscription)
     assert reset.event == "reset"
     assert channel.stats().failures == 2
-    assert not subscription.ended
+    assert not subscription._feed.ended
 
 
 def test_who_is_cut_among_the_newest_events_gets_the_rest_when_it_comes_back(
@@ -206,10 +206,10 @@ def test_who_is_cut_among_the_newest_events_gets_the_rest_when_it_comes_back(
     client = Client()
     read(subscription, client)
     publish(channel, "a1", "b2", "c3", "a4", "d5", "b6")
-    frames = subscription.take()
+    frames = subscription._feed.take()
 
     client.read(frames[: frames.index(b"data: 4") + 11])
-    subscription.stop()
+    subscription._feed.stop()
     read(opened(channel.subscribe(client.cut())), client)
 
     assert [one.data for one in client.got[1:]] == ["3", "4", "5", "6"]
@@ -338,8 +338,8 @@ def test_what_happened_is_counted(loop: ManualLoop) -> None:
     assert (stats.lag, stats.dropped, stats.delivered) == (0, 8, 8)
     assert stats.resets == {"lagging": 1}
 
-    fast.stop()
-    fast.stop()
+    fast._feed.stop()
+    fast._feed.stop()
     stats = channel.stats()
     assert stats.subscribers == 1
     taken(opened(channel.subscribe("nonsense")))

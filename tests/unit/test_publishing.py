@@ -157,7 +157,7 @@ def test_an_event_is_encoded_once_whoever_listens(
 
     channel.publish_nowait(event(data))
 
-    frames = [subscription.take() for subscription in subscriptions]
+    frames = [subscription._feed.take() for subscription in subscriptions]
     assert data.times == 1
     assert b"data: data" in frames[0]
     assert all(frame is frames[0] for frame in frames)

@@ -46,11 +46,11 @@ async def test_streams_that_are_open_at_the_end_of_the_lifespan_end(
             FakeClient(hub.subscribe(["c", "newer"])),
         ]
         await settled()
-        assert not any(client.subscription.ended for client in clients)
+        assert not any(client.subscription._feed.ended for client in clients)
 
     for client in clients:
         await client.ends()
-        assert client.subscription.close_reason is None
+        assert client.subscription._feed.close_reason is None
     assert log.watched == {}
     assert log.opened == 0
 
@@ -75,7 +75,7 @@ async def test_a_stream_of_an_earlier_lifespan_ends_and_can_be_resumed(
     hub = Hub(log)
     async with hub.lifespan():
         client = await FakeClient(hub.channel("c").subscribe()).begun()
-        client.subscription._wake = lambda: None
+        client.subscription._feed.call = lambda: None
         store.say("c", 1)
         await settled()
     async with hub.lifespan():
@@ -83,7 +83,7 @@ async def test_a_stream_of_an_earlier_lifespan_ends_and_can_be_resumed(
         client._woken = True
         client.look()
 
-        assert client.subscription.ended
+        assert client.subscription._feed.ended
         assert client.data == []
         await FakeClient(hub.channel("c").subscribe(client.leave())).has(1)
 

@@ -69,13 +69,13 @@ async def test_a_slow_client_is_dealt_with_as_in_memory_and_resumes_from_the_log
         channel = hub.channel("c", history=5)
         subscription = channel.subscribe()
         client = await FakeClient(subscription).begun()
-        subscription.joins = True
+        subscription._feed.joins = True
         client._woken = False
         store.say("c", *range(1, 8))
         await until(lambda: channel.head == 7)
 
-        assert subscription.take() == b""
-        assert subscription.close_reason == "lagging"
+        assert subscription._feed.take() == b""
+        assert subscription._feed.close_reason == "lagging"
         await FakeClient(channel.subscribe("e1.2")).has(*range(3, 8))
 
 
@@ -94,11 +94,11 @@ async def test_the_newest_event_of_every_key_is_known_from_the_log_too(
         client = await FakeClient(channel.subscribe("e1.1")).begun()
         assert client.data == ["2:2", "0:3", "1:4", "2:5", "0:6"]
         slow = channel.subscribe("e1.1")
-        slow.open(lambda: None)
+        slow._feed.open(lambda: None)
         store.say("c", "0:7", "0:8", "0:9")
         await until(lambda: channel.head == 9)
         slow_client = Client()
-        while frames := slow.take():
+        while frames := slow._feed.take():
             slow_client.read(frames)
 
         assert slow_client.data[1:] == ["1:4", "2:5", "0:9"]

@@ -98,10 +98,10 @@ async def test_a_stream_says_once_that_the_log_is_away_and_once_that_it_is_back(
         assert away.startswith(": the log is out of reach since 2")
         assert away.endswith("Z\r\n\r\n")
         assert away.count(": ") == 1
-        assert client.subscription.ping() == away.encode()
+        assert client.subscription._feed.ping() == away.encode()
         log.come_back()
         await until(lambda: client.text.endswith(": the log is in reach again\r\n\r\n"))
-        assert client.subscription.ping() == b""
+        assert client.subscription._feed.ping() == b""
         assert hub.stats().losses == 1
 
 
@@ -135,7 +135,7 @@ async def test_what_is_here_is_replayed_while_the_log_is_away_and_the_rest_waits
 
         assert covered.data == numbers(8, 10)
         assert older.data == other.data == []
-        assert older.subscription.ping().startswith(b": the log is out of reach")
+        assert older.subscription._feed.ping().startswith(b": the log is out of reach")
         log.come_back()
         await older.has(*range(4, 11))
         store.say("d", 1)

@@ -35,7 +35,9 @@ from tests.unit.subscribing import (
 import sse_starlette._stream.batching as batching_module
 import sse_starlette._stream.source as source_module
 import sse_starlette.channels._reader as reader_module
+from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, state_of
+from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import HistoryGap
 from sse_starlette.sse import EventSourceResponse
 
@@ -45,7 +47,7 @@ def test_one_cursor_holds_the_position_in_each_channel(loop: ManualLoop) -> None
     fill(a, 1, 2)
     subscription = both(a, b)
 
-    first = subscription.take()
+    first = subscription._feed.take()
     b.publish_nowait("b1")
     a.publish_nowait("a3")
     got = read(subscription)
@@ -54,6 +56,25 @@ def test_one_cursor_holds_the_position_in_each_channel(loop: ManualLoop) -> None
     assert {one.data for one in got} == {"a3", "b1"}
     assert got[-1].id == f"{a.epoch}.3-{b.epoch}.1"
     assert (a.stats().delivered, b.stats().delivered) == (1, 1)
+
+
+@pytest.mark.anyio
+async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() -> None:
+    channels = [Channel(name) for name in "abc"]
+    states = [state_of(channel) for channel in channels]
+    subscription: Subscription[Any] = Subscription(states, None, SubscribeOptions())
+
+    async with drive(EventSourceResponse(subscription)) as client:
+        await client.chunk(0)
+        await settled()
+        for _ in range(2):
+            before = len(client.chunks)
+            for channel in channels:
+                channel.publish_nowait(channel.name)
+            await client.chunk(before)
+            await settled()
+            assert len(client.chunks) == before + 1
+            assert client.chunks[-1].count(b"data: ") == 3
 
 
 def test_the_newest_events_of_one_channel_move_no_position_in_another(loop: ManualLoop) -> None:
@@ -77,7 +98,7 @@ def test_what_is_ready_in_one_channel_goes_out_before_the_gap_in_another(loop: M
     a.publish_nowait("a1")
     fill(b, 1, 3)
 
-    client.read(subscription.take())
+    client.read(subscription._feed.take())
     assert (client.data, client.last_event_id) == (["a1"], f"{a.epoch}.1-{b.epoch}.0")
     (reset,) = read(subscription, client)
 
@@ -88,7 +109,7 @@ def test_what_is_ready_in_one_channel_goes_out_before_the_gap_in_another(loop: M
 @pytest.mark.anyio
 async def test_who_is_not_opened_has_nothing_to_run() -> None:
     with anyio.fail_after(SEAT_BELT_SECONDS):
-        await Channel("c").subscribe(snapshot=list).run()
+        await Channel("c").subscribe(snapshot=list)._feed.run()
 
 
 @pytest.mark.anyio
@@ -100,12 +121,12 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
         return []
 
     subscription = Channel("c").subscribe(snapshot=snapshot)
-    subscription.open(lambda: None)
-    assert subscription.take() == b""
-    subscription.stop()
+    subscription._feed.open(lambda: None)
+    assert subscription._feed.take() == b""
+    subscription._feed.stop()
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
-        await subscription.run()
+        await subscription._feed.run()
 
     assert asked == []
 
@@ -114,19 +135,19 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
 async def test_the_task_of_a_subscription_ends_with_it() -> None:
     channel = Channel("c")
     subscription = channel.subscribe(snapshot=lambda: ["snapshot"])
-    subscription.open(lambda: None)
+    subscription._feed.open(lambda: None)
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(subscription.run)
+            tasks.start_soon(subscription._feed.run)
             await settled()
             channel.close()
             assert b"snapshot" in taken(subscription)
-            while not subscription.ended:
+            while not subscription._feed.ended:
                 await settled()
                 taken(subscription)
 
-    subscription.stop()
+    subscription._feed.stop()
 
 
 def test_each_gap_is_told_once(loop: ManualLoop) -> None:
@@ -246,7 +267,7 @@ async def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none() -> None
     fill(channel, 1, 2)
 
     assert taken(subscription) == f"id: {channel.epoch}.1\r\ndata: 1\r\n\r\n".encode()
-    assert subscription.ping() == b""
+    assert subscription._feed.ping() == b""
 
 
 def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:
@@ -314,7 +335,7 @@ def test_what_takes_no_time_is_read_in_one_turn(loop: ManualLoop) -> None:
     channel = Channel("c", history=3_000)
     fill(channel, 1, 2_000, comment="x" * 100)
     subscription = opened(channel.subscribe(f"{channel.epoch}.0"))
-    subscription.joins = True
+    subscription._feed.joins = True
 
     assert [one.data for one in read(subscription)] == numbers(1, 2_000)
     assert not loop.calls
@@ -341,7 +362,7 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(note, subscription, got)
             await asked.wait()
-            subscription.stop()
+            subscription._feed.stop()
             answered.set()
 
     assert closed == [True]
@@ -350,13 +371,13 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
 def test_a_channel_that_has_news_is_not_behind_because_another_one_is(loop: ManualLoop) -> None:
     behind, other = Channel("behind", history=2, slow="reset"), Channel("other")
     subscription = both(behind, other)
-    subscription.take()
+    subscription._feed.take()
 
     fill(behind, 1, 5)
     other.publish_nowait("news")
     loop.settle()
     client = Client()
-    while frames := subscription.take():
+    while frames := subscription._feed.take():
         client.read(frames)
 
     assert [one.event for one in client.got] == ["reset", "message"]
@@ -378,17 +399,17 @@ async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
     taken: list[bytes] = []
 
     def take() -> None:
-        first = subscription._sending_first
+        first = subscription._feed._sending_first
         if first is not None and not first.ended:
-            taken.append(subscription.take())
-            subscription.sent()
+            taken.append(subscription._feed.take())
+            subscription._feed.sent()
 
     async with anyio.create_task_group() as tasks:
-        subscription.open(take)
-        tasks.start_soon(subscription.run)
-        await until(lambda: not subscription._to_prepare)
-        left = subscription.take()
-        subscription.stop()
+        subscription._feed.open(take)
+        tasks.start_soon(subscription._feed.run)
+        await until(lambda: not subscription._feed._preface.due)
+        left = subscription._feed.take()
+        subscription._feed.stop()
 
     client = Client()
     client.read(b"".join(taken))

@@ -56,7 +56,7 @@ def test_the_first_block_is_an_id_that_fires_no_event(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
 
-    first = opened(channel.subscribe()).take()
+    first = opened(channel.subscribe())._feed.take()
 
     assert first == f"id: {channel.epoch}.2\r\n\r\n".encode()
     reading = read_by_the_standard([first])
@@ -71,7 +71,7 @@ def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(
     client = Client()
     subscription = opened(channel.subscribe())
     assert read(subscription, client) == []
-    subscription.stop()
+    subscription._feed.stop()
 
     fill(channel, 8, 10)
 
@@ -85,12 +85,12 @@ def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: ManualLoop) 
 
     subscription = opened(channel.subscribe(f"{channel.epoch}.4"))
 
-    assert not subscription.has_work
+    assert not subscription._feed.has_work
     client = Client()
-    client.read(subscription.take())
+    client.read(subscription._feed.take())
     assert client.data == numbers(5, 20)
     assert [one.id for one in client.got] == [f"{channel.epoch}.{n}" for n in range(5, 21)]
-    assert subscription.take() == b""
+    assert subscription._feed.take() == b""
 
 
 def test_who_has_everything_is_sent_nothing_first(loop: ManualLoop) -> None:
@@ -99,8 +99,8 @@ def test_who_has_everything_is_sent_nothing_first(loop: ManualLoop) -> None:
 
     subscription = opened(channel.subscribe(channel.last_event_id))
 
-    assert subscription.take() == b""
-    assert subscription.ping() == b""
+    assert subscription._feed.take() == b""
+    assert subscription._feed.ping() == b""
     fill(channel, 4, 4)
     assert read(subscription) == [Got("message", "4", f"{channel.epoch}.4")]
 
@@ -221,7 +221,7 @@ def test_replayed_events_come_before_the_live_ones(
     subscription = opened(channel.subscribe(replay=replay))
     fill(channel, 6, 7)
 
-    first_block = subscription.take()
+    first_block = subscription._feed.take()
     assert first_block == f"id: {channel.epoch}.{first - 1}\r\n\r\n".encode()
     assert [one.data for one in read(subscription)] == numbers(first, 7)
 

@@ -21,6 +21,21 @@ def offer_nobody(_: bytes) -> bool:
     return False
 
 
+class FedContent:
+    """Content of a response that has a feed of its own."""
+
+    __slots__ = ("__weakref__", "_feed")
+
+    _feed: Feed
+
+
+def feed_of(content: object) -> Feed | None:
+    """Return the feed that content has, or is; None: one has to be made."""
+    if isinstance(content, FedContent):
+        return content._feed  # noqa: SLF001  (it's not for those who hold the content)
+    return content if isinstance(content, Feed) else None
+
+
 class Feed(ABC):
     """
     Frames on their way to one client.

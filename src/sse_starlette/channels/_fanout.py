@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._runtime.loop import Loop
+    from ._ring import Ring
 
 logger = logging.getLogger("sse_starlette.channel")
 
@@ -22,8 +23,27 @@ _QUIET_SHARE = 3
 """Whoever publishes later than this part of a pause finds the channel quiet."""
 
 
+class Stand(Protocol):
+    """Where a client is in the history of one channel, or of several; see `Positions`."""
+
+    rings: list[Ring]
+    offsets: list[int]
+
+
 class Subscriber(Protocol):
     """What is called: a subscription, or its place in one of several channels."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it may be offered what follows its position, for it takes all of that as it is."""
+
+    @property
+    def positions(self) -> Stand:
+        """Where its client is."""
+
+    @property
+    def offer(self) -> Callable[[bytes], bool | None]:
+        """Have frames sent at once; False: it has to be called."""
 
     def call(self) -> None:
         """Look for something new; on the loop of the fan-out."""
@@ -32,9 +52,29 @@ class Subscriber(Protocol):
         """Return the offset of the newest event that was taken."""
 
 
+class Readable(Protocol):
+    """What the fan-out needs of its channel."""
+
+    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
+        """
+        Return the channel's ring, all that follows an offset in it, and the offset that this leads to.
+
+        No bytes where the ring was another one, or that can't be sent at once.
+        """
+
+    def count_delivered(self, events: int) -> None:
+        """Count events that went to a client."""
+
+    def on_loop_closed(self, fanout: Fanout) -> None:
+        """Take note that the loop of a fan-out has turned out to be closed."""
+
+
 class Fanout:
     """
     The open subscriptions of one channel on one loop, called together.
+
+    Those that have had everything so far stand together: what follows is read once, and offered to each.
+    Whoever stands elsewhere, or can't take it at once, is called and reads for itself.
 
     They are called when the loop turns, unless the last call is still at work or has been just now: what
     is published before a third of its time has passed waits until it has passed once. So a quiet channel
@@ -42,22 +82,25 @@ class Fanout:
     its time, unless so much is published that the ring would run over before they look.
     """
 
-    def __init__(
-        self, loop: Loop, on_loop_closed: Callable[[Fanout], None], most_waiting: int = 250
-    ) -> None:
+    def __init__(self, channel: Readable, loop: Loop, most_waiting: int = 250) -> None:
         """
         Begin without subscribers.
 
         Args:
+            channel: the channel.
             loop: where the subscribers are called.
-            on_loop_closed: called when that loop turns out to be closed.
             most_waiting: how many calls may come together in a pause before it's cut short, so that
                 the channel doesn't forget what the subscribers haven't seen yet.
         """
         # Not a WeakSet: whoever goes through one may find that another thread has changed it.
         self._subscribers: set[weakref.ref[Subscriber]] = set()
         self._loop = loop
-        self._on_loop_closed = on_loop_closed
+        self._channel = channel
+        # Where those stand that have everything, and what follows, from when to when.
+        self._ring: Ring | None = None
+        self._after = 0
+        self._frames = b""
+        self._head = 0
         self._knocked = False
         self._calling = False
         self._again = False
@@ -96,7 +139,7 @@ class Fanout:
             try:
                 self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:
-                self._on_loop_closed(self)  # The loop has been closed in mid-stream.
+                self._channel.on_loop_closed(self)  # The loop has been closed in mid-stream.
 
     def _answer(self) -> None:
         # First, so that whatever is published from now on knocks again.
@@ -133,16 +176,31 @@ class Fanout:
         self._again = False
         self._waiting = 0
         self._began = self._loop.time()
+        self._after = self._head
+        self._ring, self._frames, self._head = self._channel.follow(self._ring, self._after)
         self._call_some(self.subscribers(), 0)
 
     def _call_some(self, subscribers: list[Subscriber], begin: int) -> None:
         end = begin + _CALLED_AT_ONCE
+        ring, frames, after, head = self._ring, self._frames, self._after, self._head
+        took = 0
         for subscriber in subscribers[begin:end]:
             try:
+                if frames and subscriber.stands:
+                    at = subscriber.positions
+                    if at.offsets[0] == after and at.rings[0] is ring:
+                        # First, for it's asked for what was sent.
+                        at.offsets[0] = head
+                        if subscriber.offer(frames) is not False:
+                            took += 1
+                            continue
+                        at.offsets[0] = after
                 subscriber.call()
             except Exception:
                 # The others are called all the same, now and from now on.
                 logger.exception("a subscriber could not be told of news; it's left out this time")
+        if took:
+            self._channel.count_delivered(took * (head - after))
         # Comes after the turns of all writers that have been woken.
         more = end < len(subscribers)
         self._loop.call_soon(

@@ -10,15 +10,14 @@ it is streamed not even a place in a list. What a change here must keep:
 
 from __future__ import annotations
 
-from collections import deque
+from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 
 from .._runtime.loop import current_loop
-from .._stream.feed import JOINED_BYTES, Feed
+from .._stream.feed import Feed, offer_nobody
 from .._stream.source import SourceFeed
-from ._log_news import LogNews
 from ._opening import Opening
 from ._pending_start import PendingStart
 from ._positions import Positions
@@ -36,33 +35,69 @@ if TYPE_CHECKING:
 class Seat:
     """A subscription's place in one of its several channels: what that channel calls."""
 
-    __slots__ = ("__weakref__", "_due", "_offsets", "_place", "_subscription")
+    __slots__ = ("__weakref__", "_feed", "_loop", "_place", "positions")
+
+    stands: bool = False
+    """See `Subscriber`: here, each frame is looked at."""
+    offer: Callable[[bytes], bool | None] = staticmethod(offer_nobody)
 
     def __init__(
-        self, subscription: SubscriptionFeed, due: dict[int, None], offsets: list[int], place: int
+        self, feed: SubscriptionFeed, positions: Positions, place: int, loop: Loop
     ) -> None:
-        self._subscription = subscription
-        self._due = due
-        self._offsets = offsets
+        self._feed = feed
+        self._loop = loop
         self._place = place
+        self.positions = positions
 
     def call(self) -> None:
-        """Look for something new in this channel; on the loop of the subscription."""
-        self._due[self._place] = None
-        self._subscription.call()
+        """Have the subscription look into this channel, and all others that call in this turn of the loop."""
+        if self._feed.news_in(self._place):
+            self._loop.call_soon(self._feed.look)
 
     def newest(self) -> int:
         """The offset of the newest event of this channel that was taken."""
-        return self._offsets[self._place]
+        return self.positions.offsets[self._place]
+
+
+class _Phase(Enum):
+    """How far it has come."""
+
+    NEW = 0
+    """Nothing has been asked for."""
+    TAKEN_FROM = 1
+    """It's being sent."""
+    STOPPED = 2
+    """Nobody wants it any more."""
+
+
+_NEW, _TAKEN_FROM, _STOPPED = _Phase  # A member's name is looked up each time.
 
 
 class SubscriptionFeed(Feed):
     """The frames of a subscription on their way to its client."""
 
-    ended: bool
-    drained: bool
-    error: Exception | None
-    close_reason: Literal["lagging"] | None
+    # There may be ten thousand of them.
+    __slots__ = (
+        "_loop",
+        "_pending",
+        "_phase",
+        "_preface",
+        "_reader",
+        "_seats",
+        "_sending_first",
+        "_work",
+        "call",
+        "cleanup_timeout",
+        "close_reason",
+        "drained",
+        "ended",
+        "error",
+        "has_work",
+        "joins",
+        "offer",
+        "positions",
+        "stands",
+    )
 
     def __init__(
         self, channels: list[ChannelState], came_with: str | None, options: SubscribeOptions
@@ -75,36 +110,31 @@ class SubscriptionFeed(Feed):
             came_with: the id that the client has brought; None or empty: none.
             options: what it's to get.
         """
-        self._channels = channels
-        self._positions = Positions(channels, options)
-        self._preface = Preface(self._positions, options, cursor_first=not came_with)
-        self._reader = Reader(self._positions, options)
-        self._log_news = LogNews(channels)
-        self._id_blocks = options.id_blocks
-        # Whether each frame is looked at.
-        self._each = (
-            len(channels) > 1
-            or options.filter is not None
-            or options.name_channels
-            or not options.id_blocks
-        )
-        self._seats: list[Seat] = []
+        self.ended: bool = False
+        self.error: Exception | None = None
+        self.close_reason: Literal["lagging"] | None = None
+        self.joins: bool = True
+        self.cleanup_timeout: float | None = 30.0
+        self.drained: bool = False
         # The application's functions may wait, so they need a task, and it an end.
         self.has_work: bool = options.on_gap is not None or options.snapshot is not None
-        self._wake: Callable[[], None] = _wake_nobody
-        self.call: Callable[[], None] = _wake_nobody
+        self.offer: Callable[[bytes], bool | None] = offer_nobody
+        self.call: Callable[[], None] = _call_nobody
         """Look for something new; on the subscription's loop."""
+        self.positions: Positions = Positions(channels, options)
+        """Where the client is."""
+        self.stands: bool = False
+        """See `Subscriber`."""
+        self._preface = Preface(self.positions, options, cursor_first=not came_with)
+        self._reader = Reader(self.positions, options)
+        self._phase = _NEW
+        self._seats: list[Seat] = []
         self._loop: Loop | None = None
         self._work: Waker | None = None
-        self._taken_from = False
-        self._stopped = False
-        self._to_prepare = True
         # The events that come first, where the application makes them.
         self._sending_first: SourceFeed | None = None
-        # What goes out before anything that is read from the channels.
-        self._before: deque[bytes] = deque()
         self._pending: PendingStart | None = PendingStart(came_with, options, len(channels))
-        self._log_news.must_run()
+        self._reader.log_news.must_run()
         self._resolve(self._pending)
 
     @property
@@ -112,35 +142,42 @@ class SubscriptionFeed(Feed):
         """The id with which the client would come back now."""
         if self._pending is not None:
             return self._pending.came_with or ""
-        return self._positions.last_event_id
+        return self.positions.last_event_id
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._phase is _STOPPED
 
     def newest(self) -> int:
         """The offset of the newest event that was taken, of one channel alone."""
-        return self._positions.offsets[0]
+        return self.positions.offsets[0]
 
     def is_over(self) -> bool:
         """Whether the channels are closed and the client has all their events."""
         return not self._preface.has_events and all(
             channel.closed and self._has_all(place, channel)
-            for place, channel in enumerate(self._channels)
+            for place, channel in enumerate(self.positions.channels)
         )
 
     def _has_all(self, place: int, channel: ChannelState) -> bool:
-        offset = self._positions.offsets[place]
-        if not self._id_blocks and channel.closes_at == offset + 1:
+        offset = self.positions.offsets[place]
+        if not self._reader.id_blocks and channel.closes_at == offset + 1:
             return True  # What is left is an id alone.
-        return channel.read_each(self._positions.rings[place], offset, 1) == []
+        return channel.read_each(self.positions.rings[place], offset, 1) == []
 
     def open(self, wake: Callable[[], None]) -> None:
-        if self._work is not None or self._stopped:
+        if self._loop is not None or self.stopped:
             raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
         self._loop = loop = current_loop()
-        self._work = loop.waker()
-        self._wake = self.call = wake
+        if self.has_work:
+            self._work = loop.waker()
+        self.call = wake
         self._reader.look_everywhere()
-        if len(self._channels) > 1:
-            due, offsets = self._reader.due, self._positions.offsets
-            self._seats = [Seat(self, due, offsets, place) for place in range(len(offsets))]
+        positions = self.positions
+        if len(positions.channels) > 1:
+            places = range(len(positions.channels))
+            self._seats = [Seat(self, positions, place, loop) for place in places]
         for channel, subscriber in self._subscribers():
             channel.join(subscriber, loop)
         if not self.has_work and self._pending is None:
@@ -148,32 +185,43 @@ class SubscriptionFeed(Feed):
 
     def _subscribers(self) -> list[tuple[ChannelState, SubscriptionFeed | Seat]]:
         """Each channel, and what it calls; one alone calls the subscription itself."""
+        channels = self.positions.channels
         if self._seats:
-            return list(zip(self._channels, self._seats, strict=True))
-        return [(channel, self) for channel in self._channels]
+            return list(zip(channels, self._seats, strict=True))
+        return [(channel, self) for channel in channels]
+
+    def news_in(self, place: int) -> bool:
+        """Take note that a channel may have something new; True if that's the first since the last look."""
+        return self._reader.called_by(place)
+
+    def look(self) -> None:
+        """Look for something new, in all channels that have called."""
+        self._reader.called = False
+        self.call()
 
     async def run(self) -> None:
-        if not self.has_work or self._work is None or self._loop is None:
+        if self._work is None or self._loop is None:
             return
-        while not self.ended and not self._stopped:
-            if self._to_prepare and self._pending is None:
+        while not self.ended and not self.stopped:
+            if self._preface.due and self._pending is None:
                 await self._prepare(self._loop)
-                self._wake()
+                self.call()
             else:
                 with anyio.CancelScope(shield=True):
                     await self._work
 
     def stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            if not self._taken_from:
+        if not self.stopped:
+            if self._phase is _NEW:
                 # Nothing has been asked for: the answer is a HEAD's, or 204.
                 self.ended = True
-                self._before.clear()
+                self._preface.ready.clear()
+            self._phase = _STOPPED
+            self.stands = False
             for channel, subscriber in self._subscribers():
                 channel.leave(self, subscriber)
             self._seats = []
-            self._wake = self.call = _wake_nobody
+            self.call = _call_nobody
             if self._sending_first is not None:
                 self._sending_first.stop()
             self._wake_work()
@@ -183,34 +231,36 @@ class SubscriptionFeed(Feed):
             self._sending_first.sent()
 
     def take(self) -> bytes:
-        self._taken_from = True
+        if self._phase is _NEW:
+            self._phase = _TAKEN_FROM
         self.drained = False
-        if self._before:
-            return self._take_before()
+        if self._preface.ready:
+            return self._preface.take(joins=self.joins)
         if self._sending_first is not None:
             self._sending_first.sent()  # Nobody takes more before that.
             return self._sending_first.take()
-        if self._to_prepare or self.ended:
+        if self._preface.due or self.ended:
             if self._pending is not None and not self.ended:
                 return self._take_pending(self._pending)
             return b""
         loop, reader = self._loop, self._reader
         assert loop is not None  # noqa: S101  (it has been opened)
-        if self._each or not self.joins:
+        if reader.looks_at_each or not self.joins:
             return self._take_each(loop)
         if reader.since is not None and reader.is_late(loop):
-            loop.call_soon(self._look_again)
+            loop.call_soon(self.look)
             return b""
-        channel, positions = self._channels[0], self._positions
+        positions = self.positions
+        channel, ring = positions.channels[0], positions.rings[0]
         # Asked first: another thread may publish, and close the channel, in between.
         closed = channel.closed
-        found = channel.read(positions.rings[0], positions.offsets[0])
+        found = channel.read(ring, positions.offsets[0])
         if found is None:
             return self._on_lag()
         frames, positions.offsets[0] = found
         if frames:
-            if found is positions.rings[0].newest:
-                self.drained = not closed
+            if found is ring.newest:
+                self.drained = self.stands = not closed
             elif reader.since is None:
                 reader.since = loop.stopwatch()
             return frames
@@ -218,18 +268,14 @@ class SubscriptionFeed(Feed):
         if closed:
             self._end()
         elif channel.replicator is not None:
-            return self._log_news.change()
+            return self._reader.log_news.change()
         return frames
 
-    def _take_before(self) -> bytes:
-        if not self.joins:
-            return self._before.popleft()
-        frames: list[bytes] = []
-        size = 0
-        while self._before and size < JOINED_BYTES:
-            frames.append(self._before.popleft())
-            size += len(frames[-1])
-        return b"".join(frames)
+    def take_with_channel(self) -> tuple[bytes, str | None]:
+        """Take, and say of which channel it is; None: of none of them."""
+        self._reader.channel = None
+        frames = self.take()
+        return frames, self._reader.channel
 
     def _take_each(self, loop: Loop) -> bytes:
         """Take frames one by one, from the channels that have any, in turn."""
@@ -240,35 +286,35 @@ class SubscriptionFeed(Feed):
         if read is Read.LAGS:
             return self._on_lag()
         if read is Read.LATE:
-            loop.call_soon(self._look_again)
+            loop.call_soon(self.look)
             return b""
         if read is Read.OVER:
             # Who doesn't know that what was left out is behind it would come back for ever.
-            if not self._positions.told:
-                return self._positions.tell() + b"\r\n"
+            if not self.positions.told:
+                return self.positions.tell() + b"\r\n"
             self._end()
             return b""
-        return self._log_news.change()
+        return self._reader.log_news.change()
 
     def ping(self) -> bytes:
         cursor = b""
-        if not self._positions.told and not self._to_prepare and self._id_blocks:
-            cursor = self._positions.tell() + b"\r\n"
-        return cursor + self._log_news.out_of_reach()
+        if not self.positions.told and not self._preface.due and self._reader.id_blocks:
+            cursor = self.positions.tell() + b"\r\n"
+        return cursor + self._reader.log_news.out_of_reach()
 
     # Where to begin.
 
     def _resolve(self, pending: PendingStart) -> None:
         """Take the positions that are known by now."""
-        if pending.resolve(self, self._positions, self._preface):
+        if pending.resolve(self, self.positions, self._preface):
             self._pending = None
-        elif self._loop is not None and pending.is_in_vain(self._positions):
+        elif self._loop is not None and pending.is_in_vain(self.positions):
             self._end()
 
     def _take_pending(self, pending: PendingStart) -> bytes:
         self._resolve(pending)
         if self._pending is not None:
-            return b"" if self.ended else self._log_news.change()
+            return b"" if self.ended else self._reader.log_news.change()
         self._reader.look_everywhere()
         self._prepare_soon()
         return self.take()
@@ -282,41 +328,55 @@ class SubscriptionFeed(Feed):
             self._prepare_at_once()
 
     def _prepare_at_once(self) -> None:
-        self._before.extend(step for step in self._preface.steps() if isinstance(step, bytes))
-        self._prepared()
+        self.prepared([step for step in self._preface.steps() if isinstance(step, bytes)])
 
     async def _prepare(self, loop: Loop) -> None:
         """Send what comes first, as any source is sent."""
         first = SourceFeed(
-            Opening(self._preface.steps(), loop, self._channels[0].serializer),
+            self.opening(loop),
             _as_it_is,
             loop,
             sep="\r\n",
             cleanup_timeout=self.cleanup_timeout,
             joins=self.joins,
         )
-        first.open(self._wake)
+        first.open(self.call)
         self._sending_first = first
         await first.run()
         self._sending_first = None
-        if rest := first.take():
-            self._before.append(rest)
-        self._prepared(first.error)
+        rest = first.take()
+        self.prepared([rest] if rest else [], first.error)
 
-    def _prepared(self, error: Exception | None = None) -> None:
+    @property
+    def must_prepare(self) -> bool:
+        """Whether what comes first has to be made now, and nothing else comes before that."""
+        preface = self._preface
+        return not preface.ready and preface.due and self._pending is None
+
+    def opening(self, loop: Loop) -> Opening:
+        """Return what makes what comes first."""
+        channels = self.positions.channels
+        return Opening(self._preface.steps(), loop, channels[0].serializer)
+
+    def prepared_in_part(self, frames: list[bytes]) -> None:
+        """Take what has been made so far of what comes first."""
+        self._preface.ready += frames
+
+    def prepared(self, frames: list[bytes], error: Exception | None = None) -> None:
+        """Take what comes first, as far as it hasn't been sent; with an error, it's the end."""
         if error is not None:
             self.error = error
             self._end()
-        self._preface.told()
-        self._to_prepare = False
+        self._preface.told(frames)
 
     def _on_lag(self) -> bytes:
         """Tell of the events that are not here any more: in all channels that have such, at once."""
-        positions = self._positions
+        self.stands = False
+        positions = self.positions
         for place in list(self._reader.due) if positions.cursor is not None else [0]:
             if not positions.is_lost(place):
                 continue
-            channel = self._channels[place]
+            channel = positions.channels[place]
             stays = place in self._preface.outrun
             lag = channel.on_lag(positions.rings[place], positions.offsets[place], stays=stays)
             if lag is None or lag.ends:
@@ -333,12 +393,9 @@ class SubscriptionFeed(Feed):
             positions.move(place, lag.offset)
             channel.count_delivered(len(frames))
             self._preface.add_gap(place, lag.reason, frames)
-        self._to_prepare = True
+        self._preface.due = True
         self._prepare_soon()
         return self.take()
-
-    def _look_again(self) -> None:
-        self._wake()
 
     def _wake_work(self) -> None:
         if self._work is not None:
@@ -349,8 +406,8 @@ class SubscriptionFeed(Feed):
         self._wake_work()
 
 
-def _wake_nobody() -> None:
-    """Stand in for who is to be woken until there is one."""
+def _call_nobody() -> None:
+    """Stand in for who is to be called until there is one."""
 
 
 def _as_it_is(frame: object) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from .._stream.feed import JOINED_BYTES
 from ..event import encoder
 from ._checks import required_arguments
 from ._opening import Step
@@ -43,7 +44,17 @@ class _UntoldGap:
 class Preface:
     """What has to be sent before the channels' events."""
 
-    __slots__ = ("_cursor_first", "_gaps", "_makes", "_options", "_positions", "new_to", "outrun")
+    __slots__ = (
+        "_cursor_first",
+        "_gaps",
+        "_makes",
+        "_options",
+        "_positions",
+        "due",
+        "new_to",
+        "outrun",
+        "ready",
+    )
 
     def __init__(
         self, positions: Positions, options: SubscribeOptions, *, cursor_first: bool
@@ -56,6 +67,10 @@ class Preface:
             options: what the application makes for it.
             cursor_first: whether the client needs an id, for it has come without one.
         """
+        self.due: bool = True
+        """Whether something has to be sent that hasn't been made yet."""
+        self.ready: list[bytes] = []
+        """What has been made, and goes out before anything that is read from the channels."""
         self.new_to: list[int] = []
         """The places of the channels of which the client has nothing yet."""
         self.outrun: set[int] = set()
@@ -109,8 +124,21 @@ class Preface:
                 steps.append(self._positions.tell() + b"\r\n")
         return steps
 
-    def told(self) -> None:
-        """Take note that the steps have been taken."""
+    def take(self, *, joins: bool) -> bytes:
+        """Take of what is ready up to about `JOINED_BYTES`; without `joins`, one frame."""
+        ready = self.ready
+        count, size = 1, len(ready[0])
+        while joins and count < len(ready) and size < JOINED_BYTES:
+            size += len(ready[count])
+            count += 1
+        joined = b"".join(ready[:count])
+        del ready[:count]
+        return joined
+
+    def told(self, frames: list[bytes]) -> None:
+        """Take note that the steps have been taken; `frames` are what hasn't been sent yet."""
+        self.due = False
+        self.ready += frames
         self.outrun = set()
         if self._makes:
             places = range(len(self._positions.channels))

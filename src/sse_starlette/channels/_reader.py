@@ -12,6 +12,7 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING
 
 from .._stream.feed import JOINED_BYTES
+from ._log_news import LogNews
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,18 +60,25 @@ class Reader:
         "_channels",
         "_failed",
         "_filter",
-        "_id_blocks",
         "_in_a_row",
         "_open",
         "_positions",
+        "called",
         "channel",
         "due",
+        "id_blocks",
+        "log_news",
+        "looks_at_each",
         "since",
     )
 
     def __init__(self, positions: Positions, options: SubscribeOptions) -> None:
         self.due: dict[int, None] = {}
         """The places of the channels that may have something new."""
+        self.called: bool = False
+        """Whether a channel has called, and nobody has looked since."""
+        self.log_news: LogNews = LogNews(positions.channels)
+        """What is told of their logs while there is nothing to read."""
         self.since: float | None = None
         """Since when it has read without a turn of the loop in between; None: it has read all."""
         self.channel: str | None = None
@@ -82,11 +90,26 @@ class Reader:
         self._in_a_row = 0
         self._filter: Callable[[ServerSentEvent], object] | None = options.filter
         self._failed = False
-        self._id_blocks = options.id_blocks
+        self.id_blocks: bool = options.id_blocks
+        """Whether the client is to get ids alone, too."""
+        self.looks_at_each: bool = (
+            len(self._channels) > 1
+            or options.filter is not None
+            or options.name_channels
+            or not options.id_blocks
+        )
+        """Whether each frame is looked at."""
 
     def look_everywhere(self) -> None:
         """Count all channels as those that may have something new."""
         self.due.update(dict.fromkeys(range(len(self._channels))))
+
+    def called_by(self, place: int) -> bool:
+        """Count a channel as one that may have something new; True if it's the first since `called` was reset."""
+        self.due[place] = None
+        first = not self.called
+        self.called = True
+        return first
 
     def is_late(self, loop: Loop) -> bool:
         """Whether it has read for so long that others are to have their turn; it's called after it."""
@@ -158,7 +181,7 @@ class Reader:
     def wants(self, channel: ChannelState, offset: int, frame: bytes) -> bool:
         """Whether the client is to get a frame."""
         if offset == channel.closes_at:
-            return self._id_blocks  # It's an id alone.
+            return self.id_blocks  # It's an id alone.
         if self._filter is None:
             return True
         try:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from .._runtime.loop import current_loop, loop_override
 from .._shutdown.streams import end_streams, on_listener
 from ..event import parse_frame, split_frames
+from ._feed import SubscriptionFeed
 from ._options import SubscribeOptions
 from ._registry import RESERVED
 from .channel import state_of
-from .subscription import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ class Revocations:
         self._shared = shared
         self._loop: Loop | None = None
         self._since: float | None = None
-        self._subscription: Subscription | None = None
+        self._subscription: SubscriptionFeed | None = None
 
     async def revoke(self, listener: str) -> None:
         """End the streams of `listener`: here at once, elsewhere as soon as they hear of it."""
@@ -84,7 +84,7 @@ class Revocations:
         if self._loop is None:
             return  # The lifespan has ended meanwhile.
         channel = self._channel(_NAME)
-        self._subscription = Subscription(
+        self._subscription = SubscriptionFeed(
             [state_of(channel)],
             None,
             SubscribeOptions(replay=_LOOK_BACK),

@@ -215,7 +215,7 @@ class ChannelState(ABC):
             fanout = self._fanouts.get(id(loop.key))
             if fanout is None:
                 fanout = self._fanouts[id(loop.key)] = Fanout(
-                    loop, self.on_loop_closed, max(1, self.options.history // 4)
+                    self, loop, max(1, self.options.history // 4)
                 )
             fanout.add(subscriber)
 
@@ -259,6 +259,16 @@ class ChannelState(ABC):
             frames, last = ring.read(after)
             self._counts.delivered += last - after
             return frames, last
+
+    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
+        """Read for all that stand together; see `Readable`."""
+        with self._lock:
+            current = self._ring
+            if ring is current and current.holds(after) and after < current.head:
+                frames, last = current.read(after)
+                if last == current.head:
+                    return current, frames, last
+            return current, b"", current.head
 
     def read_each(self, ring: Ring, after: int, limit: int) -> list[bytes] | None:
         """Return the frames after `after`, each by itself; None if they're no longer here."""

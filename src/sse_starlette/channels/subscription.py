@@ -1,23 +1,20 @@
 """The subscription as the application holds it: given to a response, or iterated.
 
-It's a feed (`_feed.py`), and that's all a response knows of it. Iterated, it takes frames from the feed one by one and
-makes events of them.
+A response takes its feed (`_feed.py`), and knows no more of it; whoever iterates it gets the events of that feed
+(`_iteration.py`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-import anyio
 from starlette.requests import HTTPConnection
 
-from .._runtime.loop import current_loop
+from .._stream.feed import FedContent
 from .._wire.cursor import MOST_CHANNELS, last_event_id
-from ..errors import SubscriberTooSlow
-from ..event import check_field, parse_frame, split_frames
+from ..event import check_field
 from ._feed import SubscriptionFeed
-from ._opening import Opening
+from ._iteration import Iteration
 from ._options import Gap, check_request
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar  # Type checkers bring it themselves.
 
-    from .._runtime.loop import Loop, Waker
     from ..event import ServerSentEvent
     from ._options import SubscribeOptions
     from ._state import ChannelState
@@ -39,7 +35,7 @@ else:
 __all__ = ["Gap", "Subscription"]
 
 
-class Subscription(SubscriptionFeed, Generic[DataT_co]):
+class Subscription(FedContent, Generic[DataT_co]):
     """
     One client's way through one or several channels; made by `Channel.subscribe`.
 
@@ -50,6 +46,10 @@ class Subscription(SubscriptionFeed, Generic[DataT_co]):
     be closed (`aclose`, or `async with`) if it's left before. It can be used once.
     """
 
+    __slots__ = ("_iteration",)
+
+    _feed: SubscriptionFeed
+
     def __init__(
         self,
         channels: Sequence[ChannelState],
@@ -59,12 +59,13 @@ class Subscription(SubscriptionFeed, Generic[DataT_co]):
         """Take the positions; see `Channel.subscribe`."""
         _check_channels(channels, request, options)
         came_with = last_event_id(request) if isinstance(request, HTTPConnection) else request
-        self._woken: Waker | None = None
-        self._events: deque[ServerSentEvent] = deque()
-        # What comes first, as far as it has been made, and of that what isn't to be given out yet.
-        self._opening: Opening | None = None
-        self._ready: list[bytes] = []
-        super().__init__(list(channels), came_with, options)
+        self._feed = SubscriptionFeed(list(channels), came_with, options)
+        self._iteration: Iteration | None = None
+
+    @property
+    def last_event_id(self) -> str:
+        """The id with which the client would come back now."""
+        return self._feed.last_event_id
 
     def __aiter__(self) -> Self:
         return self
@@ -79,87 +80,27 @@ class Subscription(SubscriptionFeed, Generic[DataT_co]):
             SubscriberTooSlow: the channel has forgotten the next event (`slow="disconnect"`).
             StopAsyncIteration: the channels have been closed, or the subscription has.
         """
-        loop = self._loop
-        if self._woken is None or loop is None:
-            if self._stopped:
+        if self._iteration is None:
+            if self._feed.stopped:
                 raise StopAsyncIteration
-            loop = current_loop()
-            woken = loop.waker()
-            # One by one, so that each is known to be of its channel.
-            self.joins = False
-            self.open(woken.set)
-            self._woken = woken
-        while not self._events:
-            if self._stopped:
-                raise StopAsyncIteration
-            if not self._before and self._to_prepare and self._pending is None:
-                await self._prepare_next(loop)
-            self._reader.channel = None
-            if frames := self.take():
-                # An id alone is for clients that may be cut off.
-                for one in map(parse_frame, split_frames(frames)):
-                    if one.data is not None or one.event:
-                        one.channel = self._reader.channel
-                        self._events.append(one)
-            elif self.ended:
-                self.stop()
-                if self.error is not None:
-                    raise self.error
-                if self.close_reason == "lagging":
-                    raise SubscriberTooSlow(
-                        [channel.name for channel in self._channels], self.last_event_id
-                    )
-            elif not self._to_prepare or self._pending is not None:
-                await self._woken
-        return self._events.popleft()
+            self._iteration = Iteration(self._feed)
+        return await self._iteration.next()
 
     async def aclose(self) -> None:
         """Give up the subscription, also while another task waits for it; may be called twice."""
-        self.ended = True
-        wake = self._wake
-        self.stop()
-        self._events.clear()
-        opening, self._opening = self._opening, None
-        if opening is not None and not opening.busy:
-            await opening.aclose()
-        wake()
+        feed = self._feed
+        feed.ended = True
+        call = feed.call
+        feed.stop()
+        if self._iteration is not None:
+            await self._iteration.aclose()
+        call()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    async def _prepare_next(self, loop: Loop) -> None:
-        """Make the next one of what comes first."""
-        if self._opening is None:
-            steps = self._preface.steps()
-            self._opening = Opening(steps, loop, self._channels[0].serializer)
-        opening = self._opening
-        try:
-            # What is ready waits for what has to be made: if that's cancelled, all of it comes anew.
-            while not opening.made:
-                self._ready.append(await anext(opening))
-            if not self._ready:
-                self._ready.append(await anext(opening))
-        except StopAsyncIteration:
-            self._opening = None
-            self._prepared()
-        except Exception as exc:
-            self._opening = None
-            self._prepared(exc)
-        except BaseException:
-            # The wait was cancelled, and with it what was being made.
-            self._opening = None
-            self._ready.clear()
-            with anyio.CancelScope(shield=True):
-                await opening.aclose()
-            raise
-        self._before.extend(self._ready)
-        self._ready.clear()
-        if self._stopped:
-            self._opening = None
-            await opening.aclose()
 
 
 def _check_channels(
