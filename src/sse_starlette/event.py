@@ -334,7 +334,7 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
                     if size == 1:
                         return f"data: {data}{blank}".encode()
                     event = value.get("event")
-                    if type(event) is str and size == 2:
+                    if size == 2 and type(event) is str:
                         return f"{heads[event]}{data}{blank}".encode()
                     id_ = value.get("id")
                     if type(id_) is int or (type(id_) is str and id_.isprintable()):
@@ -360,6 +360,21 @@ def _make_encoder(sep: str, serializer: Serializer | None = None) -> Callable[[o
             # A subclass that has a way of its own to encode is asked.
             if type(value).encode is not ServerSentEvent.encode:
                 return completed(value.encode(), sep)
+            data = value.data
+            if (
+                type(data) is str
+                and value.event is None
+                and value.id is None
+                and value.retry is None
+                and value.comment is None
+                and value.sep is None
+                and "\n" not in data
+                and "\r" not in data
+            ):
+                try:
+                    return f"data: {data}{blank}".encode()
+                except UnicodeEncodeError:
+                    pass
             return _event_frame(value, sep, serializer)
         if isinstance(value, dict):
             return _dict_frame(value, sep, serializer)

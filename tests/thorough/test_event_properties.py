@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import example, given, settings
@@ -155,11 +156,13 @@ def test_a_dict_an_event_and_its_encode_say_the_same(fields: dict[str, Any], sep
 
 
 @settings(deadline=None)
-@given(JSON, SEPS, st.booleans())
-@example(1e16, "\n", True)
-@example(2**64, "\n", True)
-def test_json_arrives_as_the_value_it_was(value: Any, sep: str, with_orjson: bool) -> None:
-    with patch.dict(sys.modules, {"orjson": orjson} if with_orjson else {"orjson": None}):
+@given(JSON, SEPS, st.sampled_from(["orjson", "msgspec", ""]))
+@example(1e16, "\n", "orjson")
+@example(2**64, "\n", "msgspec")
+def test_json_arrives_as_the_value_it_was(value: Any, sep: str, library: str) -> None:
+    libraries = {"orjson": orjson, "msgspec": msgspec}
+    loaded = {name: one if name == library else None for name, one in libraries.items()}
+    with patch.dict(sys.modules, loaded):
         frame = encode(JSONServerSentEvent({"value": value}), sep)
         same = encode({"data": {"value": value}}, sep)
 

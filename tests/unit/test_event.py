@@ -30,6 +30,7 @@ import pytest
 from sse_starlette import _arguments as arguments_module
 from sse_starlette import event as event_module
 from sse_starlette._wire import frame as frame_module
+from sse_starlette._wire import kinds as kinds_module
 from sse_starlette._wire import values as json_module
 from sse_starlette.event import (
     SEPARATORS,
@@ -331,12 +332,15 @@ def test_the_same_value_twice_is_no_circle(json_library: str) -> None:
     assert encode([part, part], "\n") == b'data: [{"a":1},{"a":1}]\n\n'
 
 
-def test_orjson_that_is_still_being_imported_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("library", ["orjson", "msgspec"])
+def test_a_library_that_is_still_being_imported_is_not_waited_for(
+    library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "orjson", type(sys)("orjson"))
+    monkeypatch.delitem(sys.modules, "orjson", raising=False)
+    monkeypatch.setitem(sys.modules, library, type(sys)(library))
 
     assert encode([1], "\n") == b"data: [1]\n\n"
+    assert encode({"data": {"a": 1}}, "\n") == b'data: {"a":1}\n\n'
 
 
 # What can be yielded
@@ -741,8 +745,8 @@ def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str)
 
 @pytest.mark.parametrize(
     "module",
-    [arguments_module, event_module, frame_module, json_module],
-    ids=["_arguments", "event", "frame", "values"],
+    [arguments_module, event_module, frame_module, json_module, kinds_module],
+    ids=["_arguments", "event", "frame", "values", "kinds"],
 )
 def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
@@ -759,8 +763,50 @@ def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
     }
 
     # typing_extensions: for the type checker, which brings it itself.
-    ours = {"_arguments", "_wire", "boundary", "doubts", "values", "typing_extensions"}
+    ours = {"_arguments", "_wire", "boundary", "doubts", "kinds", "values", "typing_extensions"}
     assert imported - ours <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"text": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀", 'a "key"\n': "é"},
+        {"zero": 0, "large": 2**63, "larger": 2**70, "negative": -1, "yes": True, "no": False},
+        {"float": 0.1, "whole": 3.0, "negative zero": -0.0, "long": 123456789.123, "nothing": None},
+        {"half a pair": "\ud83d"},
+        {"none": "null"},
+        {1: "a number", 2: True},
+        {"data": b"bytes", "at": date(2026, 1, 2), "kind": OldKind.TICK, "list": [1]},
+    ],
+    ids=lambda value: str(next(iter(value), "empty")),
+)
+def test_msgspec_and_what_is_without_it_agree(
+    value: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "orjson", raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", msgspec)
+    with_msgspec = encode({"data": value}, "\n")
+    monkeypatch.delitem(sys.modules, "msgspec")
+
+    assert encode({"data": value}, "\n") == with_msgspec
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_msgspec_writes_no_null_for_what_is_no_number(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "orjson", raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", msgspec)
+
+    with pytest.raises(ValueError, match="no JSON"):
+        encode({"data": {"a": number}}, "\n")
+
+
+def test_an_event_with_text_alone_is_as_one_with_fields() -> None:
+    assert encode(ServerSentEvent("a"), "\n") == b"data: a\n\n"
+    assert encode(ServerSentEvent("a\nb"), "\n") == b"data: a\ndata: b\n\n"
+    assert encode(ServerSentEvent("\ud83d"), "\n") == "data: \ufffd\n\n".encode()
 
 
 def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:

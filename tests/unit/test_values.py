@@ -279,21 +279,28 @@ def test_a_value_has_one_form_at_the_top_as_within(make: Callable[[], object], t
         {True: 2},
     ],
 )
-def test_a_small_object_is_written_as_the_standard_library_does(value: object) -> None:
+def test_a_small_object_is_written_as_the_standard_library_does(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
     assert json.loads(to_json(value)) == json.loads(expected)
     if "orjson" not in sys.modules:
+        monkeypatch.delitem(sys.modules, "msgspec")
         assert to_json(value) == expected
 
 
-def test_however_many_keys_there_are_each_value_has_its_own() -> None:
+def test_however_many_keys_there_are_each_value_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "msgspec")
     for number in [*range(600), 0, 1]:
         assert to_json({f"key {number}": number}) == f'{{"key {number}":{number}}}'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_a_small_object_holds_no_nan(number: float) -> None:
+def test_a_small_object_holds_no_nan(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "msgspec")
     with pytest.raises(ValueError, match=r"JSON compliant.* Send None in their place"):
         to_json({"a": number})
 
