@@ -5,6 +5,7 @@ from ._stream.threads import sync_source_limiter
 from ._version import __version__
 from .channels.channel import Channel, last_event_id
 from .channels.subscription import Gap, Subscription
+from .endpoint import EventSourceEndpoint
 from .errors import (
     ChannelClosed,
     HistoryGap,
@@ -23,6 +24,7 @@ from .sse import EventSourceResponse, SendTimeoutError
 __all__ = [
     "Channel",
     "ChannelClosed",
+    "EventSourceEndpoint",
     "EventSourceResponse",
     "Gap",
     "HistoryGap",

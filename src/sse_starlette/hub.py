@@ -21,6 +21,7 @@ from .channels._registry import ChannelRegistry, check_not_reserved
 from .channels._revocations import Revocations
 from .channels._stats import HubStats
 from .channels.subscription import Subscription
+from .endpoint import channel_endpoint
 from .eventlogs._replicator import Replicator
 from .eventlogs._schemes import backend_for
 from .eventlogs.base import DEFAULT_EXPIRE, Backend
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .channels._opening import Events
     from .channels._options import Gap, Since, Slow, Snapshot
     from .channels.channel import Channel, DataT
+    from .endpoint import Check, EventSourceEndpoint
     from .event import ServerSentEvent
 
 __all__ = ["Hub", "HubStats"]
@@ -279,6 +281,33 @@ class Hub:
         """
         check_listener("listener", listener)
         await self._revocations.revoke(listener)
+
+    def endpoint(
+        self,
+        *channels: Channel[Any] | str,
+        check: Check | None = None,
+        methods: Iterable[str] = ("GET",),
+        **options: Any,
+    ) -> EventSourceEndpoint:
+        """
+        Return an ASGI application that streams channels, `Route("/prices", hub.endpoint("prices"))`.
+
+        A function that returns a response takes more memory for each client; see `EventSourceEndpoint`,
+        which is for names of channels that the request holds, too.
+
+        Args:
+            channels: the channels, or their names; several share one stream, as in `subscribe`.
+            check: called with each request, on the event loop; plain or async. Raises Starlette's
+                `HTTPException` for those who may not listen; returns None, or a dict of further options for
+                this client, `{"filter": user.may_see}`.
+            methods: the methods that are answered, with GET also HEAD. Others get status 405.
+            options: those of `subscribe` and of `EventSourceResponse`, by name.
+
+        Raises:
+            TypeError: `check` can't be called with a request, or there's no such option.
+            ValueError: there's no channel, or an option is out of its range.
+        """
+        return channel_endpoint(self.subscribe, channels, check, methods, options)
 
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""

@@ -26,7 +26,7 @@ FLOORS = (
     {"eventlogs", "policy"},
     {"channels"},
     {"sse"},
-    {"status"},
+    {"endpoint", "status"},
     {"hub"},
     {"metrics"},
     {"__init__"},
