@@ -595,6 +595,14 @@ def docs(_: argparse.Namespace) -> None:
     say("the site is in site/; to look at it: .venv/bin/zensical serve")
 
 
+def screenshots(_: argparse.Namespace) -> None:
+    """Take the pictures of the examples that docs/assets keeps; look at each before you commit it."""
+    set_up(DEV)
+    set_up_debian_packages()
+    set_up_node_packages()
+    run_module(DEV, "tests.servers.screenshots")
+
+
 def wheel(_: argparse.Namespace) -> None:
     """Build the distributions, install the wheel alone, and look at what came out."""
     set_up(DEV)
@@ -743,6 +751,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "format": format_code,
     "types": types,
     "docs": docs,
+    "screenshots": screenshots,
     "wheel": wheel,
     "bench": bench,
     "clean": clean,

@@ -18,7 +18,8 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_starlette.sse import EventSourceResponse
 
@@ -36,9 +37,11 @@ async def sse(request):
 
 # --- The page -------------------------------------------------------------------------
 
+HERE = Path(__file__).parent
+
 
 async def page(request):
-    return FileResponse(Path(__file__).with_suffix(".html"))
+    return FileResponse(HERE / "number_stream" / "page.html")
 
 
 async def five_more(request):
@@ -47,7 +50,11 @@ async def five_more(request):
     last = int(cursor) if cursor.isdecimal() and len(cursor) < 10 else 0
 
     async def events():
-        yield dict(event="welcome", data={"last_event_id": cursor}, retry=3000)
+        yield dict(event="welcome", data={"last_event_id": cursor}, retry=1000)
+        if last == 0:
+            # Ends at once, for the page to show soon how the browser comes back.
+            yield dict(data=1, id=1)
+            return
         async for event in numbers(last + 1, last + 5):
             yield dict(event, id=event["data"])
 
@@ -59,7 +66,7 @@ async def silence(request):
         await asyncio.Event().wait()
         yield
 
-    return EventSourceResponse(nothing())
+    return EventSourceResponse(nothing(), ping=3)
 
 
 routes = [
@@ -67,6 +74,7 @@ routes = [
     Route("/page", endpoint=page),
     Route("/page/numbers", endpoint=five_more),
     Route("/page/silence", endpoint=silence),
+    Mount("/shared", StaticFiles(directory=HERE / "shared")),
 ]
 
 app = Starlette(debug=True, routes=routes)

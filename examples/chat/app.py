@@ -1,6 +1,7 @@
 """A chat: many browsers, one channel.
 
-Start it with `python examples/chat/app.py` and open http://localhost:8000/ in several windows. Who
+Start it with `python examples/chat/app.py` and open http://localhost:8000/ in several windows, twelve if
+you like: those of one browser share one connection. Who
 comes gets the last fifty messages and then each new one; who was cut off gets what was said
 meanwhile, and nothing twice. There's no database and no session: that's all in the channel.
 
@@ -17,16 +18,21 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_starlette import EventSourceResponse, Hub
+
+HERE = Path(__file__).parent
 
 hub = Hub()
 messages = hub.channel("messages", history=500)
 people = hub.channel("people", history=1)  # only the newest list counts
 
-windows: Counter[str] = Counter()
-"""How many windows each name has open."""
+connections: Counter[str] = Counter()
+"""How many each name has: one for each browser."""
+told: list[str] = []
+"""Who is here, as everybody has been told."""
 
 
 async def listen(request: Request) -> EventSourceResponse:
@@ -34,10 +40,10 @@ async def listen(request: Request) -> EventSourceResponse:
     name = request.query_params.get("name", "")[:30].strip() or "Somebody"
 
     async def leave() -> None:
-        windows[name] -= 1
+        connections[name] -= 1
         await tell_who_is_here()
 
-    windows[name] += 1
+    connections[name] += 1
     await tell_who_is_here()
     return EventSourceResponse(
         hub.subscribe([messages, people], request, replay=50),
@@ -46,8 +52,11 @@ async def listen(request: Request) -> EventSourceResponse:
 
 
 async def tell_who_is_here() -> None:
-    here = sorted(name for name, count in windows.items() if count > 0)
-    await people.publish({"event": "people", "data": here})
+    global told  # noqa: PLW0603  (the example has one chat)
+    here = sorted(name for name, count in connections.items() if count > 0)
+    if here != told:
+        told = here
+        await people.publish({"event": "people", "data": here})
 
 
 async def say(request: Request) -> Response:
@@ -64,10 +73,7 @@ async def say(request: Request) -> Response:
 
 
 async def page(_: Request) -> FileResponse:
-    # Kept by the browser, so that it can show a tab for whose stream it has no connection left.
-    return FileResponse(
-        Path(__file__).with_name("page.html"), headers={"Cache-Control": "max-age=3600"}
-    )
+    return FileResponse(HERE / "page.html")
 
 
 app = Starlette(
@@ -75,6 +81,8 @@ app = Starlette(
         Route("/", page),
         Route("/listen", listen),
         Route("/say", say, methods=["POST"]),
+        Mount("/shared", StaticFiles(directory=HERE.parent / "shared")),
+        Mount("/sse", StaticFiles(packages=[("sse_starlette", "browser")])),
     ]
 )
 

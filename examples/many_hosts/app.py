@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_starlette import EventSourceResponse, Hub, ServerSentEvent, Subscription
 
@@ -56,6 +57,7 @@ def make_app(name: str, log: str) -> Starlette:
             Route("/", page),
             Route("/listen", listen),
             Route(f"/hosts/{name}/die", die, methods=["POST"]),
+            Mount("/shared", StaticFiles(directory=Path(__file__).parents[1] / "shared")),
         ],
         lifespan=hub.lifespan,
     )

@@ -20,7 +20,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_starlette import EventSourceResponse, Hub, last_event_id
@@ -129,6 +130,7 @@ app = Starlette(
         Route("/listen", listen),
         Route("/pull", pull, methods=["POST"]),
         Route("/cable", look),
+        Mount("/shared", StaticFiles(directory=Path(__file__).parents[1] / "shared")),
     ],
     lifespan=lifespan,
 )

@@ -19,6 +19,7 @@ from tests.servers.serving import (
     READY_SECONDS,
     ROOT,
     Program,
+    Server,
     node,
     node_script,
     until,
@@ -61,6 +62,13 @@ def open_tab(request: pytest.FixtureRequest) -> Iterator[Callable[[], Tab]]:
             yield firefox.new_page
 
 
+def on_one_connection(server: Server, tabs: list[Any]) -> bool:
+    """Whether all tabs have begun, and all but one have given their connections up."""
+    return all(tab.evaluate("() => stream.readyState === 1") for tab in tabs) and (
+        ask(server, "/news/stats")["subscribers"] == 1
+    )
+
+
 def listen(tab: Tab, origin: str, path: str, **options: Any) -> Tab:
     tab.goto(f"{origin}/blank")
     tab.evaluate(LISTEN, [path, options])
@@ -99,12 +107,7 @@ def test_twelve_tabs_have_one_connection_and_lose_nothing_when_the_one_that_has_
     ask(server, "/news/make", history=10_000)
     tabs = [listen(open_tab(), server.url, "/news/stream", share=True) for _ in range(TABS)]
 
-    def one_connection() -> bool:
-        return ask(server, "/news/stats")["subscribers"] == 1 and all(
-            tab.evaluate("() => stream.readyState === 1") for tab in tabs
-        )
-
-    assert until(one_connection)
+    assert until(lambda: on_one_connection(server, tabs))
     published = 0
     while len(tabs) > TABS - 3:
         ask(server, "/news/publish", first=published + 1, last=published + 500, within=1)
@@ -117,7 +120,7 @@ def test_twelve_tabs_have_one_connection_and_lose_nothing_when_the_one_that_has_
             assert until(lambda: tab.evaluate("() => got.at(-1)") == published)  # noqa: B023
     # A tab that comes later goes on from where the others are.
     tabs.append(listen(open_tab(), server.url, "/news/stream", share=True))
-    assert until(one_connection)
+    assert until(lambda: on_one_connection(server, tabs))
     ask(server, "/news/publish", first=published + 1, last=published + 1)
 
     for tab in tabs:
@@ -126,7 +129,7 @@ def test_twelve_tabs_have_one_connection_and_lose_nothing_when_the_one_that_has_
         assert tab.evaluate("() => got") == list(range(1, published + 2))
         assert "reset" not in tab.evaluate("() => told")
     assert tabs[-1].evaluate("() => got") == [published + 1]
-    assert one_connection()
+    assert on_one_connection(server, tabs)
 
 
 def test_tabs_are_each_told_once_of_a_reset_and_of_the_end(serve: Serve, page: Page) -> None:
@@ -138,7 +141,7 @@ def test_tabs_are_each_told_once_of_a_reset_and_of_the_end(serve: Serve, page: P
         tabs = [page, *(page.context.new_page() for _ in range(2))]
         for tab in tabs:
             listen(tab, origin, "/news/stream", **options)
-        assert until(lambda: ask(server, "/news/stats")["subscribers"] == 1)
+        assert until(lambda: on_one_connection(server, tabs))
         ask(server, "/news/publish", last=3)
         for tab in tabs:
             tab.wait_for_function("got.length === 3")
@@ -168,7 +171,7 @@ def test_tab_that_restarts_gets_what_a_new_client_gets_and_the_others_go_on(
     other = page.context.new_page()
     for tab in (page, other):
         listen(tab, server.url, "/news/stream?retry=100", share=True)
-    assert until(lambda: ask(server, "/news/stats")["subscribers"] == 1)
+    assert until(lambda: on_one_connection(server, [page, other]))
     ask(server, "/news/publish", last=3)
     for tab in (page, other):
         tab.wait_for_function("got.length === 3")
