@@ -21,7 +21,7 @@ from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check
 from ._stream.feed import feed_of
 from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
 from ._stream.lifecycle import CloseReason
-from ._stream.options import Option, StreamOptions
+from ._stream.options import CLEANUP_SECONDS, SEPARATOR, Option, StreamOptions
 from ._stream.receive import may_have_body
 from ._stream.run import Stream
 from ._stream.source import SourceFeed
@@ -107,10 +107,10 @@ class EventSourceResponse(StreamingResponse):
 
     DEFAULT_PING_INTERVAL: float = 15
     """Seconds of silence before a ping."""
-    DEFAULT_SEPARATOR: str = "\r\n"
-    """What ends a line."""
-    DEFAULT_CLEANUP_TIMEOUT: float = 30.0
-    """Seconds that a source has to clean up."""
+    DEFAULT_SEPARATOR: str = SEPARATOR
+    """What ends a line: CR LF."""
+    DEFAULT_CLEANUP_TIMEOUT: float = CLEANUP_SECONDS
+    """Seconds that a source has to clean up: 30."""
 
     sep: Option[str] = Option()
     ping_interval: Option[float] = Option()

@@ -57,6 +57,7 @@ class Run:
             "ping_message_factory": lambda: PING,
             "shutdown_event": self,
             "farewell": FAREWELL,
+            "cleanup_timeout": None,
             "start_alone": True,
             **options,
         }

@@ -37,6 +37,7 @@ class MethodHook(Hook):
         self._name = name
         self._around = around
         self._installed: tuple[type, Any, Any] | None = None
+        self._made: tuple[Any, Any] = (None, None)
 
     def install(self) -> None:
         # A server that runs has been imported; no other is looked for.
@@ -45,7 +46,10 @@ class MethodHook(Hook):
             return
         found = getattr(owner, self._name)
         if self._installed is None or found is not self._installed[2]:
-            ours = self._around(found)
+            original, ours = self._made
+            if original is not found:  # Else it serves again.
+                ours = self._around(found)
+                self._made = (found, ours)
             setattr(owner, self._name, ours)
             self._installed = (owner, found, ours)
 

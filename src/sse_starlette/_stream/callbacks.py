@@ -39,6 +39,8 @@ async def run_callbacks(
         background: called unless the stream has failed.
         cleanup_timeout: seconds that each has in a response that was cancelled; None: any time.
     """
+    if close_handler is None and on_close is None and background is None:
+        return  # As for nearly all.
     reason = life.reason or "error"
     calls: list[tuple[str, Callable[[], object]]] = []
     if life.disconnected is not None and close_handler is not None:

@@ -85,7 +85,8 @@ def claim(body: object) -> None:
     source: Any = body.content if isinstance(body, BodyIterator) else body
     if isinstance(source, (AsyncGeneratorType, GeneratorType)):
         check_source(source)
-        _check_unused(source, closed=False, running=source in _claimed)
+        if source in _claimed:
+            _check_unused(source, closed=False, running=True)
         _claimed.add(source)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
+from itertools import compress
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import starlette
@@ -36,9 +38,13 @@ if TYPE_CHECKING:
     from ..event import Serializer
     from .lifecycle import CloseReason
 
-__all__ = ["Option", "StreamOptions"]
+__all__ = ["CLEANUP_SECONDS", "SEPARATOR", "Option", "StreamOptions"]
 
 T = TypeVar("T")
+
+
+SEPARATOR = "\r\n"
+CLEANUP_SECONDS = 30.0
 
 
 class StreamOptions(NamedTuple):
@@ -48,7 +54,7 @@ class StreamOptions(NamedTuple):
     A tuple, because a frozen dataclass takes four times as long to make.
     """
 
-    sep: str = "\r\n"
+    sep: str = SEPARATOR
     ping_interval: float = 15
     ping_message_factory: Callable[[], Any] | None = None
     data_sender_callable: Callable[[], Awaitable[object]] | None = None
@@ -56,7 +62,7 @@ class StreamOptions(NamedTuple):
     client_close_handler_callable: Callable[[Message], Awaitable[object]] | None = None
     shutdown_event: anyio.Event | None = None
     shutdown_grace_period: float = 0
-    cleanup_timeout: float | None = None
+    cleanup_timeout: float | None = CLEANUP_SECONDS
     first_event_timeout: float | None = None
     on_error: Callable[[Exception], Any] | None = None
     on_close: Callable[[CloseReason], object] | None = None
@@ -94,9 +100,8 @@ class StreamOptions(NamedTuple):
         Raises:
             TypeError, ValueError: one isn't.
         """
-        for (name, default, check), value in zip(_CHECKED, self, strict=False):
-            if value is not default:
-                check(name, value)
+        for name in compress(_CHECKS, map(is_not, self, _DEFAULTS)):  # Mostly none.
+            _CHECKS[name](name, getattr(self, name))
         _check_farewell(self)
         return self
 
@@ -187,6 +192,11 @@ def _check_seconds(name: str, value: float, advice: str = "") -> None:
         doubt_seconds(name, value)
 
 
+def _check_seconds_or_none(name: str, value: float | None) -> None:
+    if value is not None:
+        _check_seconds(name, value)
+
+
 def _check_first_event_timeout(name: str, value: float) -> None:
     _check_seconds(name, value, f" seconds (None starts the response at once), got: {value}")
 
@@ -218,7 +228,7 @@ def _check_serializer(_: str, value: object) -> None:
     check_serializer(value)
 
 
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
     "sep": _check_sep,
     "ping_interval": _check_ping,
     "ping_message_factory": partial(check_callable, waits=False),
@@ -229,7 +239,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     ),
     "shutdown_event": _check_shutdown_event,
     "shutdown_grace_period": _check_seconds,
-    "cleanup_timeout": _check_seconds,
+    "cleanup_timeout": _check_seconds_or_none,
     "first_event_timeout": _check_first_event_timeout,
     "on_error": partial(check_callable, takes="the exception", waits=True),
     "on_close": partial(check_callable, takes="the reason", waits=True),
@@ -240,4 +250,4 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "listener": check_listener,
 }
 """What is called with the name and the value of an option, unless it's the default."""
-_CHECKED = [(name, StreamOptions._field_defaults[name], check) for name, check in _CHECKS.items()]
+_DEFAULTS = [StreamOptions._field_defaults[name] for name in _CHECKS]

@@ -217,7 +217,7 @@ class Writer:
     def go_on(self) -> None:
         """Send what is due, in the name of the writer if it only stands by; else wake it."""
         self._called = True
-        if self._standing_by:
+        if self._standing_by and not self._feed.ended:
             # Not also for what happens in that send.
             self._standing_by = False
             if self._wake.run_eagerly(self._send_what_is_due):

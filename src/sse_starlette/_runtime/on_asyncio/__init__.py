@@ -28,6 +28,8 @@ class AsyncioLoop:
 
     __slots__ = ("_loop", "call_later", "call_soon", "key", "stopwatch", "time")
 
+    cancel_scope = AsyncioCancelScope
+
     def __init__(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self.key: object = loop
@@ -50,9 +52,6 @@ class AsyncioLoop:
 
     def task_group(self) -> AsyncioTaskGroup:
         return AsyncioTaskGroup(self._loop)
-
-    def cancel_scope(self) -> AsyncioCancelScope:
-        return AsyncioCancelScope()
 
     def source_runner(self, cleanup_seconds: float | None) -> AsyncioSourceRunner:
         return AsyncioSourceRunner(self._loop, cleanup_seconds)
