@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias
 from uuid import UUID
 
 from ._wire.boundary import completed
@@ -95,6 +95,7 @@ class ServerSentEvent(Generic[DataT_co]):
     """The name of the channel that the event was published to, for those that come from one."""
 
     data: DataT_co
+    _shown: ClassVar[tuple[str, ...]] = ("data", "event", "id", "retry", "comment", "sep")
 
     def __init__(
         self,
@@ -134,15 +135,25 @@ class ServerSentEvent(Generic[DataT_co]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServerSentEvent):
             return NotImplemented
+        if type(self).encode is not type(other).encode:
+            return False  # The same fields, sent differently.
         return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
 
     def __hash__(self) -> int:
-        # Data may have no hash.
         return hash((self.event, self.id, self.retry, self.comment, self.sep))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        raise TypeError(
+            f"{cls.__name__} of sse_starlette is an event, and no field of a model. An endpoint of FastAPI that "
+            "yields events: `from sse_starlette.fastapi import EventSourceResponse, FastAPI, ServerSentEvent`."
+        )
 
     def __repr__(self) -> str:
         given = [
-            f"{name}={value!r}" for name in _FIELDS if (value := getattr(self, name)) is not None
+            f"{name}={value!r}"
+            for name in self._shown
+            if (value := getattr(self, name)) is not None
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -161,7 +172,6 @@ class JSONServerSentEvent(ServerSentEvent[Any]):
         TypeError: the value holds something JSON cannot say.
         ValueError: the value holds NaN or an infinity outside of a pydantic or msgspec value, which
             write null; or it holds itself.
-        The other fields: see `ServerSentEvent`.
     """
 
     def __init__(
@@ -187,11 +197,7 @@ class JSONServerSentEvent(ServerSentEvent[Any]):
 
 def encoder(sep: str, serializer: Serializer | None = None) -> Callable[[object], bytes]:
     """
-    Return the function that turns what a source yielded into what goes over the wire.
-
-    What it takes and what it raises is said by `encode`, which asks for `sep` with each value;
-    whoever has many values for one stream saves that by holding on to this function. Threads may
-    share it.
+    Return what does what `encode` does with many values for one stream; threads may share it.
 
     Parameters:
         sep: what ends each line.
@@ -215,8 +221,6 @@ def encode(value: object, sep: str) -> bytes:
     - a dict: the fields of an event, named like the parameters of `ServerSentEvent`. A `sep` among
       them gives way to the one asked for.
     - anything else: the data of an event that has no other field. None is the text "None".
-
-    The value isn't changed.
 
     Raises:
         TypeError: a dict has a key that no event has, one of the fields has a wrong type, or the

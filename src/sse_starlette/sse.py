@@ -357,7 +357,7 @@ class EventSourceResponse(StreamingResponse):
             feed.joins = options.join_events
             feed.cleanup_timeout = options.cleanup_timeout
             return feed
-        encode = options.encoder()
+        encode = self._source_encoder()
         return SourceFeed(
             body,
             encode if record is None else counting_encoder(record, encode),
@@ -366,6 +366,10 @@ class EventSourceResponse(StreamingResponse):
             cleanup_timeout=options.cleanup_timeout,
             joins=options.join_events,
         )
+
+    def _source_encoder(self) -> Callable[[object], bytes]:
+        """Return what makes bytes of what the source yields."""
+        return self._options.encoder()
 
     def _start_message(self, *, over: bool) -> Message:
         return {

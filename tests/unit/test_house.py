@@ -30,6 +30,7 @@ FLOORS = (
     {"hub"},
     {"metrics"},
     {"__init__"},
+    {"fastapi"},
     {"testing"},
     {"_cli"},
     {"__main__"},

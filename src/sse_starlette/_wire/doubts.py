@@ -29,6 +29,10 @@ _WARNINGS = {
         "None was given as an event, and sent as the text 'None'. To send nothing, don't yield or publish; for an "
         'event without data give {"event": "name", "data": ""}.'
     ),
+    "fields": (
+        "a dict of an event's fields was sent as the data of an event, because FastAPI makes JSON of what an endpoint "
+        'yields. For an event yield ServerSentEvent(data, event="name").'
+    ),
 }
 
 # What the response of this context has been warned of. None: there's no response.
@@ -46,7 +50,8 @@ def doubt(what: str) -> None:
     Warn, for the first time, of what was found.
 
     Args:
-        what: `"frame"`, a text that is a frame already; or `"None"`, as a value of its own.
+        what: `"frame"`, a text that is a frame already; `"None"`, as a value of its own; `"fields"`, a dict of fields
+            where it's data.
     """
     warned = _warned.get()
     if warned is None:
