@@ -77,7 +77,7 @@ class Environment:
 
 
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs", "tests/metrics")
-SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/servers", "tests/compat")
+SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/typing", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
@@ -467,7 +467,7 @@ def test(options: argparse.Namespace) -> None:
             "the same on uvloop": partial(pytest, DEV, *QUICK_SUITES, "-m", "uvloop", "-n", "2"),
             **unit_rows(DEV),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
-            "tests/thorough, tests/docs, tests/servers and tests/compat": partial(
+            "tests/thorough, tests/docs, tests/typing, tests/servers and tests/compat": partial(
                 pytest, DEV, *SLOW_SUITES, "-n", "4", "--dist", "worksteal"
             ),
         }
