@@ -82,6 +82,9 @@ SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/typing", "tests/servers", 
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
 DEMO = Environment("demo", ROOT / ".venv", ("build",), extras="[examples]")
 DEV = Environment("dev", ROOT / ".venv", ("dev",), extras="[examples]", covers=("demo",))
+FUZZ = Environment(
+    "fuzz", ROOT / ".venv", ("dev", "fuzz"), extras="[examples]", covers=("dev", "demo")
+)
 LOWEST = Environment("lowest", ROOT / ".venv-lowest", ("build", "unit", "metrics"))
 DEPENDENTS = Environment("dependents", ROOT / ".venv-dependents", ("build", "dependents"))
 # The last release of the package whose name this one bears.
@@ -647,7 +650,16 @@ def check(options: argparse.Namespace) -> None:
 def bench(options: argparse.Namespace) -> None:
     """Measure this package beside its rivals; `bench --help` tells how."""
     # Sets up environments of its own (benchmarks/environments.py): rivals have other dependencies.
-    run(sys.executable, "-m", "benchmarks", *options.bench_arguments)
+    run(sys.executable, "-m", "benchmarks", *options.passed_on)
+
+
+def fuzz(options: argparse.Namespace) -> None:
+    """Send a million hostile texts through each public door; `fuzz guided` has Atheris look for more."""
+    set_up(FUZZ)
+    module, arguments = "tests.fuzzing", options.passed_on
+    if arguments[:1] == ["guided"]:
+        module, arguments = "tests.fuzzing.guided", arguments[1:]
+    run_module(FUZZ, module, *arguments)
 
 
 def clean(_: argparse.Namespace) -> None:
@@ -754,9 +766,11 @@ TASKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "screenshots": screenshots,
     "wheel": wheel,
     "bench": bench,
+    "fuzz": fuzz,
     "clean": clean,
 }
 CHECKS = ("lint", "format", "types", "docs", "wheel")
+PASS_ON = ("bench", "fuzz")
 TAKE_PYTEST_ARGUMENTS = ("test", "pythons", "lowest", "dependents", "incumbent")
 
 
@@ -767,7 +781,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, task in TASKS.items():
         described = (task.__doc__ or "").strip()
         command = commands.add_parser(
-            name, help=described, description=described, add_help=name != "bench"
+            name, help=described, description=described, add_help=name not in PASS_ON
         )
         if name in TAKE_PYTEST_ARGUMENTS:
             command.epilog = (
@@ -778,10 +792,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             command.add_argument("--check", action="store_true", help="change nothing, only tell")
     given = list(arguments)
     dashes = given.index("--") if "--" in given else len(given)
-    options, options_of_bench = parser.parse_known_args(given[:dashes])
-    if options_of_bench and options.task != "bench":
-        parser.error(f"unrecognized arguments: {' '.join(options_of_bench)}")
-    options.bench_arguments = options_of_bench
+    options, passed_on = parser.parse_known_args(given[:dashes])
+    if passed_on and options.task not in PASS_ON:
+        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
+    options.passed_on = passed_on
     options.pytest_arguments = given[dashes + 1 :]
     if options.pytest_arguments and options.task not in TAKE_PYTEST_ARGUMENTS:
         parser.error(f"`{options.task}` takes no arguments for pytest")

@@ -284,6 +284,17 @@ def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:
     assert [(one.event, one.data) for one in got] == [("a:tick", "1"), ("b", "event: none")]
 
 
+def test_an_event_is_named_after_a_channel_whose_name_is_half_a_surrogate_pair(
+    loop: ManualLoop,
+) -> None:
+    channel = Channel("\ud800!")
+    subscription = both(channel, Channel("b"), name_channels=True)
+    taken(subscription)
+    channel.publish_nowait("x")
+
+    assert b"event: \xef\xbf\xbd!\r\n" in taken(subscription)
+
+
 @pytest.mark.anyio
 async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
     channel = Channel("c", history=4)

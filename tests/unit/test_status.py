@@ -161,3 +161,13 @@ def test_only_the_largest_channels_are_shown_and_all_are_counted() -> None:
     assert found["channels"][0]["subscribers"] == MOST_CHANNELS + 4
     assert found["totals"]["channels"] == MOST_CHANNELS + 5
     assert found["totals"]["dropped"] == 3 * (MOST_CHANNELS + 5)
+
+
+async def test_figures_of_a_channel_of_any_name_are_shown() -> None:
+    hub = Hub()
+    hub.channel("\ud800")
+
+    answer = await get(hub.app(allow=everybody), "/figures")
+
+    assert answer.status == 200
+    assert json.loads(answer.body)["channels"]

@@ -21,6 +21,7 @@ __all__ = [
     "check_fields",
     "check_separator",
     "frame_of",
+    "to_utf8",
 ]
 
 #: What may end a line of an event stream (WHATWG HTML 9.2.5, `end-of-line`).
@@ -108,7 +109,11 @@ def frame_of(
         if type(retry) is not int or retry < 0:
             retry = _check_retry(retry)
         text = f"{text}retry: {retry}{sep}"
-    text += sep
+    return to_utf8(text + sep)
+
+
+def to_utf8(text: str) -> bytes:
+    """Return the bytes of a text that goes over the wire; what UTF-8 can't carry is replaced."""
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._wire.cursor import Cursor
+from .._wire.frame import to_utf8
 from ._ring import Ring
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Positions:
         if self.cursor is not None:
             frame = b"id: %b\r\n%b" % (str(self.cursor).encode(), frame[frame.index(b"\n") + 1 :])
         if self._name_channels:
-            frame = _with_name(frame, self.channels[place].name.encode())
+            frame = _with_name(frame, to_utf8(self.channels[place].name))
         return frame
 
 

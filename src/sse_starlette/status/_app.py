@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from .._shutdown.streams import current_streams
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import HTTPConnection, Request
-    from starlette.responses import Response
 
     from ..channels._stats import HubStats
 
@@ -82,7 +81,11 @@ def status_app(
         return await refusal(request) or HTMLResponse(text, headers=_page_headers(text))
 
     async def figures(request: Request) -> Response:
-        return await refusal(request) or JSONResponse(await _figures(hub), headers=_PRIVATE)
+        if (refused := await refusal(request)) is not None:
+            return refused
+        # In ASCII: the name of a channel may be text that UTF-8 can't carry.
+        text = json.dumps(await _figures(hub))
+        return Response(text, media_type="application/json", headers=_PRIVATE)
 
     async def events(request: Request) -> Response:
         return await refusal(request) or EventSourceResponse(_watch(hub), policy=policy)
