@@ -781,12 +781,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, task in TASKS.items():
         described = (task.__doc__ or "").strip()
         command = commands.add_parser(
-            name, help=described, description=described, add_help=name not in PASS_ON
+            name, help=described, description=described, add_help=name != "bench"
         )
         if name in TAKE_PYTEST_ARGUMENTS:
             command.epilog = (
                 "Arguments after `--` go to one run of pytest, in place of the usual ones and"
                 f" without the coverage gate: tasks.py {name} -- tests/unit -k ping"
+            )
+        if name == "fuzz":
+            command.epilog = (
+                "Further arguments are passed on to tests/fuzzing, or after `guided` to libFuzzer."
             )
         if name == "format":
             command.add_argument("--check", action="store_true", help="change nothing, only tell")

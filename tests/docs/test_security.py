@@ -43,7 +43,8 @@ def test_rules_of_bandit_are_on_for_what_is_shipped() -> None:
     spared = {
         rule
         for where, rules in settings["per-file-ignores"].items()
-        if "src" in where
+        # The testing kit is imported by tests: it may assert.
+        if where.startswith("src") and not where.startswith("src/sse_starlette/testing/")
         for rule in rules
     }
     assert [rule for rule in spared if rule == "S" or (rule[0] == "S" and rule[1:].isdigit())] == []
