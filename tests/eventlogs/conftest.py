@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.servers.redis_servers import RedisServer
 from tests.unit.conftest import (
     anyio_backend,
     pytest_collection_finish,
@@ -15,3 +20,26 @@ __all__ = [
     "pytest_sessionfinish",
     "start_leaves_alone",
 ]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that tests share; what they need to be empty, they empty."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may break."""
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
+    """An empty event log."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    server.say("FLUSHALL")
+    return server.url

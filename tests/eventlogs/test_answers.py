@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from tests.eventlogs.stores import followed
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import SEAT_BELT_SECONDS, on
 
@@ -23,12 +24,6 @@ SPOILS = ["late", "twice", "cut", "nonsense", "another type", "an error"]
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 class Relay:
@@ -100,24 +95,10 @@ async def test_a_spoilt_answer_loses_and_doubles_nothing(
 ) -> None:
     server.say("FLUSHALL")
     relay = Relay(server.port)
-    got: list[str] = []
-    news = anyio.Event()
     async with relay.running():
         hub = Hub(RedisLog(relay.url, timeout=0.3), check_every=0.05)
-        async with hub.lifespan(), anyio.create_task_group() as tasks:
+        async with hub.lifespan():
             channel = hub.channel("c")
-
-            async def follow() -> None:
-                async for event in channel.subscribe(replay=1):
-                    got.append(str(event.data))
-                    news.set()
-
-            async def until_got(last: str) -> None:
-                nonlocal news
-                with anyio.fail_after(SEAT_BELT_SECONDS):
-                    while got[-1:] != [last]:
-                        news = anyio.Event()
-                        await news.wait()
 
             async def publish(text: str) -> None:
                 while True:
@@ -125,21 +106,18 @@ async def test_a_spoilt_answer_loses_and_doubles_nothing(
                         await channel.publish(text, key=text)
                         return
 
-            await publish("first")
-            tasks.start_soon(follow)
-            await until_got("first")
-            relay.command, relay.spoils = command, [spoil]
-            if command == b"SUBSCRIBE":
-                hub.channel("d").subscribe()
-            for number in range(10):
-                await publish(f"{number}")
-                await anyio.sleep(0.02)
-            await publish("last")
-            await until_got("last")
-            with anyio.fail_after(SEAT_BELT_SECONDS):
-                while not await hub.ready():  # noqa: ASYNC110  (there is nothing to wait for)
+            async with followed(channel) as client:
+                relay.command, relay.spoils = command, [spoil]
+                if command == b"SUBSCRIBE":
+                    hub.channel("d").subscribe()
+                for number in range(10):
+                    await publish(f"{number}")
                     await anyio.sleep(0.02)
-            tasks.cancel_scope.cancel()
+                await publish("last")
+                await client.until("last")
+                with anyio.fail_after(SEAT_BELT_SECONDS):
+                    while not await hub.ready():  # noqa: ASYNC110  (there is nothing to wait for)
+                        await anyio.sleep(0.02)
 
     assert relay.spoilt == 1
-    assert got == ["first", *map(str, range(10)), "last"]
+    assert client.data == ["first", *map(str, range(10)), "last"]

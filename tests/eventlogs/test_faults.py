@@ -14,25 +14,14 @@ from pathlib import Path
 import anyio
 import pytest
 from redis.asyncio import Redis
+from tests.eventlogs.stores import ON_ASYNCIO, ON_EACH_LOG, followed, log_at
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
 
 from sse_starlette import ChannelClosed, Hub, LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Limits, NewEntry, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import KEEP_ALL, append, offsets, opened, read
-
-# redis-py runs on asyncio alone.
-ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
-ON_EITHER_LOG = pytest.mark.parametrize(
-    ("anyio_backend", "url"),
-    [
-        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
-        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
-    ],
-    indirect=True,
-)
 
 
 @pytest.fixture
@@ -58,25 +47,7 @@ async def test_a_command_that_is_refused_for_a_while_ends_nothing_and_doubles_no
     hub = Hub(server.url, check_every=0.05)
     async with hub.lifespan():
         channel = hub.channel("c", history=100)
-        got: list[str] = []
-        news = anyio.Event()
-
-        async def follow() -> None:
-            async for event in channel.subscribe(replay=1):
-                got.append(str(event.data))
-                news.set()
-
-        async def until_got(last: str) -> None:
-            nonlocal news
-            with anyio.fail_after(SEAT_BELT_SECONDS):
-                while got[-1:] != [last]:
-                    news = anyio.Event()
-                    await news.wait()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(follow)
-            await channel.publish("first")
-            await until_got("first")
+        async with followed(channel) as client:
             server.say("ACL SETUSER", "default", f"-{command}")
             for number in range(3):
                 with suppress(LogRefused):
@@ -88,11 +59,10 @@ async def test_a_command_that_is_refused_for_a_while_ends_nothing_and_doubles_no
             for number in range(3):
                 await channel.publish(f"{number}", key=f"{number}")
             await channel.publish("last")
-            await until_got("last")
+            await client.until("last")
             assert await hub.ready()
-            tasks.cancel_scope.cancel()
 
-    assert got == ["first", "0", "1", "2", "last"]
+    assert client.data == ["first", "0", "1", "2", "last"]
 
 
 @ON_ASYNCIO
@@ -154,11 +124,6 @@ async def test_no_part_of_a_password_is_ever_shown(
 # --- Limits and clocks ----------------------------------------------------------------
 
 
-@pytest.fixture(params=["redis", "sqlite"])
-def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    return server.url if request.param == "redis" else f"sqlite:///{tmp_path}/events.db"
-
-
 def kept(url: str, server: RedisServer) -> int:
     if url.startswith("redis"):
         return int(server.say("XLEN", "{sse:c}:s"))
@@ -167,11 +132,7 @@ def kept(url: str, server: RedisServer) -> int:
         return int(count)
 
 
-def log_at(url: str) -> RedisLog | SQLiteLog:
-    return RedisLog(url) if url.startswith("redis") else SQLiteLog(url, synchronous="normal")
-
-
-@ON_EITHER_LOG
+@ON_EACH_LOG
 @pytest.mark.anyio
 async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
     url: str, server: RedisServer
@@ -187,7 +148,7 @@ async def test_what_somebody_has_said_of_a_channel_counts_for_who_only_names_it(
     assert len(page.entries) == 1_400
 
 
-@ON_EITHER_LOG
+@ON_EACH_LOG
 @pytest.mark.anyio
 async def test_bytes_bound_the_event_log_and_the_newest_entry_is_kept(
     url: str, server: RedisServer

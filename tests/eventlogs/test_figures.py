@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
+from tests.eventlogs.stores import ON_EACH_LOG
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import LOOPS, on
 
 from sse_starlette.eventlogs._schemes import backend_for
 from sse_starlette.eventlogs.base import ChannelFigures
@@ -17,29 +14,8 @@ from sse_starlette.testing.eventlogs._keeping import WEIRD_NAMES
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.parametrize(
-        ("anyio_backend", "url"),
-        [
-            *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
-            *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
-        ],
-        indirect=True,
-    ),
+    ON_EACH_LOG,
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/events.db"
-    server.say("FLUSHALL")
-    return server.url
 
 
 async def test_figures_say_where_channels_are_and_what_is_kept(url: str) -> None:

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +15,8 @@ import anyio
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from tests.eventlogs.stores import ON_EACH_LOG
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import LOOPS, on
 
 from sse_starlette import Hub, LogRefused, LogUnavailable
 from sse_starlette.errors import ChannelClosed
@@ -25,28 +24,7 @@ from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import _appending
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(params=["redis", "sqlite"])
-def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/events.db"
-    server.say("FLUSHALL")
-    return server.url
-
-
-@pytest.mark.parametrize(
-    ("anyio_backend", "url"),
-    [
-        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
-        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
-    ],
-    indirect=True,
-)
+@ON_EACH_LOG
 @pytest.mark.anyio
 async def test_what_is_published_without_a_loop_reaches_who_listens(url: str) -> None:
     hub, other = Hub(url), Hub(url)

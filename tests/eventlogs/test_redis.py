@@ -48,24 +48,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return backend
 
 
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server that a test may break."""
-    with RedisServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def empty_server(shared_server: RedisServer) -> RedisServer:
+def empty_server(server: RedisServer) -> RedisServer:
     """The one that all share; a test leaves it as it was."""
-    shared_server.say("FLUSHALL")
-    return shared_server
+    server.say("FLUSHALL")
+    return server
 
 
 @pytest.fixture
@@ -84,8 +71,8 @@ def prefix() -> str:
 
 class TestContract(EventLogContract):
     @pytest.fixture
-    def make_log(self, shared_server: RedisServer, prefix: str) -> MakeLog:
-        return lambda: RedisLog(shared_server.url, prefix=prefix)
+    def make_log(self, server: RedisServer, prefix: str) -> MakeLog:
+        return lambda: RedisLog(server.url, prefix=prefix)
 
 
 @asynccontextmanager
@@ -200,9 +187,9 @@ async def test_guest_of_asyncio_that_has_no_task_is_refused() -> None:
 
 
 @pytest.mark.anyio
-async def test_server_is_reached_by_its_socket_too(shared_server: RedisServer, prefix: str) -> None:
-    by_socket = RedisLog(f"unix://{shared_server.socket}", prefix=prefix)
-    by_port = RedisLog(shared_server.url, prefix=prefix)
+async def test_server_is_reached_by_its_socket_too(server: RedisServer, prefix: str) -> None:
+    by_socket = RedisLog(f"unix://{server.socket}", prefix=prefix)
+    by_port = RedisLog(server.url, prefix=prefix)
 
     async with opened(by_socket, by_port), listening(by_socket, "a") as listener:
         await append(by_port, "a")
@@ -212,9 +199,9 @@ async def test_server_is_reached_by_its_socket_too(shared_server: RedisServer, p
 @pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}, {}])
 @pytest.mark.anyio
 async def test_client_of_the_users_own_is_used_as_it_is_and_left_open(
-    shared_server: RedisServer, prefix: str, options: dict[str, Any]
+    server: RedisServer, prefix: str, options: dict[str, Any]
 ) -> None:
-    client = Redis(port=shared_server.port, **options)
+    client = Redis(port=server.port, **options)
     log = RedisLog(client, prefix=prefix)
     body = bytes(range(256))
 
@@ -233,11 +220,11 @@ async def test_client_of_the_users_own_is_used_as_it_is_and_left_open(
 
 @pytest.mark.anyio
 async def test_databases_of_one_server_know_nothing_of_each_other(
-    shared_server: RedisServer, prefix: str
+    server: RedisServer, prefix: str
 ) -> None:
     """What is published in one is heard in all of them."""
-    first = RedisLog(shared_server.url, prefix=prefix)
-    second = RedisLog(shared_server.url[:-1] + "1", prefix=prefix)
+    first = RedisLog(server.url, prefix=prefix)
+    second = RedisLog(server.url[:-1] + "1", prefix=prefix)
 
     async with opened(first, second), listening(first, "a") as listener:
         other = await append(second, "a")

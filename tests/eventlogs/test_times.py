@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
+from tests.eventlogs.stores import ON_ASYNCIO, ON_EACH_LOG
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
+from tests.unit.driving import SEAT_BELT_SECONDS
 
 from sse_starlette import Hub
 from sse_starlette.channels.channel import Subscription
@@ -18,30 +18,6 @@ from sse_starlette.eventlogs.base import Limits
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog, _clock
 from sse_starlette.testing.eventlogs import KEEP_ALL, append, offsets, opened, read
-
-ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
-ON_EACH_LOG = pytest.mark.parametrize(
-    ("anyio_backend", "url"),
-    [
-        *(on(loop, "redis", name="redis") for loop in ("asyncio", "uvloop")),
-        *(on(loop, "sqlite", name="sqlite") for loop in LOOPS),
-    ],
-    indirect=True,
-)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/events.db"
-    server.say("FLUSHALL")
-    return server.url
 
 
 async def taken_from(subscription: Subscription, events: int) -> list[object]:

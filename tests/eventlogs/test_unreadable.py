@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from tests.eventlogs.stores import ON_ASYNCIO, log_at
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import SEAT_BELT_SECONDS, on
+from tests.unit.driving import SEAT_BELT_SECONDS
 
 from sse_starlette import Hub, LogRefused
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import KEEP_ALL, append, listening, opened, read
-
-# redis-py runs on asyncio alone.
-ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(params=["redis", "sqlite"])
-def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/events.db"
-    server.say("FLUSHALL")
-    return server.url
-
-
-def log_at(url: str) -> RedisLog | SQLiteLog:
-    return RedisLog(url) if url.startswith("redis") else SQLiteLog(url, synchronous="normal")
-
 
 BAD_EPOCHS = {
     "undecodable": b"\xff\xfe",

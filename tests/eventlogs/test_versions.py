@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.eventlogs.stores import ON_ASYNCIO
 from tests.servers.redis_servers import RedisServer
-from tests.unit.driving import on
 
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import Limits, Position
@@ -18,7 +18,6 @@ from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import append, opened, read
 
-ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")], indirect=True)
 EPOCH = "0a1b2c3d4e5f"
 
 # As the first layout of the file was: no limits, sizes, format or triggers.
