@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import fastapi.sse
@@ -30,7 +30,7 @@ from tests.unit.following import (
 from tests.unit.logs import FakeLog
 
 from sse_starlette.channels._state import ChannelState
-from sse_starlette.channels.channel import Channel, Gap, state_of
+from sse_starlette.channels.channel import Channel, Gap, Subscription, state_of
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.hub import Hub
@@ -137,16 +137,44 @@ def epoch_of(hub: Hub, name: str = "a") -> str:
     return hub.channel(name).epoch
 
 
-def test_a_channel_nobody_uses_is_kept_for_its_linger_time(clock: FakeClock) -> None:
-    hub = Hub(linger=30)
+@pytest.mark.parametrize(
+    ("linger", "script"),
+    [
+        pytest.param(30, "+29.9 same +29.9 same +30.1 new", id="for its time"),
+        pytest.param(30, "hold +1000 same +1000 same", id="while it is held"),
+        pytest.param(30, "hold +1000 same drop +29 same", id="for its time after it was held"),
+        pytest.param(30, "follow +1000 same leave +29 same +31 new", id="with a subscriber"),
+        pytest.param(30, "+20 publish +20 publish +20 publish same", id="when it is published to"),
+        pytest.param(0, "hold +0.001 same drop +0.001 new", id="as long as it is used"),
+        pytest.param(30, "close +29 same closed +31 new open", id="closed"),
+    ],
+)
+def test_a_channel_is_kept(linger: float, script: str, loop: ManualLoop, clock: FakeClock) -> None:
+    hub = Hub(linger=linger)
     epoch = epoch_of(hub)
-
-    clock.now += 29.9
-    assert epoch_of(hub) == epoch
-    clock.now += 29.9
-    assert epoch_of(hub) == epoch
-    clock.now += 30.1
-    assert epoch_of(hub) != epoch
+    held: list[object] = []
+    for word in script.split():
+        match word:
+            case "same" | "new":
+                assert (epoch_of(hub) == epoch) == (word == "same")
+                assert hub.stats().channels.keys() == {"a"}
+            case "hold":
+                held.append(hub.channel("a"))
+            case "follow":
+                held.append(opened(hub.channel("a").subscribe()))
+            case "drop":
+                held.clear()
+            case "leave":
+                cast("Subscription", held.pop())._feed.stop()
+            case "publish":
+                hub.channel("a").publish_nowait("x")
+            case "close":
+                hub.channel("a").close()
+            case "closed" | "open":
+                assert hub.channel("a").closed == (word == "closed")
+            case _:
+                clock.now += float(word)
+                gc.collect()
 
 
 def test_a_client_of_a_channel_that_was_forgotten_is_told(
@@ -160,44 +188,6 @@ def test_a_client_of_a_channel_that_was_forgotten_is_told(
 
     (reset,) = read(opened(hub.channel("a").subscribe(event_id)))
     assert reset.reset["reason"] == "epoch"
-
-
-def test_a_channel_that_is_held_is_never_replaced_by_a_namesake(clock: FakeClock) -> None:
-    hub = Hub()
-    held = hub.channel("a")
-
-    clock.now += 1_000
-
-    assert hub.channel("a") is held
-    clock.now += 1_000
-    assert hub.stats().channels.keys() == {"a"}
-    assert hub.channel("a") is held
-
-
-def test_a_channel_with_a_subscriber_is_kept(loop: ManualLoop, clock: FakeClock) -> None:
-    hub = Hub()
-    subscription = opened(hub.channel("a").subscribe())
-    epoch = epoch_of(hub)
-
-    clock.now += 1_000
-    assert epoch_of(hub) == epoch
-    subscription._feed.stop()
-    del subscription
-    clock.now += 29
-    assert hub.stats().channels.keys() == {"a"}
-    clock.now += 2
-    assert epoch_of(hub) != epoch
-
-
-def test_publishing_keeps_a_channel(clock: FakeClock) -> None:
-    hub = Hub()
-    epoch = epoch_of(hub)
-
-    for _ in range(5):
-        clock.now += 20
-        hub.channel("a").publish_nowait("x")
-
-    assert epoch_of(hub) == epoch
 
 
 def test_one_channel_may_linger_longer_or_shorter_than_the_others(clock: FakeClock) -> None:
@@ -215,30 +205,6 @@ def test_one_channel_may_linger_longer_or_shorter_than_the_others(clock: FakeClo
     assert left == [{"usual", "long"}, {"long"}, set()]
 
 
-def test_without_linger_a_channel_lives_as_long_as_it_is_used(clock: FakeClock) -> None:
-    hub = Hub(linger=0)
-    epoch = epoch_of(hub)
-    held = hub.channel("a")
-
-    clock.now += 0.001
-    assert hub.channel("a") is held
-    del held
-    clock.now += 0.001
-
-    assert epoch_of(hub) != epoch
-
-
-def test_a_closed_channel_is_remembered_for_its_linger_time(clock: FakeClock) -> None:
-    hub = Hub()
-    hub.channel("a").close()
-
-    clock.now += 29
-    assert hub.channel("a").closed
-    clock.now += 31
-    gc.collect()
-    assert not hub.channel("a").closed
-
-
 def test_many_names_that_were_used_once_leave_nothing_behind(clock: FakeClock) -> None:
     hub = Hub(linger=1)
 
@@ -249,20 +215,6 @@ def test_many_names_that_were_used_once_leave_nothing_behind(clock: FakeClock) -
     gc.collect()
     assert len(hub.stats().channels) <= 30
     assert len(hub._registry._lingering) <= 30
-
-
-def test_a_channel_that_was_held_lingers_when_it_is_let_go(clock: FakeClock) -> None:
-    hub = Hub(linger=30)
-    held = hub.channel("a")
-    epoch = held.epoch
-    clock.now += 1_000
-    hub.stats()
-    assert hub.channel("a") is held
-
-    del held
-    clock.now += 29
-
-    assert epoch_of(hub) == epoch
 
 
 def test_however_many_channels_there_are_a_call_looks_at_a_few(

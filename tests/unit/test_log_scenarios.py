@@ -38,6 +38,9 @@ SCENARIOS = {
     "much that is heard while a hole is filled is read": LogScenario(
         "A shut:reading deaf say:1 hears say:2 waits:reading say:3-12 open:reading A=1-12", page=3
     ),
+    "a first subscriber is told of what was published and is no longer kept": LogScenario(
+        "shut:joining A+ publish:0-2 open:joining A=!trimmed", {"history": 1}
+    ),
     # The connection
     "what was published while the connection was lost is caught up": LogScenario(
         "A say:1 A=1 away say:2,3 A=1 back A=1-3 say:4 A=1-4"

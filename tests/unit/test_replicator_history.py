@@ -241,20 +241,3 @@ async def test_reset_names_no_event_on_a_log_and_may_be_said_in_one(log: FakeLog
             await channel.publish({"event": "reset", "data": "x"})
 
         assert await channel.publish("event: reset") == "e1.1"
-
-
-async def test_a_first_subscriber_is_told_of_what_was_published_and_is_no_longer_kept(
-    store: FakeStore, log: FakeLog
-) -> None:
-    log.joining.shut()
-    async with one(log) as hub:
-        channel = hub.channel("c", history=1)
-        subscription = channel.subscribe()
-        for number in range(3):
-            await channel.publish(number)
-        log.joining.open()
-
-        client = FakeClient(subscription)
-        await until(lambda: client.data)
-
-        assert client.data == ["reset trimmed"]
