@@ -77,6 +77,8 @@ class Environment:
 
 
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs", "tests/metrics")
+# Counted together with these, where everything can be installed: not beside the oldest starlette.
+OPTIONAL_SUITES = ("tests/adapters",)
 SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/typing", "tests/servers", "tests/compat")
 # No marker: on all loops.
 ON_ALL_LOOPS = ("-m", "", "-n", "2")
@@ -464,10 +466,16 @@ def test(options: argparse.Namespace) -> None:
             # All of the package has to be covered by these together: the gate is in pyproject.toml. Before
             # Python 3.12 a coroutine isn't traced any further once something has been thrown into it, as
             # asyncio does at each cancellation; so what counts is what either loop has reached.
-            "tests/unit, tests/kit, tests/eventlogs and tests/metrics": partial(
-                pytest, DEV, *QUICK_SUITES, "--cov", "-m", "not uvloop", "-n", "2"
+            "the quick suites on asyncio and trio": partial(
+                pytest,
+                DEV,
+                *QUICK_SUITES,
+                *OPTIONAL_SUITES,
+                *("--cov", "-m", "not uvloop", "-n", "2"),
             ),
-            "the same on uvloop": partial(pytest, DEV, *QUICK_SUITES, "-m", "uvloop", "-n", "2"),
+            "the quick suites on uvloop": partial(
+                pytest, DEV, *QUICK_SUITES, *OPTIONAL_SUITES, "-m", "uvloop", "-n", "2"
+            ),
             **unit_rows(DEV),
             # They wait more than they compute; the slow ones shouldn't queue behind each other.
             "tests/thorough, tests/docs, tests/typing, tests/servers and tests/compat": partial(

@@ -29,6 +29,7 @@ FLOORS = (
     {"endpoint", "status"},
     {"hub"},
     {"metrics"},
+    {"adapters"},
     {"__init__"},
     {"fastapi"},
     {"testing"},
