@@ -400,8 +400,11 @@ async def test_doctor_shows_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -
                 silent.set()
             elif line.endswith("no bytes yet"):
                 spoken.set()
+            elif line.endswith("1 pieces so far"):
+                seen_all.cancel()
 
     silent, spoken = anyio.Event(), anyio.Event()
+    seen_all = anyio.CancelScope()
 
     async def slow(request: Request) -> EventSourceResponse:
         await silent.wait()
@@ -413,12 +416,13 @@ async def test_doctor_shows_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -
 
         return EventSourceResponse(source(), ping=0)
 
-    await examine(
-        Target(f"{URL}/events"),
-        DoctorOptions(wait=0.3),
-        Watching(io.StringIO(), io.StringIO()),
-        serving(Route("/events", slow)),
-    )
+    with seen_all:
+        await examine(
+            Target(f"{URL}/events"),
+            DoctorOptions(wait=60),
+            Watching(io.StringIO(), io.StringIO()),
+            serving(Route("/events", slow)),
+        )
 
     assert {"no headers yet", "200, no bytes yet", "200, 1 pieces so far"} <= set(shown)
 
