@@ -30,12 +30,10 @@ try:
         ToolsListChanged,
     )
     from mcp_types import jsonrpc_message_adapter
-except (
-    ImportError
-) as exc:  # pragma: no cover  (tests/unit/test_adapters.py runs it in a process of its own)
+except ImportError as _missing:
     raise ImportError(
         "sse_starlette.adapters.mcp needs version 2 of the MCP SDK: pip install 'sse-starlette[mcp]'"
-    ) from exc
+    ) from _missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HubEventStore", "HubSubscriptionBus"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _LISTS_CHANGED = (ToolsListChanged(), PromptsListChanged(), ResourcesListChanged())
 _BY_NAME: dict[object, ServerEvent] = {type(event).__name__: event for event in _LISTS_CHANGED}
@@ -141,12 +139,14 @@ class HubSubscriptionBus:
                         try:
                             listener(told)
                         except Exception:
-                            logger.exception(
-                                "a listener of the MCP SDK has raised; the others go on"
+                            _logger.exception(
+                                "a listener of the MCP SDK has raised; the others go on",
+                                extra={"sse_event": "mcp_listener_failed"},
                             )
-        logger.warning(
+        _logger.warning(
             "channel %r has been closed: the MCP server hears of no further changes",
             self._channel.name,
+            extra={"sse_event": "mcp_channel_closed", "sse_channel": self._channel.name},
         )
 
 
@@ -158,9 +158,10 @@ def _server_events(event: ServerSentEvent) -> tuple[ServerEvent, ...]:
         return (ResourceUpdated(uri=str(event.data)),)
     told = _BY_NAME.get(event.event)
     if told is None:
-        logger.warning(
+        _logger.warning(
             "an event named %r is none of the MCP SDK's; HubSubscriptionBus needs a channel of its own",
             event.event,
+            extra={"sse_event": "mcp_event_unknown", "sse_channel": event.channel},
         )
         return ()
     return (told,)
@@ -251,7 +252,10 @@ class HubEventStore(EventStore):
                 data = message.model_dump_json(by_alias=True, exclude_unset=True)
                 cursor = await channel.publish(ServerSentEvent(data))
         except LogUnavailable:
-            logger.exception("an MCP message could not be kept, so no client can resume after it")
+            _logger.exception(
+                "an MCP message could not be kept, so no client can resume after it",
+                extra={"sse_event": "mcp_message_not_kept", "sse_channel": channel.name},
+            )
             cursor = "0.0"
         return f"{cursor}~{quote(stream_id, safe='')}"
 
@@ -270,7 +274,11 @@ class HubEventStore(EventStore):
         try:
             missed = await channel.history(after=cursor)
         except (HistoryGap, LogUnavailable, ValueError) as exc:
-            logger.warning("an MCP client can't get what it has missed: %s", exc)
+            _logger.warning(
+                "an MCP client can't get what it has missed: %s",
+                exc,
+                extra={"sse_event": "mcp_gap", "sse_channel": channel.name},
+            )
             return None
         for event in missed:
             message = jsonrpc_message_adapter.validate_json(str(event.data), by_name=False)
