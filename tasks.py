@@ -371,6 +371,15 @@ def set_up(environment: Environment) -> None:
         environment.stamp.write_text(json.dumps({"fingerprint": wanted, "done": done}), "utf-8")
 
 
+def install_wheel(environment: Environment) -> None:
+    """Put the wheel of this checkout in the place of the checkout: what is tested is what people install."""
+    with tempfile.TemporaryDirectory(prefix=f"{DISTRIBUTION}-") as folder:
+        run_module(environment, "hatchling", "build", "-t", "wheel", "-d", folder)
+        (built,) = Path(folder).glob("*.whl")
+        pip_install = ("install", "-q", "--disable-pip-version-check", "--no-deps")
+        run_module(environment, "pip", *pip_install, "--force-reinstall", built)
+
+
 # --- Further Pythons ------------------------------------------------------------------
 
 
@@ -517,7 +526,7 @@ def unit_rows(environment: Environment) -> dict[str, Callable[[], None]]:
 
 
 def pythons(options: argparse.Namespace) -> None:
-    """Run the quick suites on each further Python that is found: 3.11, 3.12, 3.13."""
+    """Run the quick suites on the built wheel, on each further Python that is found: 3.11, 3.12, 3.13."""
     set_up_debian_packages()  # For Redis.
     parts: dict[str, Callable[[], None]] = {}
     for version in PYTHONS:
@@ -529,6 +538,7 @@ def pythons(options: argparse.Namespace) -> None:
             say(f"Python {version}: no interpreter of it starts here, so NOTHING is run on it")
             continue
         set_up(environment)
+        install_wheel(environment)
         usual = options.pytest_arguments or (*QUICK_SUITES, *ON_ALL_LOOPS)
         parts[f"Python {version}"] = partial(pytest, environment, *usual)
         if not options.pytest_arguments:
@@ -537,8 +547,9 @@ def pythons(options: argparse.Namespace) -> None:
 
 
 def lowest(options: argparse.Namespace) -> None:
-    """Run the quick suites on the oldest supported starlette and anyio."""
+    """Run the quick suites on the built wheel, with the oldest supported starlette and anyio."""
     set_up(LOWEST)
+    install_wheel(LOWEST)
     set_up_debian_packages()  # For Redis.
     for name in ("starlette", "anyio"):
         version = output_of(

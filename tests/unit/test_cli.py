@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from tests.unit.driving import SEAT_BELT_SECONDS
+from tests.unit.driving import SEAT_BELT_SECONDS, on
 
 from sse_starlette import EventSourceResponse, Hub, __version__
 from sse_starlette._cli import _arguments, _client, _doctor, _tail, main
@@ -30,6 +30,13 @@ from sse_starlette.testing import StreamingASGITransport
 
 URL = "http://testserver"
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[on("asyncio"), on("uvloop")])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The commands run on asyncio; old versions of httpx2 leave generators behind, which trio doesn't like."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
 
 
 class Printed:

@@ -162,7 +162,7 @@ def test_import_changes_no_other_module() -> None:
 
 # --- Time decides no test -------------------------------------------------------------
 
-TESTS = SOURCES.parents[1] / "tests"
+TESTS = Path(__file__).parents[1]
 NAMES_OF_TIME = re.compile(
     r"seconds|took|elapsed|late\b|late_|delay|gaps?$|median|duration|\bcame\b"
 )
