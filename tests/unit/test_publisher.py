@@ -94,6 +94,7 @@ def test_what_is_refused_is_raised_at_once() -> None:
     ("channel", "options", "error", "said"),
     [
         (5, {}, TypeError, "the name of a channel, got: int"),
+        ("sse_starlette:revoked", {}, ValueError, "are the library's own"),
         ("c", {"wait": -1}, ValueError, "wait must be >= 0 seconds, got: -1"),
     ],
 )

@@ -115,7 +115,9 @@ def test_a_scheme_of_ours_is_not_taken_by_another_package(site: Path) -> None:
 
 
 def test_those_of_this_package_are_registered() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
 
     assert project["entry-points"][_schemes.GROUP] == {
         scheme: f"sse_starlette.eventlogs.{module}:{name}"

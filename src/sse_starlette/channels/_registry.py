@@ -87,7 +87,13 @@ class ChannelRegistry:
         return Limits(expire=None if self._replicator is None else self._replicator.expire)
 
     def typed(self, name: str, event: Event) -> Event:
-        """Validate an event that is published to this channel, if the channel has a type."""
+        """
+        Validate an event that is published to this channel, if the channel has a type.
+
+        Raises:
+            ValueError: it isn't of that type, or the channel is one of the library's own.
+        """
+        check_not_reserved(name)
         state = self._states.get(name)
         return event if state is None or state.typed is None else state.typed(event)
 
