@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from .lifecycle import DRAINING, OVER, STREAMING
 
 if TYPE_CHECKING:
-    from .._runtime.loop import Loop, TaskGroup
-    from .feed import Feed
-    from .lifecycle import CloseReason, Lifecycle
-    from .options import StreamOptions
+    from .context import StreamContext
+    from .lifecycle import CloseReason
     from .producers import Producers
     from .writer import Writer
 
@@ -33,26 +31,17 @@ class Drain:
         "_writer",
     )
 
-    def __init__(
-        self,
-        feed: Feed,
-        life: Lifecycle,
-        options: StreamOptions,
-        producers: Producers,
-        writer: Writer,
-        loop: Loop,
-        tasks: TaskGroup,
-    ) -> None:
+    def __init__(self, context: StreamContext, producers: Producers, writer: Writer) -> None:
         """Be ready for the first `request`; the parts are those of the stream."""
-        self._feed = feed
-        self._life = life
-        self._options = options
+        self._feed = context.feed
+        self._life = context.life
+        self._options = context.options
+        self._loop = context.loop
         self._producers = producers
         self._writer = writer
-        self._loop = loop
-        self._grace = options.shutdown_grace_period
+        self._grace = self._options.shutdown_grace_period
         self._requested = False
-        self._timer = loop.timer(self._on_alarm, tasks)
+        self._timer = self._loop.timer(self._on_alarm, context.tasks)
 
     def request(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """Let the stream end by itself; see `Stream.drain`."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .lifecycle import DONE, NONE, STARTED, Lifecycle
+from .lifecycle import DONE, NONE, STARTED
 
 if TYPE_CHECKING:
     from .._runtime.loop import TaskGroup, Waker
-    from .options import StreamOptions
+    from .context import StreamContext
 
 logger = logging.getLogger("sse_starlette.sse")
 
@@ -21,10 +21,10 @@ class ErrorEvent:
 
     __slots__ = ("_frame", "_life", "_options", "_task")
 
-    def __init__(self, options: StreamOptions, life: Lifecycle) -> None:
-        """Be ready for a failure; the parts are those of the stream."""
-        self._options = options
-        self._life = life
+    def __init__(self, context: StreamContext) -> None:
+        """Be ready for a failure of this stream."""
+        self._options = context.options
+        self._life = context.life
         self._task = NONE
         self._frame = b""
 

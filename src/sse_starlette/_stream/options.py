@@ -118,6 +118,11 @@ class StreamOptions(NamedTuple):
         _check_farewell(changed)
         return changed
 
+    @property
+    def has_tenure(self) -> bool:
+        """Whether something ends the stream before its time."""
+        return self.max_age is not None or self.revalidate is not None
+
     def encoder(self) -> Callable[[object], bytes]:
         """Return what makes frames of what a source yields."""
         return encoder(self.sep, self.serializer)

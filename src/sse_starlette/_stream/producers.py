@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from .lifecycle import DONE, NONE, RUNNING, SETTLED, STARTED, CloseReason, Lifecycle
+from .lifecycle import DONE, NONE, RUNNING, SETTLED, STARTED, CloseReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._runtime.loop import CancelScope, Loop, TaskGroup, Waker
-    from .feed import Feed
-    from .options import StreamOptions
+    from .._runtime.loop import CancelScope, Waker
+    from .context import StreamContext
 
 logger = logging.getLogger("sse_starlette.sse")
 
@@ -44,40 +43,26 @@ class Producers:
         "_watcher",
     )
 
-    def __init__(
-        self,
-        feed: Feed,
-        life: Lifecycle,
-        options: StreamOptions,
-        loop: Loop,
-        tasks: TaskGroup,
-        *,
-        wake: Waker,
-        watcher: Waker,
-    ) -> None:
+    def __init__(self, context: StreamContext, *, wake: Waker, watcher: Waker) -> None:
         """
         Take over the feed; nothing of it runs before `start`.
 
         Args:
-            feed: what makes the frames; it has been opened.
-            life: of the stream.
-            options: of the stream.
-            loop: the loop it runs on.
-            tasks: where the tasks of the stream run.
+            context: of the stream; its feed has been opened.
             wake: wakes whoever waits for a producer to end.
             watcher: is set when all have come to where they first wait.
         """
-        self._feed = feed
-        self._life = life
-        self._loop = loop
-        self._tasks = tasks
+        self._feed = context.feed
+        self._life = context.life
+        self._loop = context.loop
+        self._tasks = context.tasks
         self._wake = wake
         self._watcher = watcher
-        self._cleanup_timeout = options.cleanup_timeout
+        self._cleanup_timeout = context.options.cleanup_timeout
         self._to_begin = -1
         self._feed_task = NONE
         self._error_seen = False
-        self._side = options.data_sender_callable
+        self._side = context.options.data_sender_callable
         self._side_task = NONE
         self._side_scope: CancelScope | None = None
 

@@ -16,8 +16,9 @@ import anyio.lowlevel
 
 from .._shutdown.streams import stream_begins, stream_ended
 from ..errors import SendTimeoutError
+from .context import StreamContext
 from .drain import Drain
-from .lifecycle import OVER, Lifecycle
+from .lifecycle import OVER
 from .producers import Producers, let_tasks_begin
 from .receive import until_body_is_read, until_disconnect
 from .tenure import Tenure
@@ -40,6 +41,7 @@ class Stream:
         "__weakref__",
         "_begun",
         "_being",
+        "_context",
         "_drain",
         "_feed",
         "_finished",
@@ -77,14 +79,15 @@ class Stream:
         """
         self.listener: str | None = options.listener
         """Who listens."""
-        self.life = Lifecycle()
+        self._context = context = StreamContext(feed, options, loop)
+        self.life = context.life
         """What has become of it."""
         self.loop = loop
         """The loop the stream runs on."""
         self._feed = feed
         self._receive = receive
         self._options = options
-        self._tasks = loop.task_group()
+        self._tasks = context.tasks
         # The task that called `run` waits for the client to leave; a task of its own writes. Not the
         # other way round: each wake-up would go through all that an application is wrapped in.
         self._watching = loop.cancel_scope()
@@ -92,20 +95,8 @@ class Stream:
         self._begun = False
         self._finished = loop.waker()
         wake = loop.eager_runner()
-        self._producers = Producers(
-            feed, self.life, options, loop, self._tasks, wake=wake, watcher=self._finished
-        )
-        self._writer = Writer(
-            feed,
-            self.life,
-            options,
-            self._producers,
-            loop,
-            self._tasks,
-            send=send,
-            start=start,
-            wake=wake,
-        )
+        self._producers = Producers(context, wake=wake, watcher=self._finished)
+        self._writer = Writer(context, self._producers, send=send, start=start, wake=wake)
         self._drain: Drain | None = None
         self._tenure: Tenure | None = None
 
@@ -133,15 +124,7 @@ class Stream:
 
     def _the_drain(self) -> Drain:
         if self._drain is None:
-            self._drain = Drain(
-                self._feed,
-                self.life,
-                self._options,
-                self._producers,
-                self._writer,
-                self.loop,
-                self._tasks,
-            )
+            self._drain = Drain(self._context, self._producers, self._writer)
         return self._drain
 
     async def run(self, *, head: bool = False, body_is_due: bool = False) -> None:
@@ -200,7 +183,8 @@ class Stream:
         with self._being:
             try:
                 stream_begins(self)
-                self._begin_tenure(self._options)
+                if self._options.has_tenure:
+                    self._tenure = Tenure(self._context, self.end)
                 await self._write(head=head)
             except GeneratorExit:
                 self._producers.abandon()
@@ -232,18 +216,6 @@ class Stream:
                     self._finished.set()
                     self._watching.cancel()
                     self._tasks.cancel()
-
-    def _begin_tenure(self, options: StreamOptions) -> None:
-        if options.max_age is not None or options.revalidate is not None:
-            self._tenure = Tenure(
-                self.life,
-                self.loop,
-                self._tasks,
-                max_age=options.max_age,
-                revalidate=options.revalidate,
-                every=options.revalidate_interval,
-                end=self.end,
-            )
 
     async def _write(self, *, head: bool) -> None:
         try:

@@ -14,8 +14,8 @@ from .lifecycle import ENDING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .._runtime.loop import Loop, TaskGroup
-    from .lifecycle import CloseReason, Lifecycle
+    from .context import StreamContext
+    from .lifecycle import CloseReason
 
 
 class Tenure:
@@ -24,41 +24,29 @@ class Tenure:
     __slots__ = ("_check", "_end", "_every", "_life", "_loop", "_tasks", "_timers")
 
     def __init__(
-        self,
-        life: Lifecycle,
-        loop: Loop,
-        tasks: TaskGroup,
-        *,
-        max_age: float | None,
-        revalidate: Callable[[], Awaitable[object]] | None,
-        every: float,
-        end: Callable[[CloseReason, Exception | None], None],
+        self, context: StreamContext, end: Callable[[CloseReason, Exception | None], None]
     ) -> None:
         """
         Begin now.
 
         Args:
-            life: of the stream.
-            loop: the loop it runs on.
-            tasks: where its tasks run.
-            max_age: seconds that it lasts; None: any time.
-            revalidate: whether it may go on; None: it may.
-            every: seconds between two such questions, and that one may take.
+            context: of the stream, whose options say how long it lasts.
             end: ends the stream.
         """
-        self._life = life
-        self._loop = loop
-        self._tasks = tasks
-        self._check = revalidate
-        self._every = every
+        options = context.options
+        self._life = context.life
+        self._loop = context.loop
+        self._tasks = context.tasks
+        self._check = options.revalidate
+        self._every = options.revalidate_interval
         self._end = end
         self._timers = []
-        if max_age is not None:
-            timer = loop.timer(self._on_age, tasks)
-            timer.set(loop.time() + max_age)
+        if options.max_age is not None:
+            timer = self._loop.timer(self._on_age, self._tasks)
+            timer.set(self._loop.time() + options.max_age)
             self._timers.append(timer)
-        if revalidate is not None:
-            self._timers.append(loop.timer(self._on_tick, tasks))
+        if self._check is not None:
+            self._timers.append(self._loop.timer(self._on_tick, self._tasks))
             self._ask_later()
 
     def close(self) -> None:

@@ -6,40 +6,24 @@ What a change here must keep: at most one `send` is under way, and nothing else 
 from __future__ import annotations
 
 import logging
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
 
-from ..errors import SendTimeoutError
 from .error_event import ErrorEvent
 from .feed import offer_nobody
 from .lifecycle import COMPLETE
+from .send_timeout import SendTimeout
 
 if TYPE_CHECKING:
     from starlette.types import Message, Send
 
-    from .._runtime.loop import EagerRunner, Loop, TaskGroup, Timer
-    from .feed import Feed
-    from .lifecycle import Lifecycle
-    from .options import StreamOptions
+    from .._runtime.loop import EagerRunner, Timer
+    from .context import StreamContext
     from .producers import Producers
 
 logger = logging.getLogger("sse_starlette.sse")
 
-
-class _Bound(Enum):
-    """What becomes of sends that take too long."""
-
-    UNSET = 0
-    """No timer will look."""
-    SET = 1
-    """An timer will."""
-    EXCEEDED = 2
-    """One took too long."""
-
-
-_UNSET, _SET, _EXCEEDED = _Bound  # See `lifecycle`.
 
 _SENT: Message = {}
 """Stands in for the headers once they have been sent."""
@@ -49,7 +33,6 @@ class Writer:
     """Sends what the feed of one stream has, pings while it has nothing, and what belongs at the end."""
 
     __slots__ = (
-        "_bound",
         "_called",
         "_error_event",
         "_feed",
@@ -60,12 +43,11 @@ class Writer:
         "_ping_due",
         "_producers",
         "_send",
-        "_send_timeout",
         "_sent_at",
         "_standing_by",
         "_start",
         "_tasks",
-        "_timeout_alarm",
+        "_timeout",
         "_wake",
         "scope",
         "sending",
@@ -74,12 +56,8 @@ class Writer:
 
     def __init__(
         self,
-        feed: Feed,
-        life: Lifecycle,
-        options: StreamOptions,
+        context: StreamContext,
         producers: Producers,
-        loop: Loop,
-        tasks: TaskGroup,
         *,
         send: Send,
         start: Message,
@@ -89,40 +67,38 @@ class Writer:
         Put the writer together; nothing is sent before `open`.
 
         Args:
-            feed: what to send.
-            life: of the stream.
-            options: of the stream.
+            context: of the stream.
             producers: what is started before anything is sent, and ended by what fails here.
-            loop: the loop that the stream runs on.
-            tasks: where the tasks of the stream run.
             send: ASGI's send.
             start: the `http.response.start` message.
             wake: where the writer's task waits.
         """
-        self._feed = feed
-        self._life = life
-        self._options = options
+        self._feed = context.feed
+        self._life = context.life
+        self._options = context.options
+        self._loop = context.loop
+        self._tasks = context.tasks
         self._producers = producers
-        self._loop = loop
-        self._tasks = tasks
         self._send = send
         self._start = start
         self._wake = wake
         self._standing_by = False
         self._called = False
 
-        self.scope = loop.cancel_scope()
+        self.scope = self._loop.cancel_scope()
         """What is cancelled to call a send off."""
         self.sending = False
         self.sending_since = 0.0
         self._sent_at = 0.0
         self._ping_due = False
         self._ping_alarm: Timer | None = None
-        # Not by way of the options: it's asked for with each event.
-        self._send_timeout = options.send_timeout
-        self._bound = _UNSET
-        self._timeout_alarm: Timer | None = None
-        self._error_event = None if options.on_error is None else ErrorEvent(options, life)
+        seconds = self._options.send_timeout
+        self._timeout = (
+            None
+            if seconds is None
+            else SendTimeout(context, seconds, self.scope, self._since_of_what_is_sent)
+        )
+        self._error_event = None if self._options.on_error is None else ErrorEvent(context)
 
     @property
     def started(self) -> bool:
@@ -181,8 +157,8 @@ class Writer:
             if frames := feed.take():
                 # What _send_frames does; without its calls, for this is done for each event.
                 self.sending = True
-                if self._send_timeout is not None:
-                    self._bound_send(self._send_timeout)
+                if self._timeout is not None:
+                    self.sending_since = self._timeout.begin()
                 await send({"type": "http.response.body", "body": frames, "more_body": True})
                 self._note_sent()
                 feed.sent()
@@ -203,8 +179,8 @@ class Writer:
         if not self._standing_by or self._life.reason is not None:
             return False
         self._standing_by = False
-        if self._send_timeout is not None:
-            self._bound_send(self._send_timeout)
+        if self._timeout is not None:
+            self.sending_since = self._timeout.begin()
         message = {"type": "http.response.body", "body": frame, "more_body": True}
         if self._wake.run_eagerly(self._send, message):
             self._sent_at = self._loop.time()
@@ -284,32 +260,12 @@ class Writer:
         if self._life.client_gone:
             return
         self.sending = True
-        self.sending_since = self._loop.time()
-        if self._send_timeout is not None:
-            self._bound_send(self._send_timeout)
+        self.sending_since = self._loop.time() if self._timeout is None else self._timeout.begin()
         await self._send(message)
         self.sending = False
 
-    def _bound_send(self, timeout: float) -> None:
-        """Have the send that begins now cut off when it takes too long."""
-        # One timer for as many sends as there are: it looks since when the last one has been waiting.
-        self.sending_since = self._loop.time()
-        if self._timeout_alarm is None:
-            self._timeout_alarm = self._loop.timer(self._on_timeout_alarm, self._tasks)
-        if self._bound is _UNSET:
-            self._bound = _SET
-            self._timeout_alarm.set(self.sending_since + timeout)
-
-    def _on_timeout_alarm(self) -> None:
-        self._bound = _UNSET
-        if self.sending and self._send_timeout is not None and self._timeout_alarm is not None:
-            until = self.sending_since + self._send_timeout
-            if until <= self._loop.time():
-                self._bound = _EXCEEDED
-                self.scope.cancel()
-            else:
-                self._bound = _SET
-                self._timeout_alarm.set(until)
+    def _since_of_what_is_sent(self) -> float | None:
+        return self.sending_since if self.sending else None
 
     def check_timeout(self) -> None:
         """
@@ -318,8 +274,8 @@ class Writer:
         Raises:
             SendTimeoutError: it was.
         """
-        if self._bound is _EXCEEDED:
-            raise SendTimeoutError(self._send_timeout)
+        if self._timeout is not None:
+            self._timeout.check()
 
     def _on_ping_alarm(self) -> None:
         now, interval = self._loop.time(), self._options.ping_interval
@@ -336,8 +292,8 @@ class Writer:
     def close(self) -> None:
         """Stop the timers. Nothing is sent from now on."""
         self._feed.offer = offer_nobody
-        for timer in (self._ping_alarm, self._timeout_alarm):
-            if timer is not None:
-                timer.stop()
-        # On trio one may ring after it has been stopped.
-        self._ping_alarm = self._timeout_alarm = None
+        if self._timeout is not None:
+            self._timeout.close()
+        if self._ping_alarm is not None:
+            self._ping_alarm.stop()
+            self._ping_alarm = None  # On trio it may ring after it has been stopped.
