@@ -2,7 +2,8 @@
 Finds what the pages print, and runs it as a reader does.
 
 A Python block is a test, an application or a program, and is run as such, in a file of its own, in a
-folder where nothing else is: what a block needs has to be printed on its page.
+folder where nothing else is: what a block needs has to be printed on its page. One that needs more, a worker
+of Celery say, has a test of its own, which a comment before it names: `<!-- run by tests/docs/test_this.py -->`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SEAT_BELT_SECONDS = 120
 """Nothing that is printed takes as long, however busy the machine is."""
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(^<!-- run by .*-->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Block:
     line: int
     language: str
     text: str
+    has_test_of_its_own: bool
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -58,8 +60,8 @@ def blocks(language: str) -> list[Block]:
     for page in PAGES:
         text = page.read_text("utf-8")
         for match in _BLOCK.finditer(text):
-            line = text.count("\n", 0, match.start(2)) + 1
-            found.append(Block(page, line, match[1], match[2]))
+            line = text.count("\n", 0, match.start(3)) + 1
+            found.append(Block(page, line, match[2], match[3], match[1] is not None))
     return [block for block in found if block.language == language]
 
 

@@ -17,7 +17,7 @@ from tests.docs.pages import SEAT_BELT_SECONDS, Block, blocks, files_in, run_pyt
 from tests.servers.redis_servers import RedisServer
 from tests.servers.serving import APPS, Server
 
-BLOCKS = blocks("python")
+BLOCKS = [block for block in blocks("python") if not block.has_test_of_its_own]
 TESTS = [block for block in BLOCKS if block.is_test]
 APPLICATIONS = [block for block in BLOCKS if block.is_application and not block.is_test]
 PROGRAMS = [block for block in BLOCKS if not block.is_application and not block.is_test]

@@ -33,8 +33,10 @@ class ServerSentEvent(events.ServerSentEvent[DataT_co], Generic[DataT_co]):
     Parameters:
         data: any value that FastAPI makes JSON of.
         raw_data: text for the client as it is: a line of a log, a piece of HTML. Instead of `data`.
-        event, id, retry, comment: see `sse_starlette.ServerSentEvent`. As in FastAPI, a line break in `event`
-            or `id` is refused.
+        event: see `sse_starlette.ServerSentEvent`. As in FastAPI, a line break in it is refused.
+        id: the same.
+        retry: see there.
+        comment: see there.
 
     Raises:
         TypeError, ValueError: a field isn't what it should be, both `data` and `raw_data` are given, or the event
