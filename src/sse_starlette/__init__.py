@@ -12,6 +12,7 @@ from .errors import (
     LogRefused,
     LogUnavailable,
     PublishQueueFull,
+    RunNotFound,
     SSEError,
     SubscriberTooSlow,
 )
@@ -19,6 +20,7 @@ from .event import JSONServerSentEvent, ServerSentEvent
 from .eventlogs.publisher import Publisher
 from .hub import Hub
 from .policy import StreamPolicy, StreamPolicyMiddleware
+from .runs import Run, RunEnd, RunStatus
 from .sse import EventSourceResponse, SendTimeoutError
 
 __all__ = [
@@ -34,6 +36,10 @@ __all__ = [
     "LogUnavailable",
     "PublishQueueFull",
     "Publisher",
+    "Run",
+    "RunEnd",
+    "RunNotFound",
+    "RunStatus",
     "SSEError",
     "SendTimeoutError",
     "ServerSentEvent",

@@ -7,6 +7,7 @@ The exceptions of this package, one small tree.
     ├── LogUnavailable          the log of a hub can't be reached (ConnectionError)
     │   └── LogRefused          it refuses, until an operator has mended something
     ├── PublishQueueFull        more events wait to be published than a hub holds
+    ├── RunNotFound             there is no run of this key, or no longer (LookupError)
     ├── SendTimeoutError        a client took longer over one send than it was allowed (TimeoutError)
     └── SubscriberTooSlow       a channel has forgotten the next event of a subscription
 
@@ -21,6 +22,7 @@ __all__ = [
     "LogRefused",
     "LogUnavailable",
     "PublishQueueFull",
+    "RunNotFound",
     "SSEError",
     "SendTimeoutError",
     "SubscriberTooSlow",
@@ -169,6 +171,25 @@ class PublishQueueFull(SSEError):  # noqa: N818  (it says what it is)
             f"channel {self.channel!r}: {self.limit:,} events of this process wait to be added to the "
             "log, and that's the limit. Publish more slowly: wait for the outcome of one before the "
             "next, or of a few hundred at a time."
+        )
+
+
+class RunNotFound(SSEError, LookupError):  # noqa: N818  (it says what it is)
+    """
+    There is no run of this key: none was started, or its `ttl` is over.
+
+    Attributes:
+        key: the key of the run.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"there is no run {self.key!r}: none was started, or it ended longer ago than its ttl. Start one with "
+            "`await hub.run(key, source)`."
         )
 
 

@@ -7,9 +7,9 @@ is, is no business of its own.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio.lowlevel
 
@@ -26,6 +26,9 @@ from .eventlogs._replicator import Replicator
 from .eventlogs._schemes import backend_for
 from .eventlogs.base import DEFAULT_EXPIRE, Backend
 from .eventlogs.publisher import Publisher
+from .runs._keeper import RunKeeper
+from .runs._options import RunArguments, RunOptions
+from .runs.run import Run
 from .status._app import status_app
 
 if TYPE_CHECKING:
@@ -110,19 +113,11 @@ class Hub:
         check_seconds("linger", linger)
         check_seconds("publish_wait", publish_wait)
         check_seconds("check_every", check_every, above=0)
-        given_expire: object = DEFAULT_EXPIRE if expire is None else expire
-        if isinstance(given_expire, bool) or not isinstance(given_expire, (int, float)):
-            raise TypeError(f"expire must be a number of seconds, got: {expire!r}")
-        if not given_expire > check_every:
-            # With each look it's said that somebody listens.
-            raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
+        _check_expire(expire, check_every)
         self._replicator: Replicator | None = None
         if log is not None:
             self._replicator = Replicator(
-                backend_for(log),
-                publish_wait=publish_wait,
-                expire=expire,
-                check_every=check_every,
+                backend_for(log), publish_wait=publish_wait, expire=expire, check_every=check_every
             )
         if serializer is not None:
             check_serializer(serializer)
@@ -133,6 +128,7 @@ class Hub:
         self._revocations = Revocations(
             partial(self._registry.channel, options={}), shared=log is not None
         )
+        self._runs = RunKeeper(self._registry, self._replicator, serializer)
 
     @property
     def log(self) -> str | None:
@@ -237,6 +233,39 @@ class Hub:
             filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
         )
         return Subscription(self._registry.states_of(channels), request, options)
+
+    async def run(
+        self, key: str, source: Callable[[], Any], **options: Unpack[RunArguments]
+    ) -> Run:
+        """
+        Start the run of this key, a generation that goes on whoever reads it; or join it, if there is one.
+
+        Across all processes on the event log, one of those who call it at the same time starts it. The source
+        is driven in a task of the hub's lifespan: no request's end or context has to do with it.
+
+        Args:
+            key: names the run, such as the id of a message; whoever knows it may read it.
+            source: called without an argument if this call starts the run; it returns an async iterable of
+                events, a sync one, or an awaitable of either: `partial(answer, prompt)`.
+            **options: see `RunArguments`.
+
+        Raises:
+            TypeError, ValueError: an argument isn't what it should be, or the run has other options.
+            LogUnavailable: the event log is out of reach, for as long as `publish_wait` says.
+            RuntimeError: the hub's lifespan isn't under way.
+        """
+        entry, started = await self._runs.start(key, source, RunOptions.of(options))
+        return Run(self._runs, entry, started=started)
+
+    async def find_run(self, key: str) -> Run | None:
+        """
+        Return the run of this key, made by whichever process, or None: none was started, or its `ttl` is over.
+
+        Raises:
+            LogUnavailable, RuntimeError: as for `run`.
+        """
+        entry = await self._runs.find(key)
+        return None if entry is None else Run(self._runs, entry, started=False)
 
     def publisher(self) -> Publisher:
         """
@@ -369,9 +398,18 @@ class Hub:
         Raises:
             RuntimeError: it has been entered already, and not left.
         """
-        if self._replicator is None:
+        async with AsyncExitStack() as stack:
+            if self._replicator is not None:
+                await stack.enter_async_context(self._replicator.run(self._registry.sweep))
+                stack.enter_context(self._revocations.followed())
+            await stack.enter_async_context(self._runs.open())
             yield
-        else:
-            async with self._replicator.run(self._registry.sweep):
-                with self._revocations.followed():
-                    yield
+
+
+def _check_expire(expire: object, check_every: float) -> None:
+    given = DEFAULT_EXPIRE if expire is None else expire
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"expire must be a number of seconds, got: {expire!r}")
+    if not given > check_every:
+        # With each look it's said that somebody listens.
+        raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")

@@ -25,6 +25,7 @@ FLOORS = (
     {"_stream"},
     {"eventlogs", "policy"},
     {"channels"},
+    {"runs"},
     {"sse"},
     {"endpoint", "status"},
     {"hub"},

@@ -85,6 +85,7 @@ class SubscriptionFeed(Feed):
         "_reader",
         "_seats",
         "_sending_first",
+        "_whole",
         "_work",
         "call",
         "cleanup_timeout",
@@ -116,6 +117,7 @@ class SubscriptionFeed(Feed):
         self.joins: bool = True
         self.cleanup_timeout: float | None = 30.0
         self.drained: bool = False
+        self._whole = options if options.whole else None
         # The application's functions may wait, so they need a task, and it an end.
         self.has_work: bool = options.on_gap is not None or options.snapshot is not None
         self.offer: Callable[[bytes], bool | None] = offer_nobody
@@ -372,6 +374,8 @@ class SubscriptionFeed(Feed):
     def _on_lag(self) -> bytes:
         """Tell of the events that are not here any more: in all channels that have such, at once."""
         self.stands = False
+        if self._whole is not None and self._begins_anew(self._whole):
+            return self.take()
         positions = self.positions
         for place in list(self._reader.due) if positions.cursor is not None else [0]:
             if not positions.is_lost(place):
@@ -396,6 +400,15 @@ class SubscriptionFeed(Feed):
         self._preface.due = True
         self._prepare_soon()
         return self.take()
+
+    def _begins_anew(self, options: SubscribeOptions) -> bool:
+        """Begin again where the channel has another history, of which the client needs all."""
+        epoch = self.positions.channels[0].epoch
+        if epoch in ("", self.positions.rings[0].epoch):
+            return False
+        self._pending = PendingStart(self.positions.last_event_id, options, 1)
+        self._preface.due = True
+        return True
 
     def _wake_work(self) -> None:
         if self._work is not None:

@@ -55,7 +55,10 @@ class MemoryChannel(ChannelState):
     def publish_nowait(self, event: Event, key: str | None, *, knock: bool = False) -> str:
         if key is not None:
             check_key(key)
-        body = self._encode(event)
+        return self.append(self.encode(event), key, knock=knock)
+
+    def append(self, body: bytes, key: str | None = None, *, knock: bool = False) -> str:
+        """Publish what has been encoded, a frame without its id, and return its id."""
         latest = self._latest
         latest_key = None if latest is None else latest.key_of(body)
         now = time.monotonic()
@@ -121,6 +124,15 @@ class MemoryChannel(ChannelState):
     async def aclose(self, wait: float | None) -> None:  # noqa: ARG002  (nothing has to be waited for)
         await anyio.lowlevel.checkpoint()
         self.close()
+
+    def begin_anew(self) -> None:
+        """Begin another history, without an event and not closed."""
+        with self._lock:
+            self._forget(new_epoch(self.name), 0)
+            self._ids_by_key = {}
+            self.closed = False
+            self._used = time.monotonic()
+        self.look()
 
     def _renew(self, *, torn: bool) -> None:
         epoch = new_epoch(self.name)

@@ -90,6 +90,8 @@ class SubscribeOptions:
     since: Since | None = None
     id_blocks: bool = True
     name_channels: bool = False
+    whole: bool = False
+    """Whether the client needs all of a history: after a `reset` it gets what is kept from the beginning."""
 
     def __post_init__(self) -> None:
         if self.filter is not None:

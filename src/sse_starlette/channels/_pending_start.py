@@ -23,7 +23,9 @@ class PendingStart:
     def __init__(self, came_with: str | None, options: SubscribeOptions, channels: int) -> None:
         self.came_with = came_with
         """The id that the client has brought; it's its id until all positions are known."""
-        self._asked = asked_by(came_with, options.after, options.seconds_ago(), options.replay)
+        self._asked = asked_by(
+            came_with, options.after, options.seconds_ago(), options.replay, whole=options.whole
+        )
         self._places = list(range(channels))
 
     def resolve(self, subscription: object, positions: Positions, preface: Preface) -> bool:

@@ -74,7 +74,7 @@ class ReplicatedChannel(ChannelState):
         )
 
     def _encode_with_key(self, event: Event) -> bytes:
-        body = self._encode(event)
+        body = self.encode(event)
         if self._latest is not None:
             self._latest.key_of(body)  # If it has no key, it's not published.
         return body

@@ -39,12 +39,14 @@ class Asked:
         offset: the offset to begin after, if it has no id.
         seconds_ago: the age of the oldest event wanted, if it has no id.
         replay: how many of the newest events it gets where it begins anew.
+        whole: whether it gets all that is kept where it can't have what it missed.
     """
 
     positions: Mapping[str, int] | None
     offset: int | None = None
     seconds_ago: float | None = None
     replay: int = 0
+    whole: bool = False
 
 
 class Place(NamedTuple):
@@ -70,6 +72,15 @@ def place(
         others: the epochs that the other channels of the subscription have; None: not all are known.
         now: the time, on the clock of the ring.
     """
+    found = _place(ring, channel, asked, others, now)
+    if asked.whole and found is not None and found.reason is not None:
+        return found._replace(offset=ring.reach)
+    return found
+
+
+def _place(
+    ring: Ring, channel: str, asked: Asked, others: Collection[str] | None, now: float
+) -> Place | None:
     positions = asked.positions
     if positions is None:
         return Place(ring.head, "unknown")
@@ -100,7 +111,12 @@ def _after(ring: Ring, offset: int) -> Place:
 
 
 def asked_by(
-    came_with: str | None, after: str | int | None, seconds_ago: float | None, replay: int
+    came_with: str | None,
+    after: str | int | None,
+    seconds_ago: float | None,
+    replay: int,
+    *,
+    whole: bool = False,
 ) -> Asked:
     """
     Say where a client wants to begin.
@@ -110,14 +126,15 @@ def asked_by(
         after: what it's to begin after if it has none: an id, an offset, or `"start"`.
         seconds_ago: the age of the oldest event that it's to begin with.
         replay: how many of the newest events it gets first if it begins anew.
+        whole: whether it gets all that is kept where it can't have what it missed.
     """
     if came_with:
-        return Asked(parse_cursor(came_with), replay=replay)
+        return Asked(parse_cursor(came_with), replay=replay, whole=whole)
     if after == "start":
-        return Asked({}, offset=0)
+        return Asked({}, offset=0, whole=whole)
     if isinstance(after, str):
-        return Asked(parse_cursor(after), replay=replay)
-    return Asked({}, offset=after, seconds_ago=seconds_ago, replay=replay)
+        return Asked(parse_cursor(after), replay=replay, whole=whole)
+    return Asked({}, offset=after, seconds_ago=seconds_ago, replay=replay, whole=whole)
 
 
 def offset_after(after: str | int, channel: str, epoch: str, head: int) -> int:

@@ -155,6 +155,11 @@ class ChannelState(ABC):
                 failures=counts.failures,
             )
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether somebody has subscribed and not left."""
+        return bool(self._subscriptions)
+
     # For how long the hub remembers it.
 
     def touch(self) -> None:
@@ -343,7 +348,7 @@ class ChannelState(ABC):
         if self._latest is not None:
             self._latest.clear()
 
-    def _encode(self, event: Event) -> bytes:
+    def encode(self, event: Event) -> bytes:
         """Return the frame of an event that is to be published, without its id."""
         if self.typed is not None:
             event = self.typed(event)

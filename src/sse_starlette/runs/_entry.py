@@ -1,0 +1,43 @@
+"""What this process knows of a run. A value that changes, nothing else."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..channels.channel import Channel
+    from ..eventlogs.leases import Lease
+    from ._options import RunNote
+    from ._producer import Producer
+    from ._rules import Sighting
+
+
+class RunEntry:
+    """What this process knows of a run; on the loop of the hub's lifespan."""
+
+    def __init__(self, key: str, channel: Channel, note: RunNote) -> None:
+        self.key = key
+        self.channel = channel
+        self.note = note
+        self.producer: Producer | None = None
+        """Its producer, if that's here."""
+        self.restarter: Callable[[Lease | None], Awaitable[bool]] | None = None
+        """Starts it again in place of a lease, if it turns out to be lost already."""
+        self.sighting: Sighting | None = None
+        """What was seen of its lease at the last look."""
+        self.ended: bool = False
+        """Whether it's known to have ended."""
+        self.used: float = time.monotonic()
+        """When somebody has used it last."""
+
+    @property
+    def name(self) -> str:
+        """The name of its channel."""
+        return self.channel.name
+
+    def touch(self) -> None:
+        """Count as used now; any thread may call this."""
+        self.used = time.monotonic()
