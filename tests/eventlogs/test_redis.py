@@ -32,6 +32,7 @@ from sse_starlette.eventlogs.redis._protocol import Names
 from sse_starlette.eventlogs.redis._pubsub import PubSubConnection
 from sse_starlette.testing.eventlogs import (
     EventLogContract,
+    LeaseContract,
     MakeLog,
     RecordingListener,
     append,
@@ -69,7 +70,7 @@ def prefix() -> str:
     return secrets.token_hex(4)
 
 
-class TestContract(EventLogContract):
+class TestContract(EventLogContract, LeaseContract):
     @pytest.fixture
     def make_log(self, server: RedisServer, prefix: str) -> MakeLog:
         return lambda: RedisLog(server.url, prefix=prefix)

@@ -24,6 +24,7 @@ from sse_starlette.eventlogs.sqlite._follower import Follower
 from sse_starlette.testing.eventlogs import (
     KEEP_ALL,
     EventLogContract,
+    LeaseContract,
     MakeLog,
     RecordingListener,
     append,
@@ -34,7 +35,7 @@ from sse_starlette.testing.eventlogs import (
 )
 
 
-class TestContract(EventLogContract):
+class TestContract(EventLogContract, LeaseContract):
     @pytest.fixture
     def make_log(self, tmp_path: Path) -> MakeLog:
         return lambda: SQLiteLog(tmp_path / "events.db")

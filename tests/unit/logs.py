@@ -29,6 +29,7 @@ from sse_starlette.eventlogs.base import (
     Page,
     Position,
 )
+from sse_starlette.eventlogs.leases import Lease
 
 
 class Gate:
@@ -76,6 +77,8 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.shelves: dict[str, Shelf] = {}
+        self.leases: dict[str, tuple[Lease, float]] = {}
+        """Who may append to which channel, and since when."""
         self.logs: list[FakeLog] = []
         self.calls: Counter[str] = Counter()
         """How often each method was called, by all."""
@@ -123,6 +126,7 @@ class FakeStore:
         """Forget everything, or everything about some channels."""
         for channel in channels or list(self.shelves):
             self.shelves.pop(channel, None)
+            self.leases.pop(channel, None)
 
     def fall_back(self, channel: str, to: int) -> None:
         """Lose the entries after this offset, as a replica does that takes over too early."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.leasing import LeasingFakeLog
 from tests.unit.logs import FakeLog, FakeStore
 
-from sse_starlette.testing.eventlogs import EventLogContract, MakeLog
+from sse_starlette.testing.eventlogs import EventLogContract, LeaseContract, MakeLog
 
 
 class TestFakeLog(EventLogContract):
@@ -13,3 +14,10 @@ class TestFakeLog(EventLogContract):
     def make_log(self) -> MakeLog:
         store = FakeStore()
         return lambda: FakeLog(store)
+
+
+class TestLeasingFakeLog(LeaseContract):
+    @pytest.fixture
+    def make_log(self) -> MakeLog:
+        store = FakeStore()
+        return lambda: LeasingFakeLog(store)

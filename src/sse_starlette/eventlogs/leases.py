@@ -3,9 +3,9 @@
 An event log that has them besides (`Backend`) can keep runs. What a change here must keep:
 
 - A lease is taken in one step with the look whether that may be done, so two never have it.
-- Whoever takes it gets a greater token than all before. An append names its token, and is refused in the very
-  step that would have stored it if another token counts by then: who has lost a lease writes nothing more,
-  whatever it believes, and however long it was stopped.
+- Each time that it's taken it has another holder. An append names its holder, and is refused in the very step that
+  would have stored it if there's another one by then: who has lost a lease writes nothing more, whatever it
+  believes, and however long it was stopped.
 - No clock decides. Who has a lease renews it, which is counted; who wants to take it over has seen the count
   stand still. `age` is a hint, for who may look closer.
 - Whatever is asked may be asked twice.
@@ -26,7 +26,7 @@ __all__ = ["Lease", "LeaseLostError", "Leases"]
 
 
 class LeaseLostError(Exception):
-    """Another token counts by now, or the event log knows of no lease: nothing was appended."""
+    """There's another holder by now, or the event log knows of no lease: nothing was appended."""
 
 
 class Lease(NamedTuple):
@@ -35,7 +35,7 @@ class Lease(NamedTuple):
     token: int
     """Grows each time that it's taken; from 1."""
     holder: str
-    """What whoever has taken it is called."""
+    """A name that is new each time that it's taken."""
     renewals: int
     """How often it was renewed since."""
     visits: int
@@ -83,12 +83,12 @@ class Leases(ABC):
         """
 
     @abstractmethod
-    async def renew_lease(self, channel: str, token: int, *, limits: Limits) -> Lease:
+    async def renew_lease(self, channel: str, holder: str, *, limits: Limits) -> Lease:
         """
         Count a renewal, and keep the channel from being forgotten.
 
         Raises:
-            LeaseLostError: another token counts.
+            LeaseLostError: there's another holder.
         """
 
     @abstractmethod
@@ -105,20 +105,20 @@ class Leases(ABC):
 
     @abstractmethod
     async def append_leased(
-        self, channel: str, entries: Sequence[NewEntry], *, token: int, limits: Limits
+        self, channel: str, entries: Sequence[NewEntry], *, holder: str, limits: Limits
     ) -> Sequence[Position | Exception]:
         """
-        Do what `Backend.append_many` does, if `token` counts.
+        Do what `Backend.append_many` does, if `holder` has the lease; it's the writer of the entries, too.
 
         Raises:
-            LeaseLostError: another token counts.
+            LeaseLostError: there's another holder.
         """
 
-    def append_now(self, channel: str, entry: NewEntry, *, token: int) -> bool:  # noqa: ARG002
+    def append_now(self, channel: str, entry: NewEntry, *, holder: str) -> bool:  # noqa: ARG002
         """
         Do what `append_leased` does with one entry, without waiting; False: that has to be waited for.
 
         Raises:
-            LeaseLostError: another token counts, or the channel is closed.
+            LeaseLostError: there's another holder, or the channel is closed.
         """
         return False

@@ -28,6 +28,8 @@ class RunEntry:
         """Starts it again in place of a lease, if it turns out to be lost already."""
         self.sighting: Sighting | None = None
         """What was seen of its lease at the last look."""
+        self.token: int = 0
+        """That of its lease when it was last seen in a call; 0: it wasn't."""
         self.ended: bool = False
         """Whether it's known to have ended."""
         self.used: float = time.monotonic()

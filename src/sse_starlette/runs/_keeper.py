@@ -54,6 +54,8 @@ T = TypeVar("T")
 
 _PREFIX = "run:"
 """What the names of the channels of runs begin with."""
+_NO_POSITION = "none.0"
+"""An id of no history: the event log has to be looked at before it's answered."""
 _LAST_APPENDS_SECONDS = 2.0
 """How long the end of the lifespan waits for the last events of its runs."""
 
@@ -214,7 +216,7 @@ class RunKeeper:
                 found = RunNote.decode(lease.note)
                 _check_same(key, found, note)
                 entry = self._entry(lifespan, key, found)
-                entry.ended = bool(lease.closed_by)
+                await self._bring(entry, lease, lifespan)
                 if RunStatus.LOST in options.restart and not entry.ended:
                     entry.restarter = partial(self._take, lifespan, key, source, options, note)
                 return entry, False
@@ -237,7 +239,8 @@ class RunKeeper:
         taken = await lifespan.ledger.take(entry.name, seen, note, anew=seen is not None)
         if taken is None:
             return False
-        entry.ended, entry.restarter, entry.sighting = False, None, None
+        await self._bring(entry, taken, lifespan)
+        entry.restarter, entry.sighting = None, None
         entry.producer = producer = Producer(
             state_of(entry.channel), taken, lifespan.ledger.leases, source, options, note
         )
@@ -261,14 +264,20 @@ class RunKeeper:
         if lease is None:
             return None
         entry = self._entry(lifespan, key, RunNote.decode(lease.note))
-        entry.ended = bool(lease.closed_by)
-        if entry.ended and self._replicator is not None:
-            # Who has all of it is answered with 204, and for that it has to be known here.
-            with anyio.move_on_after(lifespan.ledger.wait):
-                async with Subscription([state_of(entry.channel)], None, SubscribeOptions()) as end:
-                    async for _ in end:
-                        pass
+        await self._bring(entry, lease, lifespan)
         return entry
+
+    async def _bring(self, entry: RunEntry, lease: Lease, lifespan: _Lifespan) -> None:
+        """Have this process know the history that the lease is of; of one that has ended, its end, too."""
+        state = state_of(entry.channel)
+        known, entry.token, entry.ended = entry.token, lease.token, bool(lease.closed_by)
+        if self._replicator is None:
+            return
+        # What it has may be of the history before. Who has all of one that has ended is answered with 204.
+        if entry.ended or (state.epoch and known != lease.token):
+            with anyio.move_on_after(lifespan.ledger.wait):
+                async with Subscription([state], _NO_POSITION, SubscribeOptions()) as look:
+                    await anext(look)
 
     async def _status(self, entry: RunEntry, lifespan: _Lifespan) -> RunStatus:
         while True:

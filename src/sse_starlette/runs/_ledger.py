@@ -88,7 +88,7 @@ class RunLedger:
         if frame := note.last_frames.get(status):
             entries.insert(0, NewEntry(frame, f"{holder}.1", _KEY_SECONDS, holder, 1))
         append = partial(
-            self.leases.append_leased, name, entries, token=taken.token, limits=note.limits
+            self.leases.append_leased, name, entries, holder=holder, limits=note.limits
         )
         try:
             await self._patiently(append)

@@ -77,9 +77,9 @@ class MemoryLeases(Leases):
         assert held is not None  # noqa: S101  (else it would have been taken)
         return held.lease
 
-    async def renew_lease(self, channel: str, token: int, *, limits: Limits) -> Lease:  # noqa: ARG002
+    async def renew_lease(self, channel: str, holder: str, *, limits: Limits) -> Lease:  # noqa: ARG002
         await anyio.lowlevel.checkpoint()
-        held = self._with(channel, token)
+        held = self._with(channel, holder)
         held.lease = held.lease._replace(renewals=held.lease.renewals + 1)
         return held.lease
 
@@ -98,27 +98,25 @@ class MemoryLeases(Leases):
         channel: str,
         entries: Sequence[NewEntry],
         *,
-        token: int,
+        holder: str,
         limits: Limits,  # noqa: ARG002
     ) -> Sequence[Position | Exception]:
         await anyio.lowlevel.checkpoint()
         added: list[Position | Exception] = []
         for entry in entries:
-            self.append_now(channel, entry, token=token)
+            self.append_now(channel, entry, holder=holder)
             state = self._held[channel].state
             added.append(Position(state.epoch, state.head))
         return added
 
-    def append_now(self, channel: str, entry: NewEntry, *, token: int) -> bool:
-        held = self._held.get(channel)
-        if held is None or held.lease.token != token or held.lease.closed_by:
-            raise LeaseLostError
+    def append_now(self, channel: str, entry: NewEntry, *, holder: str) -> bool:
+        held = self._with(channel, holder)
         if entry.body:
             try:
                 held.state.append(entry.body)
             except ChannelClosed:
                 raise LeaseLostError from None
-        else:
+        elif not held.lease.closed_by:
             held.lease = held.lease._replace(closed_by=entry.key)
             held.forgotten_at = time.monotonic() + held.ttl
             held.state.close()
@@ -138,8 +136,8 @@ class MemoryLeases(Leases):
         del self._held[channel]
         return None
 
-    def _with(self, channel: str, token: int) -> _Held:
+    def _with(self, channel: str, holder: str) -> _Held:
         held = self._held.get(channel)
-        if held is None or held.lease.token != token:
+        if held is None or held.lease.holder != holder:
             raise LeaseLostError
         return held

@@ -2,7 +2,7 @@
 
 What a change here must keep:
 
-- Everything is appended with the lease's token, in order, and an append whose outcome is unknown is repeated as
+- Everything is appended in the name of the lease's holder, in order, and an append whose outcome is unknown is repeated as
   it was before anything newer is tried. So no event is lost or doubled, and who has lost the lease adds nothing.
 - A run ends once, whoever comes first: its source, a limit, a stop, the lifespan, whoever took the lease. The
   entry that says how it has ended closes the channel.
@@ -248,7 +248,7 @@ class Producer:
         key = key or f"{holder}.{self._turn}"
         entry = NewEntry(frame, key, _KEY_SECONDS, holder, self._turn)
         try:
-            if not self._leases.append_now(self._channel.name, entry, token=self._lease.token):
+            if not self._leases.append_now(self._channel.name, entry, holder=holder):
                 self._waiting.append(entry)
                 self._news.set()
             elif not frame:
@@ -314,7 +314,7 @@ class Producer:
 
     async def _append_batch(self, batch: list[NewEntry]) -> None:
         outcomes = await self._leases.append_leased(
-            self._channel.name, batch, token=self._lease.token, limits=self._note.limits
+            self._channel.name, batch, holder=self._lease.holder, limits=self._note.limits
         )
         for outcome in outcomes:
             if isinstance(outcome, LogUnavailable):
@@ -331,7 +331,7 @@ class Producer:
                 # One that is slow may be lost; the next one isn't to wait for it.
                 with anyio.move_on_after(2 * interval):
                     lease = await self._leases.renew_lease(
-                        self._channel.name, self._lease.token, limits=self._note.limits
+                        self._channel.name, self._lease.holder, limits=self._note.limits
                     )
                     self._visits = lease.visits
             except LeaseLostError:

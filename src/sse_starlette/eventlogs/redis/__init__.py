@@ -34,9 +34,11 @@ from ._appender import RedisAppender
 from ._clients import db_of, make_client, open_connection, options_of, place_of
 from ._commands import Commands, NotOpenError
 from ._faults import Explainer, Secrets
+from ._lease_scripts import APPEND_LEASED
+from ._leases import RedisLeases
 from ._protocol import Names, append_asked, beginning_in, limits_asked, page_in
 from ._pubsub import PubSubConnection
-from ._scripts import CHECK, READ, RENEW, SEEK
+from ._scripts import APPEND, CHECK, READ, RENEW, SEEK
 from ._urls import check_url
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from ..base import BlockingAppender, ChannelFigures, Limits, Listener
     from ._clients import Client
+    from ._scripts import Script
 
 __all__ = ["RedisLog"]
 
@@ -52,7 +55,7 @@ _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
 
-class RedisLog(BatchingBackend):
+class RedisLog(RedisLeases, BatchingBackend):
     """
     A log in Redis 5 or newer, for processes on many hosts; asyncio only.
 
@@ -163,11 +166,23 @@ class RedisLog(BatchingBackend):
 
         What waits for its turn at the same time, of other channels too, is sent together.
         """
+        return await self._append(APPEND, channel, entries, limits)
+
+    async def append_leased(
+        self, channel: str, entries: Sequence[NewEntry], *, holder: str, limits: Limits
+    ) -> Sequence[Position | Exception]:
+        """Add entries in the name of the holder of the lease, who is their writer; see `Leases`."""
+        assert all(entry.writer == holder for entry in entries)  # noqa: S101  (the script looks there)
+        return await self._append(APPEND_LEASED, channel, entries, limits)
+
+    async def _append(
+        self, script: Script, channel: str, entries: Sequence[NewEntry], limits: Limits
+    ) -> Sequence[Position | Exception]:
         commands = self._opened()
         keys, arguments = append_asked(self._names, channel, entries, limits, new_epoch(channel))
         size = sum(len(entry.body) for entry in entries)
         found, warning = await commands.append(
-            channel, keys, arguments, size=size, count=len(entries)
+            channel, keys, arguments, size=size, count=len(entries), script=script
         )
         if warning:
             self._faults.warn(channel, ResponseError(warning))

@@ -17,14 +17,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from ...errors import ChannelClosed, LogRefused
+from ..leases import LeaseLostError
 from ._clients import connections_of
 from ._faults import FAILURES, is_read_only
 from ._figures import read_figures
+from ._lease_scripts import LOST
 from ._protocol import answer_to, appended_in, head_in, new_tags
 from ._scripts import APPEND, HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from ..base import ChannelFigures, Position
@@ -95,9 +97,12 @@ class NotOpenError(RuntimeError):
 class _Request:
     """Entries of a channel that wait to be added, and what was answered."""
 
-    __slots__ = ("arguments", "keys", "outcome", "size", "tag")
+    __slots__ = ("arguments", "keys", "outcome", "script", "size", "tag")
 
-    def __init__(self, tag: bytes, keys: list[bytes], arguments: list[Any], size: int) -> None:
+    def __init__(
+        self, script: Script, tag: bytes, keys: list[bytes], arguments: list[Any], size: int
+    ) -> None:
+        self.script = script
         self.tag = tag
         self.keys = keys
         self.arguments = arguments
@@ -129,10 +134,17 @@ class Commands:
         return self._client
 
     async def append(
-        self, channel: str, keys: list[bytes], arguments: list[Any], *, size: int, count: int
+        self,
+        channel: str,
+        keys: list[bytes],
+        arguments: list[Any],
+        *,
+        size: int,
+        count: int,
+        script: Script = APPEND,
     ) -> tuple[list[Position | ChannelClosed | str], str]:
         """Run `APPEND`, together with what waits for a turn at the same time; see `appended_in`."""
-        request = _Request(next(self._tags), keys, arguments, size)
+        request = _Request(script, next(self._tags), keys, arguments, size)
         self._waiting.append(request)
         try:
             while request.outcome is None:
@@ -176,6 +188,39 @@ class Commands:
         """Ask for the figures of channels, or of all there are, in a turn."""
         async with self._turn() as client:
             return await read_figures(client, self._names, channels)
+
+    async def run_each(
+        self,
+        script: Script,
+        asked: Mapping[str, tuple[Sequence[bytes], Sequence[Any]]],
+        *,
+        parts: int,
+        parse: Callable[[list[Any]], Any],
+    ) -> dict[str, Any]:
+        """
+        Run a script for many channels, in one turn; those whose data can't be read are left out.
+
+        Args:
+            script: the script.
+            asked: the keys and the arguments of each channel.
+            parts: how many an answer has.
+            parse: makes of them what is returned.
+        """
+        async with self._turn() as client:
+            requests = [
+                _Request(script, next(self._tags), list(keys), list(arguments), 0)
+                for keys, arguments in asked.values()
+            ]
+            answers = await self._send_known(client, requests)
+            found: dict[str, Any] = {}
+            for channel, request, answer in zip(asked, requests, answers, strict=True):
+                if isinstance(answer, Exception):
+                    told = self._faults.explain(answer, channel)
+                    if isinstance(told, LogRefused) and told.channel is not None:
+                        continue  # It's told when somebody looks for this one.
+                    raise answer
+                found[channel] = parse(answer_to(request.tag, answer, parts))
+            return found
 
     async def find_heads(
         self, channels: Sequence[str], expire: float | None
@@ -228,17 +273,7 @@ class Commands:
         failed: Exception = RedisConnectionError("the attempt was given up")
         try:
             async with answer_within(self._timeout):
-                answers = await self._send(self.client, taken, "EVALSHA", APPEND.sha)
-                unknown = [
-                    number
-                    for number, answer in enumerate(answers)
-                    if isinstance(answer, NoScriptError)
-                ]
-                if unknown:
-                    again = [taken[number] for number in unknown]
-                    others = await self._send(self.client, again, "EVAL", APPEND.text)
-                    for number, answer in zip(unknown, others, strict=True):
-                        answers[number] = answer
+                answers = await self._send_known(self.client, taken)
             for request, answer in zip(taken, answers, strict=True):
                 request.outcome = answer
         except Exception as error:
@@ -251,11 +286,29 @@ class Commands:
                 if request.outcome is None:
                     request.outcome = failed
 
-    async def _send(
-        self, client: Client, requests: Sequence[_Request], command: str, script: str
-    ) -> list[Any]:
+    async def _send_known(self, client: Client, requests: Sequence[_Request]) -> list[Any]:
+        """Send these, and the texts of those scripts that the server doesn't know."""
+        answers = await self._send(client, requests, "EVALSHA")
+        unknown = [
+            number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)
+        ]
+        if unknown:
+            again = [requests[number] for number in unknown]
+            others = await self._send(client, again, "EVAL")
+            for number, answer in zip(unknown, others, strict=True):
+                answers[number] = answer
+        return answers
+
+    async def _send(self, client: Client, requests: Sequence[_Request], command: str) -> list[Any]:
         asked = [
-            (command, script, len(each.keys), *each.keys, each.tag, *each.arguments)
+            (
+                command,
+                each.script.sha if command == "EVALSHA" else each.script.text,
+                len(each.keys),
+                *each.keys,
+                each.tag,
+                *each.arguments,
+            )
             for each in requests
         ]
         if len(asked) == 1:
@@ -274,6 +327,8 @@ class Commands:
         client = self._client
         if isinstance(error, (NotOpenError, ChannelClosed)):
             return error
+        if isinstance(error, ResponseError) and LOST in str(error):
+            return LeaseLostError()
         if (
             client is not None
             and isinstance(client, Redis)

@@ -78,7 +78,7 @@ end
 -- What nobody has given here is as somebody has given it elsewhere.
 local h_now, b_now, s_now, x_now = string.match(ARGV[3], '(%d*) (%d*) (%d*) (%d*)')
 -- All keys live for a second longer than they have to, so that it's said once a second and not each time.
-local due = told_at ~= second or (x_now ~= '' and x_now ~= x)
+local due = not known or told_at ~= second or (x_now ~= '' and x_now ~= x)
 if h_now ~= '' then h = h_now end
 if b_now ~= '' then b = b_now end
 if s_now ~= '' then s = s_now end

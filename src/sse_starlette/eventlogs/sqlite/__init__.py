@@ -28,19 +28,21 @@ from ..._runtime.fork import leave_to_parent
 from ..._runtime.loop import current_loop
 from ...errors import LogUnavailable
 from ..base import BatchingBackend, Beginning, NewEntry, Page, Position
+from ..leases import Lease, Leases
 from ._appending import BlockingSQLiteAppender, PendingAppend, append_one
 from ._clock import Clock
 from ._faults import FAILURES
 from ._figures import read_figures
 from ._file import BusyWait, DatabaseFile, path_of, transaction
 from ._follower import Follower
+from ._leases import LeaseAsked, find_leases, renew_lease, take_lease
 from ._reading import check, find_beginning, find_heads, read_page, renew
 from ._retention import sweep
 
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from ..base import BlockingAppender, ChannelFigures, Limits, Listener
     from ._file import Job
@@ -53,7 +55,7 @@ _HEADS_AT_ONCE = 500
 _MOST_TOGETHER = 256
 
 
-class SQLiteLog(BatchingBackend):
+class SQLiteLog(Leases, BatchingBackend):
     """
     A log in an SQLite file, for processes on one host; on asyncio and trio.
 
@@ -139,7 +141,14 @@ class SQLiteLog(BatchingBackend):
         What is appended at the same time is written together. If the call is cancelled, it returns
         when SQLite does, for a write that has begun can't be called back.
         """
-        request = PendingAppend(channel, entries, limits)
+        return await self._append(PendingAppend(channel, entries, limits))
+
+    async def append_leased(
+        self, channel: str, entries: Sequence[NewEntry], *, holder: str, limits: Limits
+    ) -> Sequence[Position | Exception]:
+        return await self._append(PendingAppend(channel, entries, limits, holder))
+
+    async def _append(self, request: PendingAppend) -> Sequence[Position | Exception]:
         self._waiting.append(request)
         try:
             while request.outcome is None:
@@ -178,6 +187,28 @@ class SQLiteLog(BatchingBackend):
 
     async def renew(self, channel: str, epoch: str) -> None:
         await self._use(partial(renew, channel, epoch), channel)
+
+    async def take_lease(
+        self,
+        channel: str,
+        *,
+        holder: str,
+        replaces: int,
+        renewals: int | None,
+        note: bytes,
+        anew: bool,
+        limits: Limits,
+    ) -> Lease:
+        asked = LeaseAsked(channel, holder, replaces, renewals, note, anew, limits)
+        return await self._use(partial(take_lease, asked, self._clock), channel)
+
+    async def renew_lease(self, channel: str, holder: str, *, limits: Limits) -> Lease:
+        return await self._use(partial(renew_lease, channel, holder, limits, self._clock), channel)
+
+    async def find_leases(
+        self, channels: Sequence[str], *, visited: Collection[str] = ()
+    ) -> dict[str, Lease]:
+        return await self._use(partial(find_leases, channels, visited, self._clock))
 
     async def listen(self, listener: Listener) -> None:
         self._require_open()

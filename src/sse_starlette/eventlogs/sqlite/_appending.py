@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from ...errors import ChannelClosed
 from .._stored_text import to_bytes
 from ..base import Position, checked_epoch
+from ..leases import LeaseLostError
 from ._clock import Clock
 from ._faults import FAILURES
 from ._file import BusyWait, transaction
+from ._leases import has_lease
 from ._retention import effective_limits, sweep, trim
 from ._tables import find_channel, make_channel
 
@@ -31,7 +33,15 @@ _TRIM_EVERY = 32
 class PendingAppend:
     """Entries that wait to be added, and what became of them."""
 
-    def __init__(self, channel: str, entries: Sequence[NewEntry], limits: Limits) -> None:
+    def __init__(
+        self,
+        channel: str,
+        entries: Sequence[NewEntry],
+        limits: Limits,
+        holder: str | None = None,
+    ) -> None:
+        self.holder = holder
+        """Who must have the lease of the channel; None: nobody."""
         self.channel = channel
         self.entries = entries
         self.limits = limits
@@ -47,7 +57,12 @@ def append_one(
     connection.execute("SAVEPOINT sse_one")
     outcome: list[Position | Exception] | Exception
     try:
-        outcome = _append_entries(connection, request, now)
+        if request.holder is not None and not has_lease(
+            connection, request.channel, request.holder, now
+        ):
+            outcome = LeaseLostError()
+        else:
+            outcome = _append_entries(connection, request, now)
     except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.DataError) as error:
         connection.execute("ROLLBACK TO sse_one")
         outcome = file.explained(error, request.channel)

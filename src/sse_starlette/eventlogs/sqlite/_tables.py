@@ -56,6 +56,15 @@ CREATE TABLE IF NOT EXISTS sse_limits (
     seconds REAL,
     expire REAL
 );
+CREATE TABLE IF NOT EXISTS sse_leases (
+    channel INTEGER PRIMARY KEY,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    renewals INTEGER NOT NULL,
+    visits INTEGER NOT NULL,
+    renewed REAL NOT NULL,
+    note BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS sse_sizes (channel INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS sse_format (version INTEGER NOT NULL);
 INSERT INTO sse_format SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM sse_format);
@@ -81,8 +90,8 @@ FORMAT = 1
 
 # Everything of it is there, or it's made: another program may have dropped a table.
 HAS_SCHEMA = """
-SELECT count(*) = 11 FROM sqlite_master WHERE name IN ('sse_channels', 'sse_channels_by_expiry',
-    'sse_entries', 'sse_entries_by_offset', 'sse_keys', 'sse_keys_by_expiry', 'sse_limits', 'sse_sizes',
+SELECT count(*) = 12 FROM sqlite_master WHERE name IN ('sse_channels', 'sse_channels_by_expiry',
+    'sse_entries', 'sse_entries_by_offset', 'sse_keys', 'sse_keys_by_expiry', 'sse_leases', 'sse_limits', 'sse_sizes',
     'sse_format', 'sse_entries_added', 'sse_entries_deleted')
 """
 
@@ -138,4 +147,5 @@ def forget(connection: sqlite3.Connection, which: str, *values: object) -> None:
         values,
     ).fetchall():
         connection.execute("DELETE FROM sse_entries WHERE channel = ?", (channel,))
+        connection.execute("DELETE FROM sse_leases WHERE channel = ?", (channel,))
         connection.execute("DELETE FROM sse_channels WHERE id = ?", (channel,))

@@ -14,7 +14,10 @@ except ImportError as _missing:
 
 # For the tests in there to say what they found, as those in a file named test_… do.
 _pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("_driving", "_keeping", "_listening", "_over_time"))
+    *(
+        f"{__name__}.{part}"
+        for part in ("_driving", "_keeping", "_leasing", "_listening", "_over_time")
+    )
 )
 
 from ._driving import (  # noqa: E402
@@ -28,6 +31,7 @@ from ._driving import (  # noqa: E402
     read,
 )
 from ._keeping import KeepingContract  # noqa: E402
+from ._leasing import LeaseContract  # noqa: E402
 from ._listening import ListeningContract  # noqa: E402
 from ._over_time import OverTimeContract  # noqa: E402
 
@@ -35,6 +39,7 @@ __all__ = [
     "KEEP_ALL",
     "EventLogContract",
     "EventLogContractOverTime",
+    "LeaseContract",
     "MakeLog",
     "RecordingListener",
     "append",

@@ -1,0 +1,386 @@
+"""Runs on an event log that several processes share: one makes it, and the others learn what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
+from tests.unit.leasing import LeasingFakeLog
+from tests.unit.logs import FakeStore
+from tests.unit.test_runs import TOKENS, Source, all_of, endless, told
+
+from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
+from sse_starlette.errors import LogRefused
+from sse_starlette.runs import _producer, _watch
+
+pytestmark = pytest.mark.anyio
+
+LEASE = 0.2
+"""Seconds; the tests that wait for one to be lost wait so long."""
+
+
+@pytest.fixture(autouse=True)
+def looks_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "LOOK_SECONDS", 0.02)
+
+
+@asynccontextmanager
+async def hubs_on(*logs: LeasingFakeLog, **options: Any) -> AsyncIterator[list[Hub]]:
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with AsyncExitStack() as stack:
+            hubs = [Hub(log, **options) for log in logs]
+            for hub in hubs:
+                await stack.enter_async_context(hub.lifespan())
+            yield hubs
+
+
+@pytest.fixture
+def logs(store: FakeStore) -> list[LeasingFakeLog]:
+    """The ways of three processes to one store."""
+    return [LeasingFakeLog(store) for _ in range(3)]
+
+
+async def found(hub: Hub, key: str = "a") -> Run:
+    run = await hub.find_run(key)
+    assert run is not None
+    return run
+
+
+def die(hub: Hub) -> None:
+    """Have a process say nothing any more, as one that is stopped or cut off."""
+    log = hub._runs._replicator and hub._runs._replicator.backend
+    assert isinstance(log, LeasingFakeLog)
+    log.cut = True
+
+
+async def test_all_processes_get_all_of_it_and_one_makes_it(logs: list[LeasingFakeLog]) -> None:
+    source = Source(*TOKENS, held=True)
+    async with hubs_on(*logs) as hubs:
+        runs = [await hub.run("a", source, end_event={"event": "end"}) for hub in hubs]
+        got: list[list[str]] = []
+
+        async def get(hub: Hub) -> None:
+            got.append(await all_of(await found(hub)))
+
+        async with anyio.create_task_group() as tasks:
+            for hub in hubs * 2:
+                tasks.start_soon(get, hub)
+            source.go.set()
+        statuses = [await run.wait() for run in runs]
+        lists = [told(await run.events()) for run in runs]
+
+    assert [run.started for run in runs] == [True, False, False]
+    assert source.calls == 1
+    assert got == [[*TOKENS, "end"]] * 6
+    assert lists == [[*TOKENS, "end"]] * 3
+    assert statuses == [RunStatus.DONE] * 3
+
+
+async def test_after_a_restart_of_everything_it_is_read_and_ends(
+    logs: list[LeasingFakeLog],
+) -> None:
+    async with hubs_on(logs[0]) as (hub,):
+        run = await hub.run("a", Source("one", "two"))
+        await run.wait()
+    async with hubs_on(logs[1]) as (hub,):
+        again = await found(hub)
+        async with again.subscribe() as events:
+            got = [one async for one in events]
+        last = events.last_event_id
+        response = EventSourceResponse((await found(hub)).subscribe(last))
+        async with drive(response) as client:
+            await client.returns()
+
+    assert told(got) == ["one", "two"]
+    assert client.status == 204
+
+
+async def test_one_of_many_processes_that_start_it_at_once_makes_it(
+    logs: list[LeasingFakeLog],
+) -> None:
+    sources = [endless() for _ in logs]
+    async with hubs_on(*logs) as hubs, anyio.create_task_group() as tasks:
+        for hub, source in zip(hubs, sources, strict=True):
+            tasks.start_soon(hub.run, "a", source)
+        await until(lambda: any(source.calls for source in sources))
+
+    assert sum(source.calls for source in sources) == 1
+
+
+async def test_any_process_can_stop_it(logs: list[LeasingFakeLog]) -> None:
+    source = endless()
+    async with hubs_on(*logs) as hubs:
+        await hubs[0].run("a", source, lease=LEASE)
+        async with (await found(hubs[2])).subscribe() as events:
+            assert (await anext(events)).data == "one"
+
+            assert await (await found(hubs[1])).stop() is RunStatus.STOPPED
+
+            assert [(one.event, one.data) async for one in events] == [
+                ("stopped", '{"reason":"stop"}')
+            ]
+        await until(lambda: source.closed)
+
+
+@pytest.mark.parametrize("reads", ["it's read meanwhile", "it's read later"])
+async def test_a_lost_producer_is_told_and_adds_nothing_when_it_comes_back(
+    logs: list[LeasingFakeLog], reads: str
+) -> None:
+    source = endless()
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("a", source, lease=LEASE)
+        reading = (await found(hubs[1])).subscribe()
+        assert (await anext(reading)).data == "one"
+        if reads == "it's read later":
+            await reading.aclose()
+        die(hubs[0])
+        run = await found(hubs[1])
+        if reads == "it's read later":
+            reading = run.subscribe()
+            await anext(reading)
+
+        assert [(one.event, one.data) async for one in reading] == [
+            ("lost", '{"reason":"silence"}')
+        ]
+        source.go.set()
+        logs[0].cut = False
+        await until(lambda: source.closed)
+
+        assert await run.status() is RunStatus.LOST
+        assert told(await run.events()) == ["one", "lost"]
+
+
+@pytest.mark.parametrize("way", ["in place of the dead one", "after it was told"])
+async def test_a_lost_one_is_started_again_as_one_run(logs: list[LeasingFakeLog], way: str) -> None:
+    first, second, third = endless(), Source("three", held=True), Source("four", held=True)
+    async with hubs_on(*logs) as hubs:
+        await hubs[0].run("a", first, lease=LEASE)
+        begin = (await found(hubs[1])).subscribe()
+        cursor = (await anext(begin)).id
+        if way == "in place of the dead one":
+            await begin.aclose()
+        die(hubs[0])
+        if way == "after it was told":
+            assert told([one async for one in begin]) == ["lost"]
+
+        again = await hubs[1].run("a", second, lease=LEASE, restart=["lost"])
+        also = await hubs[2].run("a", third, lease=LEASE, restart=["lost"])
+        await until(lambda: second.calls or third.calls)
+        maker = second if second.calls else third
+        maker.go.set()
+
+        data = str(maker.tokens[0])
+        assert second.calls + third.calls == 1
+        assert await all_of(again, cursor) == ["reset", data]
+        assert await all_of(also, cursor) == ["reset", data]
+        assert again.started == (way == "after it was told")
+
+
+async def test_who_would_start_it_again_joins_one_that_is_alive(
+    logs: list[LeasingFakeLog],
+) -> None:
+    source, other = endless(), endless()
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("a", source, lease=LEASE)
+        run = await hubs[1].run("a", other, lease=LEASE, restart=["lost"])
+        assert run._entry.restarter is not None
+        await until(lambda: run._entry.restarter is None)
+        die(hubs[0])
+
+        assert await run.wait() is RunStatus.LOST
+
+    assert (source.calls, other.calls) == (1, 0)
+
+
+async def test_the_status_of_one_that_looks_dead_is_known_after_a_while(
+    logs: list[LeasingFakeLog],
+) -> None:
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("a", endless(), lease=LEASE)
+        run = await found(hubs[1])
+        assert await run.status() is RunStatus.RUNNING
+        die(hubs[0])
+        await until(lambda: logs[1]._lease("run:a").age > LEASE)  # type: ignore[union-attr]
+
+        assert await run.status() is RunStatus.LOST
+
+
+async def test_an_outage_is_nobodys_death_and_loses_no_token(
+    store: FakeStore, logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_producer, "_BATCH_EVENTS", 7)
+    source = Source(*TOKENS, held=True)
+    async with hubs_on(*logs[:2]) as hubs:
+        run = await hubs[0].run("a", source, lease=LEASE)
+        async with (await found(hubs[1])).subscribe() as events:
+            assert (await anext(events)).data == TOKENS[0]
+            store.down = True
+            source.go.set()
+            await until(lambda: logs[0].store.calls["renew_lease"] > 8)
+            store.down = False
+
+            assert told([one async for one in events]) == TOKENS[1:]
+        assert await run.wait() is RunStatus.DONE
+
+
+async def test_an_append_whose_answer_is_lost_is_repeated_and_not_doubled(
+    store: FakeStore, logs: list[LeasingFakeLog]
+) -> None:
+    answers = iter([True, False, True, True])
+
+    def lose_answer() -> None:
+        if next(answers, False):
+            raise LogUnavailable("fake://", "the answer was lost")
+
+    async with hubs_on(logs[0]) as (hub,):
+        store.on_append = lose_answer
+        run = await hub.run("a", Source(*TOKENS))
+
+        assert await run.wait() is RunStatus.DONE
+        assert told(await run.events()) == TOKENS
+
+
+async def test_a_log_that_refuses_is_waited_for(
+    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = endless()
+    async with hubs_on(*logs[:2]) as hubs:
+        run = await hubs[0].run("a", source)
+        async with run.subscribe() as events:
+            await anext(events)
+        for error in (LogRefused("fake://", "full", "Make room."), ValueError("strange")):
+            logs[0].refuses = error
+            source.go.set()
+            before = logs[0].store.calls["append_leased"]
+            await until(lambda: logs[0].store.calls["append_leased"] > before)  # noqa: B023
+            with pytest.raises(type(error)):
+                await run.status()
+        logs[0].refuses = None
+
+        assert await run.wait() is RunStatus.DONE
+        assert told(await run.events()) == ["one", "two"]
+
+
+async def test_a_source_waits_while_too_much_waits_for_the_log(
+    store: FakeStore, logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_producer, "_AHEAD_EVENTS", 10)
+    made = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(200):
+            made.append(number)
+            yield number
+
+    async with hubs_on(logs[0]) as (hub,):
+        run = await hub.run("a", endless())
+        store.down = True
+        logs[0].refuses = LogUnavailable("fake://", "down")
+        store.down = False
+        logs[0].refuses = None
+        logs[0].appending.shut()
+        run = await hub.run("b", source)
+        await until(lambda: logs[0].appending.waiting)
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        ahead = len(made)
+        logs[0].appending.open()
+
+        assert await run.wait() is RunStatus.DONE
+        assert told(await run.events()) == [str(number) for number in range(200)]
+
+    assert ahead < 50
+
+
+async def test_who_reads_in_another_process_keeps_it_alive(logs: list[LeasingFakeLog]) -> None:
+    options: Any = {"on_abandon": "cancel", "abandon_after": 0.2, "lease": LEASE}
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("left", endless(), **options)
+        is_read = await hubs[0].run("read", endless(), **options)
+        async with (await found(hubs[1], "read")).subscribe() as events:
+            await anext(events)
+            left = await found(hubs[1], "left")
+            await until(lambda: logs[1]._lease("run:left").closed_by)  # type: ignore[union-attr]
+
+            assert await left.status() is RunStatus.STOPPED
+            assert await is_read.status() is RunStatus.RUNNING
+        await until(lambda: logs[1]._lease("run:read").closed_by)  # type: ignore[union-attr]
+
+
+async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
+    logs: list[LeasingFakeLog],
+) -> None:
+    async with hubs_on(logs[0]) as (reader,):
+        async with hubs_on(logs[1]) as (maker,):
+            await maker.run("a", endless())
+            events = (await found(reader)).subscribe()
+            await anext(events)
+
+        assert [(one.event, one.data) async for one in events] == [
+            ("lost", '{"reason":"shutdown"}')
+        ]
+
+
+async def test_the_end_of_a_lifespan_does_not_wait_for_a_log_that_is_away(
+    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_starlette.runs._keeper._LAST_APPENDS_SECONDS", 0.05)
+    source = endless()
+    async with hubs_on(logs[0]) as (hub,):
+        await hub.run("a", source)
+        await until(lambda: source.calls)
+        die(hub)
+
+    assert source.closed
+
+
+async def test_a_log_that_has_lost_its_data_ends_it(
+    store: FakeStore, logs: list[LeasingFakeLog]
+) -> None:
+    source = endless()
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("a", source, lease=LEASE)
+        async with (await found(hubs[1])).subscribe() as events:
+            await anext(events)
+            store.flush("run:a")
+            store.lose_all()
+
+            assert told([one async for one in events]) == ["reset", "lost"]
+        await until(lambda: source.closed)
+
+
+async def test_one_that_is_forgotten_is_not_found(
+    store: FakeStore, logs: list[LeasingFakeLog]
+) -> None:
+    async with hubs_on(logs[0]) as (hub,):
+        run = await hub.run("a", Source("one"))
+        await run.wait()
+        store.flush("run:a")
+
+        assert await hub.find_run("a") is None
+        with pytest.raises(RunNotFound):
+            await run.status()
+
+
+async def test_what_nobody_uses_is_let_go(
+    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watch, "_UNUSED_SECONDS", 0.01)
+    async with hubs_on(logs[0]) as (hub,):
+        run = await hub.run("a", Source("one"))
+        await run.wait()
+
+        await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries)
+        assert await run.status() is RunStatus.DONE
+
+
+async def test_an_outage_in_the_call_is_said_there(logs: list[LeasingFakeLog]) -> None:
+    async with hubs_on(logs[0], publish_wait=0.1) as (hub,):
+        logs[0].cut = True
+
+        with pytest.raises(LogUnavailable):
+            await hub.run("a", Source())
