@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import environments, instructions, many_hosts, report
+from . import environments, instructions, many_hosts, memory, report
 from .scenarios import (
     SCENARIOS,
     Figures,
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="instructions for each event, on a busy machine, too",
     )
+    parser.add_argument("--memory", action="store_true", help="KiB of an idle stream, by owner")
     parser.add_argument(
         "--record", action="store_true", help="with --quick or --instructions: record the figures"
     )
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         if options.instructions:
             return instructions.main(record=options.record)
+        if options.memory:
+            return memory.main()
         os.sched_setaffinity(0, {CLIENT_CORE})
         if options.quick:
             return quick(record=options.record)

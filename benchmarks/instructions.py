@@ -37,10 +37,13 @@ TITLES = {
     "encode text": "encode 20 lines of text, 2 KB",
     "encode json": "encode a small JSON value",
     "token": "an event that comes alone",
+    "token, endpoint": "the same, of an EventSourceEndpoint",
     "flood": "an event of a source that never waits",
     "queue": "a delivery to 1 of 100, by a queue for each",
     "channel": "a delivery to 1 of 100, by a channel",
+    "channel, endpoint": "the same, of an EventSourceEndpoint",
     "stream": "open, one event, close",
+    "stream, endpoint": "the same, of an EventSourceEndpoint",
     "server token": "an event that comes alone, whole server",
     "server stream": "open, one event, close, whole server",
 }
@@ -93,8 +96,13 @@ def main(*, record: bool) -> int:
 
 def times_bare(counts: Counts, name: str) -> float:
     """Our figure as a multiple of bare ASGI's; 0 if that isn't known."""
-    figures = counts.get(name, {})
-    return figures["ours"] / figures["bare"] if {"ours", "bare"} <= figures.keys() else 0.0
+    ours, bare = counts.get(name, {}).get("ours"), counts.get(kind_of(name), {}).get("bare")
+    return ours / bare if ours and bare else 0.0
+
+
+def kind_of(name: str) -> str:
+    """What it is, without the way it's made."""
+    return name.partition(",")[0]
 
 
 def rounded(counts: Counts) -> Counts:
@@ -220,5 +228,5 @@ def differences(folder: Path) -> dict[str, float]:
     found = {}
     for name, by_length in totals.items():
         (short, few), (long, many) = sorted(by_length.items())
-        found[name] = (many - few) / (long - short) / DELIVERED.get(name, 1)
+        found[name] = (many - few) / (long - short) / DELIVERED.get(kind_of(name), 1)
     return found

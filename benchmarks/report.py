@@ -21,6 +21,7 @@ CHART = where.ROOT / "docs" / "performance.svg"
 COLUMNS = {
     "ours": "**4**",
     "channel": "**4, channel**",
+    "endpoint": "4, endpoint",
     "3.7.0": "3.7.0",
     "plain": "plain",
     "fastapi": "FastAPI",
@@ -139,7 +140,7 @@ def cell(figures: list[float] | None) -> str:
 def ratio_of(result: Result, scenario: Scenario, metric: Metric) -> float | None:
     """How many times better the better of ours is than 3.7.0."""
     theirs = value(result, scenario.key, "3.7.0", metric.key)
-    if theirs is None and metric.key == "encode json, orjson":
+    if theirs is None and metric.key.startswith("encode json, "):
         theirs = value(result, scenario.key, "3.7.0", "encode json")
     ours = [value(result, scenario.key, key, metric.key) for key in ("ours", "channel")]
     known = [each for each in ours if each is not None]

@@ -144,7 +144,7 @@ def paced(contender: Contender, *, connections: int, seconds: float) -> Figures:
 
 def idle(contender: Contender, *, connections: int) -> Figures:
     """Hold connections that have nothing to say."""
-    path = "/channel" if contender.key == "channel" else "/idle"
+    path = contender.subscribe if contender.publish == "channel" else "/idle"
     with running(contender) as server:
         warm(server)
         before = memory(server)
@@ -173,10 +173,11 @@ def pings(contender: Contender, *, connections: int, seconds: float) -> Figures:
 
 def churn(contender: Contender, *, total: int) -> Figures:
     """Open a stream, get its one event, and be at its end; 50 at a time, each on a new connection."""
+    path = "/endpoint/one" if contender.key == "endpoint" else "/one"
     with running(contender) as server:
         warm(server)
         cpu = server.cpu_seconds()
-        with loading(server, "/one", connections=50, total=total) as load:
+        with loading(server, path, connections=50, total=total) as load:
             done = load.wait_for("done")
             cpu = server.cpu_seconds() - cpu
     if done["events"] < total:
@@ -314,6 +315,7 @@ def memory(server: Server) -> float:
 
 # --- All of them ----------------------------------------------------------------------
 
+OURS = ("ours", "channel", "endpoint")
 PYTHON = ("ours", "3.7.0", "plain", "fastapi", "litestar")
 DELIVERY = (
     Metric("deliveries/s", "deliveries/s", more=True),
@@ -341,6 +343,7 @@ SCENARIOS = {
                 Metric("encode dict", "a small dict, events/s", more=True),
                 Metric("encode text", "20 lines of text, 2 KB, events/s", more=True),
                 Metric("encode json", "a small JSON value, events/s", more=True),
+                Metric("encode json, msgspec", "the same with msgspec loaded, events/s", more=True),
                 Metric("encode json, orjson", "the same with orjson loaded, events/s", more=True),
             ),
             partial(without_server, wanted="encode"),
@@ -379,7 +382,7 @@ SCENARIOS = {
         Scenario(
             "idle",
             "5,000 idle connections",
-            ("ours", "channel", "3.7.0", "plain", "fastapi", "litestar", "aiohttp-sse", "floor"),
+            (*OURS, "3.7.0", "plain", "fastapi", "litestar", "aiohttp-sse", "floor"),
             (Metric("KiB", "KiB each", more=False),),
             partial(idle, connections=5_000),
         ),
@@ -393,13 +396,20 @@ SCENARIOS = {
         Scenario(
             "fan-out-20",
             "20 events/s to 1,000 clients",
-            EVERYONE,
+            ("endpoint", *EVERYONE),
             DELIVERY[1:],
             partial(fan_out, clients=1_000, rate=20, seconds=5),
         ),
         Scenario(
+            "flood",
+            "200 events/s to 1,000 clients, from their first event on",
+            EVERYONE,
+            (*DELIVERY, Metric("missing", "not delivered 1.5 s later", more=False)),
+            partial(fan_out, clients=1_000, rate=200, seconds=5),
+        ),
+        Scenario(
             "fan-out-200",
-            "200 events/s to 1,000 clients",
+            "the same, when each has had 150 events",
             EVERYONE,
             DELIVERY,
             partial(fan_out, clients=1_000, rate=200, seconds=5, before=150),
@@ -421,7 +431,7 @@ SCENARIOS = {
         Scenario(
             "churn",
             "Open, one event, close",
-            (*PYTHON, "aiohttp-sse", "floor"),
+            ("endpoint", *PYTHON, "aiohttp-sse", "floor"),
             STREAMS,
             partial(churn, total=4_000),
         ),
@@ -474,31 +484,36 @@ TARGETS = (
     Target("encode", "encode text", factor=4, than="3.7.0"),
     Target("encode", "encode json", factor=2, than="3.7.0"),
     Target("encode", "encode json, orjson", factor=3, than="3.7.0", than_metric="encode json"),
+    Target("encode", "encode json, msgspec", than="litestar", than_metric="encode json"),
     Target("in-process", "in process", factor=10, than="3.7.0"),
     Target("in-process", "in process", factor=1, than="plain"),
     Target("one", "events/s", factor=14, than="3.7.0"),
     Target("one", "events/s", factor=6, than="floor"),
     Target("hundred", "events/s", factor=12, than="3.7.0"),
-    Target("paced", "cpu", factor=1, than="plain"),
+    Target("paced", "cpu", factor=1 / 1.15, than="plain"),
     Target("paced", "p99", factor=1, than="plain"),
-    Target("idle", "KiB", bound=16),
+    Target("idle", "KiB", bound=20),
+    Target("idle", "KiB", of="channel", bound=20),
+    Target("idle", "KiB", of="endpoint", bound=15),
     Target("ping", "us", factor=2.5, than="3.7.0"),
     Target("ping", "us", factor=1, than="floor"),
     Target("fan-out-20", "us", of="channel", factor=2.8, than="3.7.0"),
     Target("fan-out-20", "us", of="channel", factor=1, than="better-sse"),
-    Target("fan-out-20", "us", of="channel", factor=1, than="nchan"),
+    Target("fan-out-20", "us", of="channel", factor=1 / 1.1, than="ceiling"),
     Target("fan-out-20", "p99", of="channel", bound=25),
     Target("fan-out-200", "deliveries/s", of="channel", bound=196_000),
     Target("fan-out-200", "deliveries/s", of="channel", factor=2, than="nchan"),
     Target("fan-out-200", "p99", of="channel", bound=60),
     Target("fan-out-200", "cores", of="channel", bound=0.5),
-    Target("fan-out-200", "deliveries/s", factor=3, than="3.7.0"),
+    Target("flood", "deliveries/s", factor=4, than="3.7.0"),
+    Target("flood", "deliveries/s", of="channel", bound=196_000),
     Target("fan-out-2000", "deliveries/s", of="channel", bound=1_960_000),
     Target("fan-out-2000", "p99", of="channel", bound=60),
     Target("fan-out-2000", "missing", of="channel", bound=0),
     Target("burst", "deliveries/s", of="channel", bound=1_000_000),
     Target("burst", "missing", of="channel", bound=0),
-    Target("churn", "streams/s", factor=2.5, than="3.7.0"),
+    Target("churn", "streams/s", factor=1, than="plain"),
+    Target("churn", "us", of="endpoint", factor=1 / 0.85, than="plain"),
     Target("leave", "ms", factor=1, than="3.7.0"),
     Target("slow", "KiB", of="channel", bound=1024),
 )

@@ -92,6 +92,7 @@ CONTENDERS = {
     for each in (
         Contender("ours", "sse-starlette 4", ("ours",), app="sse"),
         Contender("channel", "... with a channel", ("ours",), app="sse", subscribe="/channel", publish="channel"),
+        Contender("endpoint", "... as an endpoint", ("ours",), app="sse", subscribe="/endpoint/channel", publish="channel"),
         Contender("3.7.0", "sse-starlette 3.7.0", ("rivals",), app="sse"),
         Contender("plain", "StreamingResponse", ("rivals",), app="plain"),
         Contender("fastapi", "FastAPI", ("rivals",), app="fastapi_sse"),
@@ -152,8 +153,8 @@ def python_of(contender: Contender) -> tuple[Path, dict[str, str]]:
 class Server:
     """A contender while it runs."""
 
-    def __init__(self, contender: Contender, folder: Path) -> None:
-        """Start it; the folder is for files of its own."""
+    def __init__(self, contender: Contender, folder: Path, more: dict[str, str]) -> None:
+        """Start it; the folder is for files of its own. A Python server gets more variables."""
         self.contender = contender
         self.port = free_port()
         env: dict[str, str] | None = None
@@ -167,6 +168,7 @@ class Server:
             command = [where.program("nginx"), "-p", folder, "-e", "stderr", "-c", config]
         else:
             python, env = python_of(contender)
+            env |= more
             program = "serve.py" if contender.kind == "uvicorn" else f"{contender.app}.py"
             command = [python, where.APPS / program]
             command += [contender.app] if contender.kind == "uvicorn" else []
@@ -273,10 +275,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(contender: Contender) -> Iterator[Server]:
-    """Run a contender for the length of the block."""
+def running(contender: Contender, **more: str) -> Iterator[Server]:
+    """Run a contender for the length of the block, a Python server with more variables."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        server = Server(contender, Path(name))
+        server = Server(contender, Path(name), more)
         try:
             server.wait_until_ready()
             yield server

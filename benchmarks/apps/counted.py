@@ -140,9 +140,9 @@ async def count_encoding(who: str) -> None:
         await count(f"encode {name}", (200, 1_200), run)
 
 
-async def count_tokens(server: Server, work: Any) -> None:
+async def count_tokens(server: Server, work: Any, name: str, path: str) -> None:
     """Count what an event costs that comes alone."""
-    opened = [server.open("/tokens") for _ in range(TOKEN_STREAMS)]
+    opened = [server.open(path) for _ in range(TOKEN_STREAMS)]
     while len(work.waiting) < TOKEN_STREAMS:
         await asyncio.sleep(0)
 
@@ -153,7 +153,7 @@ async def count_tokens(server: Server, work: Any) -> None:
             await until((turn + 1) * TOKEN_STREAMS)
         return times * TOKEN_STREAMS
 
-    await count("token", (5, 20), run)
+    await count(name, (5, 20), run)
     await leave(server, opened)
 
 
@@ -190,19 +190,19 @@ async def count_flood(server: Server) -> None:
     await count("flood", (1_000, 4_000), run)
 
 
-async def count_streams(server: Server) -> None:
+async def count_streams(server: Server, name: str, path: str) -> None:
     """Count what a stream costs that has one event."""
 
     async def run(times: int) -> int:
         for _ in range(times):
             before = len(written)
-            protocol = server.open("/one")
+            protocol = server.open(path)
             while len(written) == before or not written[-1].endswith(b"0\r\n\r\n"):
                 await asyncio.sleep(0)
             await leave(server, [protocol])
         return times
 
-    await count("stream", (10, 40), run)
+    await count(name, (10, 40), run)
 
 
 async def leave(server: Server, opened: list[HttpToolsProtocol]) -> None:
@@ -254,12 +254,16 @@ async def count_everything(who: str, port: int) -> None:
     server = Server(module.app.app)
     if who != "plain":
         await count_encoding(who)
-    await count_tokens(server, work)
-    await count_streams(server)
+    await count_tokens(server, work, "token", "/tokens")
+    await count_streams(server, "stream", "/one")
     await count_flood(server)
     await count_deliveries(server, "queue", "/queue", work.publish)
     if who == "ours":
-        await count_deliveries(server, "channel", "/channel", module.publish_to_channel)
+        publish = module.publish_to_channel
+        await count_deliveries(server, "channel", "/channel", publish)
+        await count_deliveries(server, "channel, endpoint", "/endpoint/channel", publish)
+        await count_tokens(server, work, "token, endpoint", "/endpoint/tokens")
+        await count_streams(server, "stream, endpoint", "/endpoint/one")
     if who == "bare":
         setattr(module, "JOINS", True)  # noqa: B010
         await count_deliveries(server, "channel", "/queue", module.write_to_all)

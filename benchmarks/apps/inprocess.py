@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import json
 import sys
 import time
@@ -138,14 +139,11 @@ def main() -> None:
     if sys.argv[2] == "encode":
         for name, encode in ENCODERS[library]().items():
             result[f"encode {name}"] = events_per_second(encode)
-        if library == "sse":
-            # From now on it is there: our encoder takes the orjson that the application has loaded.
-            try:
-                importlib.import_module("orjson")
-            except ImportError:
-                pass
-            else:
-                result["encode json, orjson"] = events_per_second(sse_encoders()["json"])
+        # From now on they are there: our encoder takes what the application has loaded.
+        for name in ("msgspec", "orjson") if library == "sse" else ():
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+                result[f"encode json, {name}"] = events_per_second(sse_encoders()["json"])
     else:
         app = importlib.import_module(library).app.app
         events = EVENTS if library != "fastapi_sse" else EVENTS // 4

@@ -41,6 +41,11 @@ async def named(request: Request) -> EventSourceResponse:
     return EventSourceResponse(getattr(work, request.url.path[1:])())
 
 
+def source_named(name: str) -> Any:
+    """Return a function of the request that streams a source that has no parameters."""
+    return lambda _: getattr(work, name)()
+
+
 routes = [
     Route("/stream", stream),
     Route("/paced", paced),
@@ -67,6 +72,13 @@ if hasattr(sse_starlette, "Hub"):
         """Publish on the channel."""
         prices.publish_nowait(fields_of(data))
 
-    routes.append(Route("/channel", subscribe))
+    routes += [
+        Route("/channel", subscribe),
+        Route("/endpoint/channel", sse_starlette.EventSourceEndpoint(prices.subscribe)),
+        *[
+            Route(f"/endpoint/{name}", sse_starlette.EventSourceEndpoint(source_named(name)))
+            for name in ("idle", "one", "tokens")
+        ],
+    ]
 
 app = Controlled(Starlette(routes=routes), work, publish_to_channel)

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from inspect import isawaitable
 from typing import Any
@@ -166,6 +167,26 @@ async def publish_for(
     return published
 
 
+OWNERS = {
+    "server": ("/uvicorn/", "/asyncio/", "/uvloop/", "/httptools/"),
+    "starlette": ("/starlette/", "/anyio/"),
+    "ours": ("/sse_starlette/",),
+    "application": ("/benchmarks/apps/",),
+}
+
+
+def traced_by_owner() -> dict[str, int]:
+    """Return the bytes that Python holds, by whose code has allocated them."""
+    gc.collect()
+    held: dict[str, int] = {}
+    for one in tracemalloc.take_snapshot().statistics("filename"):
+        name = one.traceback[0].filename
+        found = [owner for owner, parts in OWNERS.items() if any(part in name for part in parts)]
+        owner = found[0] if found else "other"
+        held[owner] = held.get(owner, 0) + one.size
+    return held
+
+
 class Controlled:
     """An application with the orders of the runner in front of it."""
 
@@ -212,4 +233,6 @@ class Controlled:
             return self.workload.closed_ns
         if order == "collect":
             return gc.collect()
+        if order == "traced":
+            return traced_by_owner()
         raise ValueError(order)

@@ -17,8 +17,8 @@ class LogNews:
     __slots__ = ("_replicators", "_told")
 
     def __init__(self, channels: Iterable[ChannelState]) -> None:
-        self._replicators: set[Replicator]
-        self._replicators = {one for channel in channels if (one := channel.replicator) is not None}
+        found = [one for channel in channels if (one := channel.replicator) is not None]
+        self._replicators: tuple[Replicator, ...] = tuple(dict.fromkeys(found)) if found else ()
         self._told = False
 
     def must_run(self) -> None:

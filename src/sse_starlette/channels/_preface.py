@@ -73,7 +73,7 @@ class Preface:
         """What has been made, and goes out before anything that is read from the channels."""
         self.new_to: list[int] = []
         """The places of the channels of which the client has nothing yet."""
-        self.outrun: set[int] = set()
+        self.outrun: frozenset[int] = frozenset()
         """
         The places of the channels that have gone on too far while the application made events for the
         client; it isn't asked for others.
@@ -139,10 +139,10 @@ class Preface:
         """Take note that the steps have been taken; `frames` are what hasn't been sent yet."""
         self.due = False
         self.ready += frames
-        self.outrun = set()
+        self.outrun = frozenset()
         if self._makes:
             places = range(len(self._positions.channels))
-            self.outrun = {place for place in places if self._positions.is_lost(place)}
+            self.outrun = frozenset(filter(self._positions.is_lost, places))
         self._gaps = []
         self.new_to = []
         self._cursor_first = False
