@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .lifecycle import DONE, NONE, STARTED
+from .lifecycle import DONE, NONE, RUNNING, STARTED
+from .producers import let_tasks_begin
 
 if TYPE_CHECKING:
     from .._runtime.loop import TaskGroup, Waker
@@ -36,7 +37,13 @@ class ErrorEvent:
 
     async def wait(self, wake: Waker) -> None:
         """Wait until the event has been made, if it is being made."""
-        while self._task is STARTED:
+        if self._task is STARTED:
+            # Its task begins in the next turn, unless it was cancelled before that, as by the end of
+            # `asyncio.run`: then nobody makes an event.
+            await let_tasks_begin()
+            if self._task is STARTED:
+                self._task = DONE
+        while self._task is RUNNING:
             await wake
 
     def take(self) -> bytes:
@@ -45,6 +52,7 @@ class ErrorEvent:
         return frame
 
     async def _run(self, failure: Exception, wake: Waker) -> None:
+        self._task = RUNNING
         timeout = self._options.cleanup_timeout
         try:
             with anyio.move_on_after(timeout, shield=True) as time:
