@@ -23,6 +23,7 @@ def server(options: argparse.Namespace) -> int:
         lambda: soak(
             connections=options.connections,
             seconds=seconds,
+            stay_seconds=options.stay,
             warm_up_seconds=min(60.0, seconds / 4),
             drains=max(1, int(options.minutes) // 2),
             tell=lambda now, counts: print(
@@ -66,6 +67,9 @@ def main() -> int:
     one = commands.add_parser("server", help="a server under clients that come and go")
     one.add_argument("--connections", type=int, default=5_000)
     one.add_argument("--minutes", type=float, default=10.0)
+    one.add_argument(
+        "--stay", type=float, default=100.0, help="seconds that a reader stays, on average"
+    )
     one.set_defaults(run=server)
     two = commands.add_parser("limit", help="a limit under clients that come and go")
     two.add_argument("--limit", type=int, default=1_000)

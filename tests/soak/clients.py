@@ -41,7 +41,7 @@ class Crowd:
         """What a client has seen that mustn't be."""
         self._port = port
         self._stay = stay_seconds
-        self._opening = asyncio.Semaphore(50)
+        self._opening = asyncio.Semaphore(200)
 
     async def visit(self, number: int, until: asyncio.Event, visits: int | None = None) -> None:
         """Be one client after the other, until the event is set, or so many."""

@@ -58,7 +58,7 @@ async def soak(
     """
     command = [sys.executable, "-m", "uvicorn", "tests.soak.app:app", "--port", "0"]
     with Server([*command, "--log-level", "info", "--no-access-log"], cwd=ROOT) as server:
-        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=None) as client:
             port = int(server.url.rpartition(":")[2])
             most: dict[str, int] = {}
 
