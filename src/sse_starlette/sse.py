@@ -273,6 +273,7 @@ class EventSourceResponse(StreamingResponse):
                 "the content type of an EventSourceResponse is %r: clients take no other than "
                 "text/event-stream for an event stream, so leave media_type out",
                 content_type,
+                extra={"sse_event": "doubtful_option", "sse_option": "media_type"},
             )
         elif usual is not None and len(_USUAL_HEADERS) < _MOST_USUAL_HEADERS:
             _USUAL_HEADERS[usual] = tuple(self.raw_headers)
@@ -329,6 +330,7 @@ class EventSourceResponse(StreamingResponse):
                     "on_error=… makes an event of what is raised later",
                     exc,
                     self.status_code,
+                    extra={"sse_event": "exception_too_late"},
                 )
             raise
         finally:

@@ -74,4 +74,6 @@ def _after_fork() -> None:
             call()
         except Exception:
             # The others are to begin anew all the same.
-            _logger.exception("%r failed in the child of a fork", call)
+            _logger.exception(
+                "%r failed in the child of a fork", call, extra={"sse_event": "fork_call_failed"}
+            )

@@ -75,6 +75,16 @@ async def _call(
             if isawaitable(result):
                 await result
         except Exception:
-            logger.exception("%s raised after the stream had ended (%s)", name, reason)
+            logger.exception(
+                "%s raised after the stream had ended (%s)",
+                name,
+                reason,
+                extra={"sse_event": "callback_failed", "sse_callback": name, "sse_reason": reason},
+            )
     if within.cancelled_caught:
-        logger.warning("%s was cut short after %s s (cleanup_timeout)", name, cleanup_timeout)
+        logger.warning(
+            "%s was cut short after %s s (cleanup_timeout)",
+            name,
+            cleanup_timeout,
+            extra={"sse_event": "callback_cut_short", "sse_callback": name, "sse_reason": reason},
+        )

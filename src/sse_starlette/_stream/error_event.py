@@ -59,7 +59,10 @@ class ErrorEvent:
                 self._frame = await self._options.error_frame(failure)
         except Exception as exc:
             if exc is not failure:
-                logger.exception("on_error raised")
+                logger.exception(
+                    "on_error raised",
+                    extra={"sse_event": "callback_failed", "sse_callback": "on_error"},
+                )
         else:
             self._life.failure = None
             if time.cancelled_caught:
@@ -67,6 +70,7 @@ class ErrorEvent:
                     "on_error was cut short after %s s (cleanup_timeout); it was to handle %r",
                     timeout,
                     failure,
+                    extra={"sse_event": "callback_cut_short", "sse_callback": "on_error"},
                 )
         finally:
             self._task = DONE

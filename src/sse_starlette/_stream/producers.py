@@ -101,6 +101,7 @@ class Producers:
                 "the source had failed when its stream ended (%s)",
                 self._life.reason,
                 exc_info=error,
+                extra={"sse_event": "source_failed", "sse_reason": self._life.reason},
             )
 
     def cancel(self) -> None:
@@ -182,7 +183,11 @@ class Producers:
                 self.end("error", exc)
             elif not isinstance(exc, (anyio.BrokenResourceError, anyio.ClosedResourceError)):
                 # Those two only say that the source has been closed, which is no news.
-                logger.exception("%r raised when its stream had ended", side)
+                logger.exception(
+                    "%r raised when its stream had ended",
+                    side,
+                    extra={"sse_event": "side_task_failed", "sse_reason": self._life.reason},
+                )
         finally:
             self._side_task = DONE
             if self._life.reason is not None:

@@ -116,6 +116,7 @@ async def until_disconnect(receive: Receive) -> Message:
                 "source needs the body, read it in the endpoint, before the response is returned, or in "
                 "the source before its first `yield`.",
                 len(body),
+                extra={"sse_event": "request_body_lost", "sse_bytes": len(body)},
             )
         if body and message.get("more_body"):
             # A large upload that nobody wants: the client may not listen before it's through.

@@ -128,6 +128,7 @@ class SourceFeed(Feed):
                 "comes back",
                 self._content,
                 self.thread,
+                extra={"sse_event": "source_stuck", "sse_thread": self.thread},
             )
             threads.let_go()
 
@@ -148,6 +149,7 @@ class SourceFeed(Feed):
                     self._content,
                     self._cleanup_timeout,
                     "" if where is None else f"; a step of it goes on in thread {where!r}",
+                    extra={"sse_event": "cleanup_cut_short", "sse_thread": where},
                 )
         finally:
             self.ended = True
@@ -277,6 +279,7 @@ class SourceFeed(Feed):
                 "nothing: bytes are sent as they are. End an event with a blank line, as in "
                 r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
                 self._content,
+                extra={"sse_event": "bytes_unfinished"},
             )
 
     def _tell_writer(self) -> None:
@@ -308,7 +311,12 @@ class SourceFeed(Feed):
 
     def _log(self, error: Exception | None) -> None:
         if error is not None:
-            logger.error("error in the cleanup of %r", self._content, exc_info=error)
+            logger.error(
+                "error in the cleanup of %r",
+                self._content,
+                exc_info=error,
+                extra={"sse_event": "cleanup_failed"},
+            )
 
     async def _close(self, iterator: object | None, cancelled: type[BaseException]) -> None:
         content = self._content

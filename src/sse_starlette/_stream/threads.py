@@ -147,7 +147,11 @@ class ThreadedIterator(AsyncIterator[object]):
                 try:
                     outcome = close()
                 except Exception:
-                    logger.exception("error in the cleanup of %r", self._iterable)
+                    logger.exception(
+                        "error in the cleanup of %r",
+                        self._iterable,
+                        extra={"sse_event": "cleanup_failed"},
+                    )
                 else:
                     if isawaitable(outcome):
                         self._late.append(outcome)
@@ -278,6 +282,7 @@ class _Pool:
                 "sse_starlette.sync_source_limiter().total_tokens when the application starts.",
                 self.limiter.total_tokens,
                 whose,
+                extra={"sse_event": "threads_busy", "sse_threads": self.limiter.total_tokens},
             )
 
     def __del__(self) -> None:

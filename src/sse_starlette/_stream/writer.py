@@ -225,7 +225,11 @@ class Writer:
         try:
             await self.complete()
         except Exception:
-            logger.debug("the body of a cancelled response could not be completed", exc_info=True)
+            logger.debug(
+                "the body of a cancelled response could not be completed",
+                exc_info=True,
+                extra={"sse_event": "body_incomplete"},
+            )
 
     async def until_error_is_handled(self) -> None:
         """Wait for the last event of a stream that has failed, if it is being made."""
@@ -236,7 +240,10 @@ class Writer:
         try:
             frame = self._options.last_frame(self._life.reason)
         except Exception:
-            logger.exception("the farewell event could not be made")
+            logger.exception(
+                "the farewell event could not be made",
+                extra={"sse_event": "farewell_failed", "sse_reason": self._life.reason},
+            )
             return
         if frame:
             await self._send_frames(self._feed.finish_event() + frame)

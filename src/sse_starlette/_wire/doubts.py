@@ -58,7 +58,9 @@ def doubt(what: str) -> None:
         warned = _warned_elsewhere  # What is published, for example.
     if what not in warned:
         warned.add(what)
-        _logger.warning("%s", _WARNINGS[what])
+        _logger.warning(
+            "%s", _WARNINGS[what], extra={"sse_event": "doubtful_event", "sse_doubt": what}
+        )
 
 
 def looks_like_a_frame(text: str) -> bool:
@@ -83,6 +85,7 @@ def doubt_seconds(name: str, value: float, otherwise: str = "") -> None:
             name,
             value / 1_000,
             otherwise and f", {otherwise}",
+            extra={"sse_event": "doubtful_option", "sse_option": name},
         )
 
 
@@ -101,4 +104,5 @@ def doubt_milliseconds(name: str, least: int, most: int) -> None:
             name,
             least * 1_000,
             most * 1_000,
+            extra={"sse_event": "doubtful_option", "sse_option": name},
         )

@@ -198,7 +198,10 @@ class Fanout:
                 subscriber.call()
             except Exception:
                 # The others are called all the same, now and from now on.
-                logger.exception("a subscriber could not be told of news; it's left out this time")
+                logger.exception(
+                    "a subscriber could not be told of news; it's left out this time",
+                    extra={"sse_event": "subscriber_failed"},
+                )
         if took:
             self._channel.count_delivered(took * (head - after))
         # Comes after the turns of all writers that have been woken.

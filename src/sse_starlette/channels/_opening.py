@@ -132,4 +132,6 @@ class Opening(AsyncIterator[bytes]):
                     if isawaitable(closing := close()):
                         await closing
                 except Exception:
-                    _logger.exception("error in the cleanup of %r", one)
+                    _logger.exception(
+                        "error in the cleanup of %r", one, extra={"sse_event": "cleanup_failed"}
+                    )

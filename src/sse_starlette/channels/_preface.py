@@ -178,5 +178,10 @@ def _reset_instead(gap: _UntoldGap, cursor: str, error: Exception) -> bytes:
         "on_gap failed for channel %r: the client is sent the event `reset`",
         gap.channel.name,
         exc_info=error,
+        extra={
+            "sse_event": "callback_failed",
+            "sse_callback": "on_gap",
+            "sse_channel": gap.channel.name,
+        },
     )
     return _reset_frame([gap], cursor)

@@ -207,5 +207,10 @@ class Reader:
                     channel.epoch,
                     offset,
                     channel.name,
+                    extra={
+                        "sse_event": "callback_failed",
+                        "sse_callback": "filter",
+                        "sse_channel": channel.name,
+                    },
                 )
             return False

@@ -122,7 +122,12 @@ class ReplicatedChannel(ChannelState):
     def _log_failed_close(self, outcome: Future[str]) -> None:
         error = outcome.exception()
         if error is not None and not isinstance(error, ChannelClosed):
-            _logger.error("channel %r could not be closed", self.name, exc_info=error)
+            _logger.error(
+                "channel %r could not be closed",
+                self.name,
+                exc_info=error,
+                extra={"sse_event": "channel_not_closed", "sse_channel": self.name},
+            )
 
     async def aclose(self, wait: float | None) -> None:
         await self.replicator.close(self, wait)
@@ -285,7 +290,15 @@ class ReplicatedChannel(ChannelState):
             return self._latest.key_of(entry.body)
         except Exception:
             # Here nobody can be told; whoever published it was told if it failed there.
-            _logger.exception("latest_by failed for an event of channel %r", self.name)
+            _logger.exception(
+                "latest_by failed for an event of channel %r",
+                self.name,
+                extra={
+                    "sse_event": "callback_failed",
+                    "sse_callback": "latest_by",
+                    "sse_channel": self.name,
+                },
+            )
             return _NO_KEY
 
 

@@ -51,10 +51,19 @@ class Faults:
             return
         self._said[said] = now
         if isinstance(error, LogRefused):
-            logger.error("%s (tried again until it's mended)", error)
+            logger.error(
+                "%s (tried again until it's mended)",
+                error,
+                extra={"sse_event": "log_refused", "sse_channel": channel},
+            )
         else:
             said_as = _UNEXPECTED.get(tried, _UNEXPECTED[""])
-            logger.error(said_as, *([channel] if "%r" in said_as else []), exc_info=error)
+            logger.error(
+                said_as,
+                *([channel] if "%r" in said_as else []),
+                exc_info=error,
+                extra={"sse_event": "log_failed", "sse_channel": channel, "sse_tried": tried},
+            )
 
     def mended(self, tried: str, channel: str | None = None) -> None:
         """Forget what was wrong with this."""

@@ -186,7 +186,11 @@ class Track:
         # The one at the head is read too: is it the one that we know?
         page = await self._read(after=max(head - 1, 0), upto=None, most=_PAGE)
         if page is not None and page.epoch == epoch and was_written_anew(page, head, self._key):
-            logger.warning("the log has lost the newest events of channel %r", channel.name)
+            logger.warning(
+                "the log has lost the newest events of channel %r",
+                channel.name,
+                extra={"sse_event": "log_lost_events", "sse_channel": channel.name},
+            )
             await self._backend.renew(channel.name, epoch)
             return
         while page is not None:

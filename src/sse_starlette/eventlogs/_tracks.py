@@ -90,7 +90,9 @@ class Tracks:
         if self.figures.away_since is None:
             self.figures.losses += 1
             if isinstance(error, LogUnavailable) and not isinstance(error, LogRefused):
-                logger.warning("the log is out of reach: %s", error.reason)
+                logger.warning(
+                    "the log is out of reach: %s", error.reason, extra={"sse_event": "log_lost"}
+                )
             self._say_away(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
             tell("log_lost", type(self._backend).__name__, getattr(error, "reason", str(error)))
 

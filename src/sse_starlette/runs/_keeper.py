@@ -252,7 +252,11 @@ class RunKeeper:
             await producer.run(current_loop())
         except Exception as exc:
             # Whatever it was, the lifespan goes on; on an event log, the watch tells the clients.
-            logger.exception("the producer of run %r has failed", entry.key)
+            logger.exception(
+                "the producer of run %r has failed",
+                entry.key,
+                extra={"sse_event": "run_failed", "sse_run": entry.key},
+            )
             producer.end(RunEnd(RunStatus.FAILED, "error", exc))
         finally:
             if entry.producer is producer:

@@ -287,5 +287,9 @@ def last_frame(options: RunOptions, end: RunEnd, encode: Callable[[Event], bytes
         event = options.event_for(end)
         return b"" if event is None else encode(event)
     except Exception:
-        _logger.exception("last_event failed for %r: clients get what is usual", end)
+        _logger.exception(
+            "last_event failed for %r: clients get what is usual",
+            end,
+            extra={"sse_event": "callback_failed", "sse_callback": "last_event"},
+        )
         return encode(default_last_event(end)) if end.status is not RunStatus.DONE else b""

@@ -212,7 +212,12 @@ class Producer:
 
     def _fail(self, error: Exception) -> None:
         if self.at_work:
-            logger.error("run %r has failed", self._channel.name, exc_info=error)
+            logger.error(
+                "run %r has failed",
+                self._channel.name,
+                exc_info=error,
+                extra={"sse_event": "run_failed", "sse_run": self._channel.name},
+            )
             self.end(RunEnd(RunStatus.FAILED, "error", error))
 
     def _take(self) -> None:
@@ -232,6 +237,7 @@ class Producer:
                         self._channel.name,
                         self._note.max_events,
                         self._note.max_bytes,
+                        extra={"sse_event": "run_too_large", "sse_run": self._channel.name},
                     )
                     self.end(RunEnd(RunStatus.FAILED, "limit"))
                     return
@@ -287,10 +293,17 @@ class Producer:
                     told = True
                     if isinstance(exc, LogUnavailable):
                         logger.warning(
-                            "run %r waits for its event log: %s", self._channel.name, exc
+                            "run %r waits for its event log: %s",
+                            self._channel.name,
+                            exc,
+                            extra={"sse_event": "run_waits", "sse_run": self._channel.name},
                         )
                     else:
-                        logger.exception("run %r can't be appended to", self._channel.name)
+                        logger.exception(
+                            "run %r can't be appended to",
+                            self._channel.name,
+                            extra={"sse_event": "run_not_appended", "sse_run": self._channel.name},
+                        )
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:

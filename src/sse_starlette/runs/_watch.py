@@ -56,7 +56,10 @@ class Watch:
                 for entry in self._entries.values():
                     entry.sighting = None
                 if not isinstance(exc, LogUnavailable):
-                    logger.exception("the runs of others could not be looked at")
+                    logger.exception(
+                        "the runs of others could not be looked at",
+                        extra={"sse_event": "runs_unwatched"},
+                    )
 
     def _forget_unused(self, now: float) -> None:
         for key, entry in list(self._entries.items()):
@@ -94,7 +97,11 @@ class Watch:
     async def _replace_lost(self, entry: RunEntry, lease: Lease | None) -> None:
         """End a run whose producer is lost, or start it again if somebody wants that."""
         restarter, entry.restarter = entry.restarter, None
-        logger.warning("the producer of run %r is lost", entry.key)
+        logger.warning(
+            "the producer of run %r is lost",
+            entry.key,
+            extra={"sse_event": "run_lost", "sse_run": entry.key},
+        )
         try:
             if restarter is not None:
                 await restarter(lease)
@@ -104,4 +111,9 @@ class Watch:
                 entry.ended = True
         except Exception as exc:
             entry.restarter = restarter
-            logger.warning("run %r can't be ended yet, which is tried again: %s", entry.key, exc)
+            logger.warning(
+                "run %r can't be ended yet, which is tried again: %s",
+                entry.key,
+                exc,
+                extra={"sse_event": "run_not_ended", "sse_run": entry.key},
+            )

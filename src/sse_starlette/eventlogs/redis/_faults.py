@@ -235,4 +235,5 @@ class Explainer:
             self._where,
             told.reason,
             told.remedy if isinstance(told, LogRefused) else "",
+            extra={"sse_event": "publish_half_done", "sse_channel": channel},
         )
