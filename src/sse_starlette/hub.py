@@ -17,7 +17,7 @@ from ._arguments import check_callable, check_listener
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
 from .channels._options import SubscribeOptions
-from .channels._registry import ChannelRegistry, check_not_reserved
+from .channels._registry import RESERVED, ChannelRegistry, check_not_reserved
 from .channels._revocations import Revocations
 from .channels._stats import HubStats
 from .channels.subscription import Subscription
@@ -413,3 +413,8 @@ def _check_expire(expire: object, check_every: float) -> None:
     if not given > check_every:
         # With each look it's said that somebody listens.
         raise ValueError(f"expire must be > check_every={check_every} seconds, got: {expire}")
+
+
+def own_channel(hub: Hub, name: str) -> Channel:
+    """Return a channel of the library's own, which no client can name."""
+    return hub._registry.channel(f"{RESERVED}{name}", {})  # noqa: SLF001  (private to users, not to this module)

@@ -29,6 +29,7 @@ FLOORS = (
     {"sse"},
     {"endpoint", "status"},
     {"hub"},
+    {"tickets"},
     {"metrics"},
     {"adapters"},
     {"__init__"},
