@@ -1,0 +1,613 @@
+"""
+Every await of a response and of a subscription is cut, once by each kind of ending, wherever it waits.
+
+The list of awaits is read from the source (`sweeping.py`), and the sweep is complete only if each of them has been seen
+waiting when it was cut, or stands among those that never wait, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from tests.thorough.sweeping import Place, all_places, waiting_now
+
+from sse_starlette import EventSourceResponse, Hub, StreamPolicy, drain, sse, sync_source_limiter
+from sse_starlette._shutdown.streams import current_streams, end_streams
+from sse_starlette._stream.options import StreamOptions
+
+MOST_TURNS = 16
+"""Turns of the loop in which a scenario has shown all that it does."""
+
+
+class World:
+    """One response, its server and its client, and what has become of it."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.broken: Exception | None = None
+        self.deaf: Exception | None = None
+        self.blocks = False
+        self.counts: Counter[str] = Counter()
+        self.body = b""
+        self.body_sent = asyncio.Event()
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "method": "GET",
+            "headers": [],
+            "http_version": "1.1",
+        }
+        self.hub = Hub()
+        self.policy = StreamPolicy(total=1)
+        self.at_the_end: list[Callable[[], object]] = []
+        self.at_once = 0
+
+    async def receive(self) -> dict[str, Any]:
+        if self.scope["headers"] and not self.body_sent.is_set():
+            await asyncio.sleep(0)
+            self.body_sent.set()
+            return {"type": "http.request", "body": b"x", "more_body": False}
+        if self.at_once:
+            self.at_once -= 1
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.left.wait()
+        if self.deaf is not None:
+            raise self.deaf
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+        if self.blocks:
+            await asyncio.sleep(3600)
+        if self.broken is not None:
+            raise self.broken
+        self.body += message.get("body", b"")
+
+    # What sources and callbacks do.
+
+    async def source(self) -> AsyncIterator[dict[str, Any]]:
+        self.counts["begun"] += 1
+        try:
+            for number in range(3):
+                yield {"data": number}
+                await asyncio.sleep(0)
+            await asyncio.sleep(3600)
+        finally:
+            self.counts["closed"] += 1
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            self.counts["cleaned up"] += 1
+
+    async def failing(self) -> AsyncIterator[dict[str, Any]]:
+        self.counts["begun"] += 1
+        try:
+            yield {"data": 1}
+            await asyncio.sleep(0)
+            raise LookupError("the source has failed")
+        finally:
+            self.counts["closed"] += 1
+            await asyncio.sleep(0)
+
+    async def on_close(self, reason: str) -> None:
+        self.counts["on_close"] += 1
+        await asyncio.sleep(0)
+
+    async def on_left(self, message: object) -> None:
+        await asyncio.sleep(0)
+
+    def respond(self, source: Any, **options: Any) -> EventSourceResponse:
+        return EventSourceResponse(
+            source,
+            on_close=self.on_close,
+            client_close_handler_callable=self.on_left,
+            policy=self.policy,
+            listener="ann",
+            **{"ping": 0, **options},
+        )
+
+
+Scenario = Callable[[World], EventSourceResponse]
+
+
+def plain(world: World) -> EventSourceResponse:
+    return world.respond(world.source(), ping=0.001)
+
+
+def ends_by_itself(world: World) -> EventSourceResponse:
+    async def two() -> AsyncIterator[str]:
+        world.counts["begun"] += 1
+        try:
+            yield "one"
+            yield "two"
+        finally:
+            world.counts["closed"] += 1
+            await asyncio.sleep(0)
+
+    return world.respond(two(), join_events=False)
+
+
+def fast_source(world: World) -> EventSourceResponse:
+    async def many() -> AsyncIterator[str]:
+        world.counts["begun"] += 1
+        try:
+            while True:
+                yield "x" * 30_000
+        finally:
+            world.counts["closed"] += 1
+
+    return world.respond(many())
+
+
+def with_side_task(world: World) -> EventSourceResponse:
+    async def side() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    return world.respond(world.source(), data_sender_callable=side)
+
+
+def fails(world: World) -> EventSourceResponse:
+    async def sorry(failure: Exception) -> str:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "sorry"
+
+    return world.respond(world.failing(), on_error=sorry)
+
+
+def waits_for_first_event(world: World) -> EventSourceResponse:
+    async def late() -> AsyncIterator[str]:
+        world.counts["begun"] += 1
+        try:
+            for _ in range(6):
+                await asyncio.sleep(0)
+            yield "late"
+            await asyncio.sleep(3600)
+        finally:
+            world.counts["closed"] += 1
+
+    return world.respond(late(), first_event_timeout=60)
+
+
+def in_threads(world: World) -> EventSourceResponse:
+    def numbers() -> Iterator[int]:
+        world.counts["begun"] += 1
+        try:
+            yield from range(1_000_000)
+        finally:
+            world.counts["closed"] += 1
+
+    return world.respond(numbers())
+
+
+def stuck_in_a_thread(world: World) -> EventSourceResponse:
+    def slow() -> Iterator[int]:
+        world.counts["begun"] += 1
+        try:
+            for number in range(1_000):
+                yield number
+                time.sleep(0.02)
+        finally:
+            world.counts["closed"] += 1
+
+    return world.respond(slow())
+
+
+def without_a_thread(world: World) -> EventSourceResponse:
+    """All threads that sync sources may use are in use."""
+
+    limiter = sync_source_limiter()
+    # A thread of an earlier run may be at its step still.
+    limiter.total_tokens = limiter.borrowed_tokens + 1
+    limiter.acquire_on_behalf_of_nowait(world)
+
+    def give_back() -> None:
+        limiter.release_on_behalf_of(world)
+        limiter.total_tokens = 40
+
+    world.at_the_end.append(give_back)
+    return world.respond(iter(range(3)))
+
+
+def memory_stream(world: World) -> EventSourceResponse:
+    send_stream, receive_stream = anyio.create_memory_object_stream[str](2)
+
+    async def feed() -> None:
+        async with send_stream:
+            for number in range(3):
+                await send_stream.send(str(number))
+                await asyncio.sleep(0)
+            await asyncio.sleep(3600)
+
+    def close() -> None:
+        if world.counts["on_close"]:
+            assert receive_stream.statistics().open_receive_streams == 0
+        receive_stream.close()
+        send_stream.close()
+
+    world.at_the_end.append(close)
+    return world.respond(receive_stream, data_sender_callable=feed)
+
+
+class WithClose:
+    """A source of another library's: it has an async `close` and no `aclose`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __aiter__(self) -> WithClose:
+        self.world.counts["begun"] += 1
+        return self
+
+    async def __anext__(self) -> str:
+        await asyncio.sleep(0)
+        return "x"
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.world.counts["closed"] += 1
+
+
+def of_another_library(world: World) -> EventSourceResponse:
+    return world.respond(WithClose(world))
+
+
+class Wrapper:
+    """What a middleware puts around a body."""
+
+    def __init__(self, body: Any) -> None:
+        self.body = body
+
+    def __aiter__(self) -> Wrapper:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.body.__anext__()
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+
+
+def wrapped_body(world: World) -> EventSourceResponse:
+    response = world.respond(world.source())
+    response.body_iterator = Wrapper(response.body_iterator)
+    return response
+
+
+async def made(*events: str) -> AsyncIterator[str]:
+    for event in events:
+        await asyncio.sleep(0)
+        yield event
+
+
+async def awaited() -> AsyncIterator[str]:
+    await asyncio.sleep(0)
+    return made("snapshot")
+
+
+def subscribed(world: World) -> EventSourceResponse:
+    channel = world.hub.channel("news")
+    channel.publish_nowait("one")
+    subscription = channel.subscribe("another.5", snapshot=awaited, on_gap=lambda _: made("gap"))
+    return world.respond(subscription, ping=0.001)
+
+
+def begins_anew(world: World) -> EventSourceResponse:
+    return world.respond(world.hub.channel("news").subscribe(snapshot=awaited))
+
+
+class ClosesSlowly:
+    """Events that wait, and wait when they are closed."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def __aiter__(self) -> ClosesSlowly:
+        return self
+
+    async def __anext__(self) -> str:
+        await asyncio.sleep(0)
+        self.left -= 1
+        if self.left < 0:
+            raise StopAsyncIteration
+        return "made"
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def closing_slowly() -> ClosesSlowly:
+    await asyncio.sleep(0)
+    return ClosesSlowly()
+
+
+def snapshot_that_closes_slowly(world: World) -> EventSourceResponse:
+    return world.respond(world.hub.channel("news").subscribe(snapshot=closing_slowly))
+
+
+def iterated(world: World) -> EventSourceResponse:
+    channel = world.hub.channel("news")
+    channel.publish_nowait("one")
+
+    async def beside() -> None:
+        async with channel.subscribe("another.5", snapshot=closing_slowly) as subscription:
+            async for _ in subscription:
+                await asyncio.sleep(0)
+
+    return world.respond(world.source(), data_sender_callable=beside)
+
+
+def asked_again(world: World) -> EventSourceResponse:
+    async def check(request: object) -> bool:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return True
+
+    world.policy = StreamPolicy(total=1, revalidate=check)
+    return world.respond(world.source(), ping=0.001)
+
+
+def with_body(world: World) -> EventSourceResponse:
+    world.scope = {**world.scope, "method": "POST", "headers": [(b"content-length", b"1")]}
+    return world.respond(world.source())
+
+
+def server_answers_at_once(world: World) -> EventSourceResponse:
+    world.at_once = 6
+    return world.respond(world.source())
+
+
+def on_websocket(world: World) -> EventSourceResponse:
+    world.scope = {
+        **world.scope,
+        "type": "websocket",
+        "extensions": {"websocket.http.response": {}},
+    }
+    return world.respond(world.source())
+
+
+def headers_alone(world: World) -> EventSourceResponse:
+    world.scope = {**world.scope, "method": "HEAD"}
+    return world.respond(world.source())
+
+
+def goes_down_gently(world: World) -> EventSourceResponse:
+    return world.respond(
+        world.source(),
+        shutdown_grace_period=0.002,
+        farewell="bye",
+        shutdown_retry_ms=(1_000, 2_000),
+    )
+
+
+SCENARIOS: list[Scenario] = [
+    plain,
+    ends_by_itself,
+    fast_source,
+    with_side_task,
+    fails,
+    waits_for_first_event,
+    in_threads,
+    stuck_in_a_thread,
+    without_a_thread,
+    memory_stream,
+    of_another_library,
+    wrapped_body,
+    subscribed,
+    begins_anew,
+    snapshot_that_closes_slowly,
+    iterated,
+    asked_again,
+    with_body,
+    server_answers_at_once,
+    on_websocket,
+    headers_alone,
+    goes_down_gently,
+]
+
+CLEANS_UP = (
+    plain,
+    with_side_task,
+    wrapped_body,
+    asked_again,
+    with_body,
+    on_websocket,
+    goes_down_gently,
+)
+"""Their sources wait in their cleanup, which nothing but the end of the whole loop cuts short."""
+IN_THREADS = (in_threads, stuck_in_a_thread)
+
+Hit = Callable[[World, "asyncio.Task[None]", anyio.CancelScope], object]
+
+
+def client_leaves(world: World, *_: object) -> None:
+    world.left.set()
+
+
+def server_cancels(world: World, task: asyncio.Task[None], scope: anyio.CancelScope) -> None:
+    task.cancel()
+
+
+def scope_cancels(world: World, task: asyncio.Task[None], scope: anyio.CancelScope) -> None:
+    scope.cancel()
+
+
+def server_drains(*_: object) -> None:
+    drain()
+
+
+def listener_is_revoked(*_: object) -> None:
+    end_streams("revoked", "ann")
+
+
+def age_is_reached(*_: object) -> None:
+    end_streams("expired")
+
+
+def send_is_refused(world: World, *_: object) -> None:
+    world.broken = OSError("the transport is closed")
+
+
+def send_raises(world: World, *_: object) -> None:
+    world.broken = ValueError("a mistake of the server's")
+
+
+def receive_raises(world: World, *_: object) -> None:
+    world.deaf = ValueError("a mistake of the server's")
+    world.left.set()
+
+
+def loop_ends(world: World, *_: object) -> None:
+    """As `asyncio.run` ends: all tasks are cancelled, those of the response too."""
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task():
+            task.cancel()
+
+
+def send_blocks_and_server_drains(world: World, *_: object) -> None:
+    world.blocks = True
+    drain()
+
+
+def send_blocks_and_server_cancels(
+    world: World, task: asyncio.Task[None], scope: anyio.CancelScope
+) -> None:
+    world.blocks = True
+    task.cancel()
+
+
+ENDINGS: list[Hit] = [
+    client_leaves,
+    server_cancels,
+    scope_cancels,
+    server_drains,
+    listener_is_revoked,
+    age_is_reached,
+    send_is_refused,
+    send_raises,
+    receive_raises,
+    loop_ends,
+    send_blocks_and_server_drains,
+    send_blocks_and_server_cancels,
+]
+
+CUT_ELSEWHERE = {
+    "_confirmed": "tests/unit/test_receive.py: granian alone is asked again",
+    "_noting_a_wait": "tests/unit/test_receive.py: granian alone is asked again",
+    "await _confirmed(receive)": "tests/unit/test_receive.py: granian alone is asked again",
+    "BodyIterator": "tests/unit/test_content.py: what others iterate isn't seen by the tasks of the response",
+    "await self._late.pop()": "tests/unit/test_source.py: a step that comes too late",
+    'await self._send_message({"type": "http.response.body", "body": b"", "more_body": True})': (
+        "tests/unit/test_stream.py: older versions of Starlette need it"
+    ),
+}
+"""Functions and awaits that this sweep can't come to, and where they are cut."""
+
+
+async def cut(scenario: Scenario, ending: Hit, turn: int, seen: set[Place]) -> bool:
+    """Run a scenario and end it so in this turn; whether it was still under way."""
+    world = World()
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    response = scenario(world)
+    scope = anyio.CancelScope()
+
+    async def serve() -> None:
+        with scope:
+            await response(world.scope, world.receive, world.send)  # type: ignore[arg-type]
+
+    task = asyncio.create_task(serve())
+    was_hit = False
+    turns = 0
+    try:
+        async with asyncio.timeout(60):
+            while not task.done():
+                if turns == turn:
+                    seen |= waiting_now()
+                    ending(world, task, scope)
+                    was_hit = True
+                elif was_hit:
+                    seen |= waiting_now()
+                if turns == turn + 40:
+                    # What waits for another send to fail would wait for ever.
+                    world.left.set()
+                turns += 1
+                # A thread has no turn while the loop has one after the other.
+                waits = scenario in IN_THREADS or turns >= turn + 60
+                await asyncio.sleep(0.001 if waits else 0)
+    except TimeoutError:
+        pytest.fail(f"{scenario.__name__}, {ending.__name__} in turn {turn}: it hangs")
+    for call in world.at_the_end:
+        call()
+    outcome = None if task.cancelled() else task.exception()
+    where = f"{scenario.__name__}, {ending.__name__} in turn {turn}: {outcome!r}"
+    for _ in range(2_000):
+        # A step in a thread can't be interrupted.
+        if scenario not in IN_THREADS or world.counts["begun"] == world.counts["closed"]:
+            break
+        await asyncio.sleep(0.001)
+    for _ in range(6):
+        await asyncio.sleep(0)
+    assert world.counts["closed"] <= 1, where
+    assert world.counts["begun"] == world.counts["closed"] or scenario is of_another_library, where
+    if scenario in CLEANS_UP and ending is not loop_ends:
+        assert world.counts["cleaned up"] == world.counts["begun"], where
+    # Cancelled before its first step it was never called, as far as anybody can tell.
+    assert world.counts["on_close"] == 1 or (turn == 0 and world.counts["on_close"] == 0), where
+    assert world.policy.open == 0, where
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == [], where
+    assert current_streams() == [], where
+    assert all(one.subscribers == 0 for one in world.hub.stats().channels.values()), where
+    gc.collect(0)
+    assert problems == [], where
+    return was_hit
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds where a stream that is to end waits for a second."""
+    defaults = StreamOptions._field_defaults
+    for name in ("last_chunk_timeout", "cancelled_timeout"):
+        monkeypatch.setitem(defaults, name, 0.004)
+
+    def impatient(**options: Any) -> StreamOptions:
+        return StreamOptions(**{**options, "last_chunk_timeout": 0.004, "cancelled_timeout": 0.004})
+
+    monkeypatch.setattr(sse, "StreamOptions", impatient)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_each_await_is_cut_by_each_kind_of_ending(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    seen: dict[Hit, set[Place]] = {ending: set() for ending in ENDINGS}
+
+    async def sweep() -> None:
+        for ending in ENDINGS:
+            for scenario in SCENARIOS:
+                for turn in range(MOST_TURNS):
+                    if not await cut(scenario, ending, turn, seen[ending]):
+                        break
+
+    asyncio.run(sweep())
+
+    everywhere = set().union(*seen.values())
+    lacking = {
+        place
+        for place in all_places() - everywhere
+        if place.text not in CUT_ELSEWHERE and place.function.partition(".")[0] not in CUT_ELSEWHERE
+    }
+    assert lacking == set()
+    # What happens only after one kind of ending can't be cut by another.
+    assert min(map(len, seen.values())) > len(everywhere) / 2
