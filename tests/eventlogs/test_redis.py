@@ -699,6 +699,33 @@ async def test_who_gives_up_before_its_turn_appends_nothing(own_server: RedisSer
 
 
 @pytest.mark.anyio
+async def test_turn_that_finds_its_entry_sent_by_another_waits_for_the_answer(
+    own_server: RedisServer,
+) -> None:
+    """It must not look for work again and again: the loop would never come to the answer."""
+    log = RedisLog(own_server.url)
+    async with opened(log):
+        await append(log, "a")  # It's connected.
+        commands = log._opened()
+        for _ in range(4):
+            await commands._turns.acquire()
+        appending = [asyncio.create_task(append(log, channel)) for channel in "ab"]
+        while len(commands._waiting) < 2:  # noqa: ASYNC110  (nothing says so)
+            await asyncio.sleep(0)
+        own_server.freeze()
+        commands._turns.release()
+        while commands._waiting:  # noqa: ASYNC110  (the first takes both)
+            await asyncio.sleep(0)
+        commands._turns.release()
+        await anyio.wait_all_tasks_blocked()
+        own_server.thaw()
+
+        assert [position.offset for position in await asyncio.gather(*appending)] == [2, 1]
+        for _ in range(2):
+            commands._turns.release()
+
+
+@pytest.mark.anyio
 async def test_what_waits_for_its_turn_when_the_log_is_closed_is_told_so(
     own_server: RedisServer,
 ) -> None:

@@ -97,7 +97,7 @@ class NotOpenError(RuntimeError):
 class _Request:
     """Entries of a channel that wait to be added, and what was answered."""
 
-    __slots__ = ("arguments", "keys", "outcome", "script", "size", "tag")
+    __slots__ = ("answered", "arguments", "keys", "outcome", "script", "size", "tag", "taken")
 
     def __init__(
         self, script: Script, tag: bytes, keys: list[bytes], arguments: list[Any], size: int
@@ -108,6 +108,9 @@ class _Request:
         self.arguments = arguments
         self.size = size
         self.outcome: Any = None
+        self.taken = False
+        """Whether a turn has it: its outcome comes, and nobody else is to send it."""
+        self.answered = asyncio.Event()
 
 
 class Commands:
@@ -147,12 +150,14 @@ class Commands:
         request = _Request(script, next(self._tags), keys, arguments, size)
         self._waiting.append(request)
         try:
-            while request.outcome is None:
+            while not request.taken:
                 async with self._turns:
-                    if request.outcome is None:
+                    if not request.taken:
                         await self._send_waiting()
+            # Another's turn may have it, which isn't over yet.
+            await request.answered.wait()
         finally:
-            if request in self._waiting:
+            if not request.taken:
                 self._waiting.remove(request)
         try:
             if isinstance(request.outcome, Exception):
@@ -268,8 +273,10 @@ class Commands:
         taken: list[_Request] = []
         size = 0
         while self._waiting and len(taken) < _REQUESTS_TOGETHER and size < _BYTES_TOGETHER:
-            taken.append(self._waiting.popleft())
-            size += taken[-1].size
+            request = self._waiting.popleft()
+            request.taken = True
+            taken.append(request)
+            size += request.size
         failed: Exception = RedisConnectionError("the attempt was given up")
         try:
             async with answer_within(self._timeout):
@@ -283,8 +290,10 @@ class Commands:
             self._waiting.clear()
         finally:
             for request in taken:
+                request.taken = True
                 if request.outcome is None:
                     request.outcome = failed
+                request.answered.set()
 
     async def _send_known(self, client: Client, requests: Sequence[_Request]) -> list[Any]:
         """Send these, and the texts of those scripts that the server doesn't know."""
