@@ -64,6 +64,17 @@ def notifications(page: Page) -> None:
         expect(page.locator("#list b").first).to_have_text(text)
 
 
+def llm_chat(page: Page) -> None:
+    page.locator("#question").fill("Who makes the answer?")
+    page.locator("#question").press("Enter")
+    expect(page.locator(".answer .end")).to_have_text("complete")
+    page.locator("#question").fill("And if I load the page again?")
+    page.locator("#question").press("Enter")
+    expect(page.locator(".answer").last).to_contain_text("Load this page again while I speak")
+    page.reload()
+    expect(page.locator(".answer").last).to_contain_text("where you left")
+
+
 def dashboard(page: Page) -> None:
     page.locator("[name=password]").fill("events")
     page.get_by_role("button", name="Log in").click()
@@ -85,6 +96,7 @@ PICTURES = {
     "chat": Picture("chat/app.py", chat),
     "resume": Picture("resume/app.py", resume, height=960),
     "jobs": Picture("jobs/app.py", jobs, height=640),
+    "llm-chat": Picture("llm_chat/app.py", llm_chat, height=900),
     "notifications": Picture("notifications/app.py", notifications, height=680),
     "dashboard": Picture("dashboard/app.py", dashboard, height=560),
 }

@@ -156,7 +156,17 @@ def test_page_whose_cable_is_pulled_shows_every_number(
 
 
 @pytest.mark.parametrize(
-    "name", ["chat", "dashboard", "jobs", "many_hosts", "notifications", "number_stream", "resume"]
+    "name",
+    [
+        "chat",
+        "dashboard",
+        "jobs",
+        "llm_chat",
+        "many_hosts",
+        "notifications",
+        "number_stream",
+        "resume",
+    ],
 )
 def test_page_of_an_example_looks_as_the_others_do(name: str) -> None:
     page = (ROOT / "examples" / name / "page.html").read_text("utf-8")
@@ -167,7 +177,9 @@ def test_page_of_an_example_looks_as_the_others_do(name: str) -> None:
     assert all('integrity="sha384-' in line for line in others), others
 
 
-@pytest.mark.parametrize("name", ["chat", "dashboard", "jobs", "notifications", "resume"])
+@pytest.mark.parametrize(
+    "name", ["chat", "dashboard", "jobs", "llm_chat", "notifications", "resume"]
+)
 def test_example_listens_where_it_says(name: str) -> None:
     text = (ROOT / "examples" / name / "app.py").read_text("utf-8")
 
