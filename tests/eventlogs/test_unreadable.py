@@ -63,6 +63,7 @@ async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
             assert caught.value.channel == "bad"
             assert "clients are told of the gap" in caught.value.remedy
         assert set(await log.heads(["fine", "bad"], expire=60)) == {"fine"}
+        assert await log.find_leases(["fine", "bad"]) == {}
 
         # Who listens to it waits, and keeps nobody from anything.
         waiting = hub.channel("bad").subscribe()

@@ -159,7 +159,11 @@ async def test_a_channel_of_a_later_format_is_refused_and_left_alone(server: Red
         with pytest.raises(LogRefused, match="written in format 2"):
             await read(log, "c")
         await append(log, "other")
+        lease = {"renewals": None, "note": b"", "anew": False, "limits": Limits()}
+        await log.take_lease("other", holder="x", replaces=0, **lease)  # type: ignore[arg-type]
+        leases = await log.find_leases(["c", "other"])
 
+    assert set(leases) == {"other"}
     assert "Update this package" in str(caught.value)
     assert server.say("EXISTS", "{sse:c}:s") == 0
     assert server.say("HGET", "{sse:c}:m", "n") == "7"

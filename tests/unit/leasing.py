@@ -19,7 +19,8 @@ class LeasingFakeLog(Leases, FakeLog):
         super().__init__(store)
         self.held: dict[str, tuple[Lease, float]] = self.store.leases
         self.refuses: Exception | None = None
-        """What is raised by whatever is done with leases."""
+        """What is raised by whatever is done with leases, or by this alone:"""
+        self.refused = ""
 
     def _lease(self, channel: str) -> Lease | None:
         if channel not in self.held:
@@ -34,7 +35,7 @@ class LeasingFakeLog(Leases, FakeLog):
     async def _asked(self, what: str) -> None:
         await anyio.lowlevel.checkpoint()
         self._reach(what)
-        if self.refuses is not None:
+        if self.refuses is not None and self.refused in ("", what):
             raise self.refuses
 
     async def take_lease(

@@ -18,6 +18,8 @@ from tests.unit.logs import FakeLog
 
 from sse_starlette import EventSourceResponse, Hub, Run, RunEnd, RunNotFound, RunStatus
 from sse_starlette.channels.channel import state_of
+from sse_starlette.eventlogs.base import NewEntry, Position
+from sse_starlette.eventlogs.leases import Lease, LeaseLostError
 from sse_starlette.runs import _memory
 from sse_starlette.testing import connect
 
@@ -279,16 +281,26 @@ async def test_a_source_that_is_waited_for_can_be_stopped(hub: Hub) -> None:
     await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries["a"].producer)
 
 
-async def test_a_source_that_will_not_be_stopped_adds_nothing(hub: Hub) -> None:
+@pytest.mark.parametrize("then", ["returns", "yields", "raises"])
+async def test_a_source_that_will_not_be_stopped_adds_nothing(hub: Hub, then: str) -> None:
     waits, go = anyio.Event(), anyio.Event()
 
-    async def source() -> list[object]:
+    async def stay() -> None:
         with anyio.CancelScope(shield=True):
             waits.set()
             await go.wait()
+
+    async def made() -> list[object]:
+        await stay()
+        if then == "raises":
+            raise ConnectionError
         return ["late"]
 
-    run = await hub.run("a", source)
+    async def makes() -> AsyncIterator[object]:
+        await stay()
+        yield "late"
+
+    run = await hub.run("a", makes if then == "yields" else made)
     await waits.wait()
     await run.stop()
     go.set()
@@ -345,6 +357,20 @@ async def test_the_end_of_the_lifespan_is_told_to_its_clients() -> None:
     assert source.closed
 
 
+async def test_the_end_of_the_lifespan_stops_a_source_that_is_waited_for() -> None:
+    waits = anyio.Event()
+
+    async def source() -> None:
+        waits.set()
+        await anyio.sleep_forever()
+
+    async with hub_of_runs() as hub:
+        run = await hub.run("a", source)
+        await waits.wait()
+
+    assert told(await run.events()) == ["lost"]
+
+
 async def test_one_may_be_given_time_to_finish() -> None:
     source = endless()
     async with hub_of_runs() as hub:
@@ -387,6 +413,35 @@ async def test_one_that_has_ended_is_started_again_if_that_is_said(
         assert told([one async for one in reading]) == ["reset", "three", "four"]
     else:
         assert told([one async for one in reading]) == ["stopped"]
+
+
+async def test_one_is_started_again_while_the_first_is_still_closing(hub: Hub) -> None:
+    waits, go = anyio.Event(), anyio.Event()
+
+    async def first() -> AsyncIterator[object]:
+        try:
+            yield "one"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                waits.set()
+                await go.wait()
+
+    run = await hub.run("a", first)
+    async with run.subscribe() as events:
+        await anext(events)
+    await run.stop()
+    await waits.wait()
+    second = endless()
+    again = await hub.run("a", second, restart=["stopped"])
+    assert hub._runs._lifespan is not None
+    producers = hub._runs._lifespan.producers
+    assert len(producers) == 2
+    go.set()
+    await until(lambda: len(producers) == 1)
+
+    assert await again.stop() is RunStatus.STOPPED
+    await until(lambda: second.closed)
 
 
 @pytest.mark.parametrize("came_with", ["x", "otherepoch.3", "{epoch}.9"])
@@ -533,10 +588,45 @@ async def test_a_cancelled_caller_has_started_it_all_the_same(hub: Hub) -> None:
 
 async def test_a_forked_child_has_no_run_of_its_parent(hub: Hub) -> None:
     await hub.run("a", endless())
-    child = Hub()
-    child._runs._lifespan = hub._runs._lifespan
 
-    child._runs.after_fork()
+    hub._runs.after_fork()
 
     with pytest.raises(RuntimeError, match="lifespan"):
-        await child.find_run("a")
+        await hub.find_run("a")
+
+
+async def test_leases_in_memory_are_those_of_an_event_log(hub: Hub) -> None:
+    held = hub._runs._memory
+    run = await hub.run("a", endless())
+    async with run.subscribe() as events:
+        await anext(events)
+    note, limits = run._entry.note.encode(), run._entry.note.limits
+
+    async def take(replaces: int) -> Lease:
+        return await held.take_lease(
+            "run:a",
+            holder=f"holder{replaces}",
+            replaces=replaces,
+            renewals=None,
+            note=note,
+            anew=False,
+            limits=limits,
+        )
+
+    def entry(body: bytes, key: str) -> NewEntry:
+        return NewEntry(body, key, 60.0, "", 0)
+
+    with pytest.raises(LeaseLostError):
+        await held.renew_lease("run:a", "somebody", limits=limits)
+    await take(1)
+    assert (await take(1)).holder == "holder1"
+    renewed = await held.renew_lease("run:a", "holder1", limits=limits)
+    end = [entry(b"data: x\r\n\r\n", "x"), entry(b"", "the end"), entry(b"", "too late")]
+    added = await held.append_leased("run:a", end, holder="holder1", limits=limits)
+    with pytest.raises(LeaseLostError):
+        held.append_now("run:a", end[0], holder="holder1")
+    late = await take(2)
+
+    assert (renewed.token, renewed.renewals) == (2, 1)
+    assert added == [Position(run._entry.channel.epoch, 2)] * 3
+    assert (late.holder, late.closed_by) == ("holder2", "the end")

@@ -15,7 +15,11 @@ from tests.unit.test_runs import TOKENS, Source, all_of, endless, told
 
 from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
 from sse_starlette.errors import LogRefused
+from sse_starlette.eventlogs.base import NewEntry
 from sse_starlette.runs import _producer, _watch
+from sse_starlette.runs._ledger import RunLedger
+from sse_starlette.runs._options import RunOptions, note_of
+from sse_starlette.testing.eventlogs import opened
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +184,147 @@ async def test_a_lost_one_is_started_again_as_one_run(logs: list[LeasingFakeLog]
         assert again.started == (way == "after it was told")
 
 
+async def test_one_that_another_process_starts_again_is_watched_as_any_other(
+    logs: list[LeasingFakeLog],
+) -> None:
+    go = anyio.Event()
+
+    async def never_over() -> AsyncIterator[object]:
+        try:
+            yield "one"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await go.wait()
+
+    async with hubs_on(*logs[:2]) as hubs:
+        await (await hubs[0].run("a", never_over)).stop()
+        await hubs[1].run("a", endless(), restart=["stopped"], ttl=60.0, lease=LEASE)
+        run = await found(hubs[0])
+        die(hubs[1])
+
+        # What this process made itself, and is still closing, is not what it watches.
+        assert await run.wait() is RunStatus.LOST
+        go.set()
+
+
+async def test_one_whose_channel_somebody_has_closed_is_lost(
+    store: FakeStore, logs: list[LeasingFakeLog]
+) -> None:
+    source = endless()
+    async with hubs_on(logs[0]) as (hub,):
+        run = await hub.run("a", source)
+        async with run.subscribe() as events:
+            assert (await anext(events)).data == "one"
+            store.add("run:a", b"")
+            source.go.set()
+
+            assert told([one async for one in events]) == []
+        await until(lambda: source.closed)
+        assert await run.status() is RunStatus.LOST
+
+
+class StrangeLog(LeasingFakeLog):
+    """A log that somebody has written with a mistake in it."""
+
+    def append_now(self, channel: str, entry: NewEntry, *, holder: str) -> bool:
+        raise ValueError("strange")
+
+
+async def test_whatever_a_log_raises_the_lifespan_goes_on_and_clients_are_told(
+    store: FakeStore,
+) -> None:
+    async with hubs_on(StrangeLog(store)) as (hub,):
+        run = await hub.run("a", Source("one"), lease=LEASE)
+
+        assert await run.wait() is RunStatus.LOST
+        assert told(await run.events()) == ["lost"]
+
+
+async def test_who_can_not_look_or_end_it_tries_again(logs: list[LeasingFakeLog]) -> None:
+    async with hubs_on(*logs[:2], publish_wait=0.01) as hubs:
+        await hubs[0].run("a", endless(), lease=LEASE)
+        reading = (await found(hubs[1])).subscribe()
+        assert (await anext(reading)).data == "one"
+        die(hubs[0])
+        calls = logs[0].store.calls
+        for call, error in (
+            ("take_lease", LogUnavailable("fake://", "away")),
+            ("find_leases", ValueError("strange")),
+        ):
+            logs[1].refuses, logs[1].refused = error, call
+            before = calls[call]
+            await until(lambda: calls[call] > before + 1)  # noqa: B023
+        logs[1].refuses = None
+
+        assert told([one async for one in reading]) == ["lost"]
+
+
+class LateLog(LeasingFakeLog):
+    """The log of a process that is stopped just when it has taken a lease, for so long that another takes it."""
+
+    async def append_leased(self, channel: str, entries: Any, **options: Any) -> Any:
+        lease, since = self.held[channel]
+        self.held[channel] = lease._replace(holder="another"), since
+        return await super().append_leased(channel, entries, **options)
+
+
+@pytest.mark.parametrize("log", [LeasingFakeLog, LateLog])
+async def test_who_is_not_the_one_to_end_it_adds_nothing(
+    store: FakeStore, log: type[LeasingFakeLog]
+) -> None:
+    mine = log(store)
+    ledger = RunLedger(mine, 0.0)
+    note = note_of(RunOptions(), lambda event: f"{event}".encode())
+    async with opened(mine):
+        seen = await ledger.take("run:a", None, note, anew=False)
+        if log is LeasingFakeLog:
+            await ledger.take("run:a", seen, note, anew=False)
+
+        ended = await ledger.end_for_another("run:a", seen, note, RunStatus.LOST, renewed=False)
+
+    assert not ended
+    assert not store.shelf("run:a").entries
+
+
+async def test_an_end_without_an_event_is_one(logs: list[LeasingFakeLog]) -> None:
+    async with hubs_on(*logs[:2]) as hubs:
+        await hubs[0].run("a", endless(), last_event=lambda _: None)
+        run = await found(hubs[1])
+        async with run.subscribe() as events:
+            await anext(events)
+            await run.stop()
+
+            assert [one async for one in events] == []
+        assert await run.status() is RunStatus.STOPPED
+
+
+async def test_a_call_that_the_lifespan_does_not_outlive_says_so(
+    logs: list[LeasingFakeLog],
+) -> None:
+    errors: list[str] = []
+
+    async def ask(hub: Hub) -> None:
+        with pytest.raises(RuntimeError) as caught:
+            await hub.find_run("a")
+        errors.append(str(caught.value))
+
+    async with (
+        anyio.create_task_group() as tasks,
+        hubs_on(logs[0], publish_wait=SEAT_BELT_SECONDS) as (hub,),
+    ):
+        logs[0].cut = True
+        tasks.start_soon(ask, hub)
+        await until(lambda: logs[0].store.calls["find_leases"])
+
+    assert errors == ["the hub's lifespan has ended meanwhile"]
+
+
+async def test_it_needs_the_lifespan_of_its_hub(logs: list[LeasingFakeLog]) -> None:
+    with pytest.raises(RuntimeError, match="isn't connected to its log"):
+        await Hub(logs[0]).find_run("a")
+
+
 async def test_who_would_start_it_again_joins_one_that_is_alive(
     logs: list[LeasingFakeLog],
 ) -> None:
@@ -244,21 +389,24 @@ async def test_an_append_whose_answer_is_lost_is_repeated_and_not_doubled(
         assert told(await run.events()) == TOKENS
 
 
+@pytest.mark.parametrize(
+    "error", [LogRefused("fake://", "full", "Make room."), ValueError("strange")]
+)
 async def test_a_log_that_refuses_is_waited_for(
-    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+    logs: list[LeasingFakeLog], error: Exception
 ) -> None:
-    source = endless()
+    source, calls = endless(), logs[0].store.calls
     async with hubs_on(*logs[:2]) as hubs:
-        run = await hubs[0].run("a", source)
+        run = await hubs[0].run("a", source, lease=LEASE)
         async with run.subscribe() as events:
             await anext(events)
-        for error in (LogRefused("fake://", "full", "Make room."), ValueError("strange")):
-            logs[0].refuses = error
-            source.go.set()
-            before = logs[0].store.calls["append_leased"]
-            await until(lambda: logs[0].store.calls["append_leased"] > before)  # noqa: B023
-            with pytest.raises(type(error)):
-                await run.status()
+        logs[0].refuses = error
+        source.go.set()
+        for call in ("append_leased", "renew_lease", "append_leased"):
+            before = calls[call]
+            await until(lambda: calls[call] > before)  # noqa: B023
+        with pytest.raises(type(error)):
+            await run.status()
         logs[0].refuses = None
 
         assert await run.wait() is RunStatus.DONE

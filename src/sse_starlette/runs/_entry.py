@@ -23,7 +23,7 @@ class RunEntry:
         self.channel = channel
         self.note = note
         self.producer: Producer | None = None
-        """Its producer, if that's here."""
+        """Its producer, if that's here; it may be over."""
         self.restarter: Callable[[Lease | None], Awaitable[bool]] | None = None
         """Starts it again in place of a lease, if it turns out to be lost already."""
         self.sighting: Sighting | None = None
@@ -39,6 +39,11 @@ class RunEntry:
     def name(self) -> str:
         """The name of its channel."""
         return self.channel.name
+
+    @property
+    def made_here(self) -> bool:
+        """Whether its producer is here and may still append."""
+        return self.producer is not None and not self.producer.over.is_set()
 
     def touch(self) -> None:
         """Count as used now; any thread may call this."""

@@ -70,6 +70,8 @@ class _Lifespan:
         self.context: Context = copy_context()
         """In which its tasks are started, whoever asks for them."""
         self.entries: dict[str, RunEntry] = {}
+        self.producers: set[Producer] = set()
+        """Those that are here, until their sources are closed."""
 
     def start_soon(self, call: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> None:
         """Start a task of the lifespan."""
@@ -195,10 +197,8 @@ class RunKeeper:
     def _entry(self, lifespan: _Lifespan, key: str, note: RunNote) -> RunEntry:
         entry = lifespan.entries.get(key)
         if entry is None or entry.note != note:
-            made = RunEntry(key, self._channel_of(_PREFIX + key, note), note)
-            if entry is not None:
-                made.producer = entry.producer
-            entry = lifespan.entries[key] = made
+            entry = RunEntry(key, self._channel_of(_PREFIX + key, note), note)
+            lifespan.entries[key] = entry
         entry.touch()
         return entry
 
@@ -244,21 +244,22 @@ class RunKeeper:
         entry.producer = producer = Producer(
             state_of(entry.channel), taken, lifespan.ledger.leases, source, options, note
         )
-        lifespan.start_soon(self._produce, entry, producer)
+        lifespan.producers.add(producer)
+        lifespan.start_soon(self._produce, entry, producer, lifespan)
         return True
 
-    async def _produce(self, entry: RunEntry, producer: Producer) -> None:
+    async def _produce(self, entry: RunEntry, producer: Producer, lifespan: _Lifespan) -> None:
         try:
             await producer.run(current_loop())
-        except Exception as exc:
-            # Whatever it was, the lifespan goes on; on an event log, the watch tells the clients.
+        except Exception:
+            # Whatever it was, the lifespan goes on, and the watch tells the clients.
             logger.exception(
                 "the producer of run %r has failed",
                 entry.key,
                 extra={"sse_event": "run_failed", "sse_run": entry.key},
             )
-            producer.end(RunEnd(RunStatus.FAILED, "error", exc))
         finally:
+            lifespan.producers.discard(producer)
             if entry.producer is producer:
                 entry.producer = None
             entry.touch()
@@ -291,11 +292,7 @@ class RunKeeper:
             known = lifespan.entries.setdefault(entry.key, entry)
             known.touch()
             status = status_of(lease)
-            if (
-                status is not RunStatus.RUNNING
-                or known.producer is not None
-                or lease.age < entry.note.lease
-            ):
+            if status is not RunStatus.RUNNING or known.made_here or lease.age < entry.note.lease:
                 return status
             # It looks dead, which has to be watched for a while.
             await anyio.sleep(LOOK_SECONDS)
@@ -309,10 +306,11 @@ class RunKeeper:
             if status is not RunStatus.RUNNING:
                 return status
             known = lifespan.entries.get(entry.key)
-            producer = None if known is None else known.producer
-            if producer is not None and producer.at_work:
-                producer.end(RunEnd(RunStatus.STOPPED, "stop"))
-                await producer.over.wait()
+            if known is not None and known.producer is not None and known.made_here:
+                known.producer.end(RunEnd(RunStatus.STOPPED, "stop"))
+                # If that can't be appended, the next look says why.
+                with anyio.move_on_after(max(LOOK_SECONDS, lifespan.ledger.wait)):
+                    await known.producer.over.wait()
             else:
                 await lifespan.ledger.end_for_another(
                     entry.name, lease, entry.note, RunStatus.STOPPED, renewed=True
@@ -321,22 +319,20 @@ class RunKeeper:
 
 async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
     """Tell `future` what becomes of `call`; whoever asked may have gone."""
-    with suppress(InvalidStateError):
-        try:
-            future.set_result(await call())
-        except InvalidStateError:
-            raise
-        except Exception as exc:
-            future.set_exception(exc)
-        except BaseException:
-            future.cancel()
-            raise
+    tell: Callable[[], None] = partial(
+        future.set_exception, RuntimeError("the hub's lifespan has ended meanwhile")
+    )
+    try:
+        tell = partial(future.set_result, await call())
+    except Exception as exc:
+        tell = partial(future.set_exception, exc)
+    finally:
+        with suppress(InvalidStateError):
+            tell()
 
 
 def _producers(lifespan: _Lifespan | None) -> list[Producer]:
-    if lifespan is None:
-        return []
-    return [entry.producer for entry in lifespan.entries.values() if entry.producer is not None]
+    return [] if lifespan is None else list(lifespan.producers)
 
 
 async def _let_finish(lifespan: _Lifespan | None) -> None:

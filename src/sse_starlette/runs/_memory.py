@@ -69,9 +69,12 @@ class MemoryLeases(Leases):
         held = self._find(channel)
         if (0 if held is None else held.lease.token) == replaces:
             lease = Lease(replaces + 1, holder, 0, 0, 0.0, note, "")
+            if held is not None and not anew:
+                held.lease = lease._replace(closed_by=held.lease.closed_by)
+                return held.lease
             held = _Held(self._channel_of(channel, RunNote.decode(note)), lease)
             # One that was forgotten may still be read.
-            if anew or (replaces == 0 and (held.state.closed or held.state.head)):
+            if anew or held.state.closed or held.state.head:
                 held.state.begin_anew()
             self._held[channel] = held
         assert held is not None  # noqa: S101  (else it would have been taken)
@@ -84,13 +87,13 @@ class MemoryLeases(Leases):
         return held.lease
 
     async def find_leases(
-        self, channels: Sequence[str], *, visited: Collection[str] = ()
+        self,
+        channels: Sequence[str],
+        *,
+        visited: Collection[str] = (),  # noqa: ARG002  (who reads is in this process)
     ) -> dict[str, Lease]:
         await anyio.lowlevel.checkpoint()
         found = {name: self._find(name) for name in channels}
-        for name in visited:
-            if (held := found.get(name)) is not None:
-                held.lease = held.lease._replace(visits=held.lease.visits + 1)
         return {name: held.lease for name, held in found.items() if held is not None}
 
     async def append_leased(

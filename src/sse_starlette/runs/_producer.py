@@ -30,7 +30,7 @@ from ._options import RunEnd, RunStatus, last_frame
 from ._rules import RENEWALS_IN_A_LEASE, closing_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .._runtime.loop import Loop
     from ..channels._state import ChannelState
@@ -58,6 +58,17 @@ class _Phase(Enum):
     """It's settled how the run ends; what is left is to append it."""
     OVER = auto()
     """Nothing will be appended any more."""
+
+
+def first_batch(waiting: Iterable[NewEntry], events: int, size: int) -> list[NewEntry]:
+    """The first of them, at the most so many events and bytes; but one at the least."""
+    batch: list[NewEntry] = []
+    for entry in waiting:
+        size -= len(entry.body)
+        if batch and (len(batch) == events or size < 0):
+            break
+        batch.append(entry)
+    return batch
 
 
 class Producer:
@@ -146,7 +157,6 @@ class Producer:
     def give_up(self) -> None:
         """Append nothing any more: somebody else has the lease."""
         if self._phase is not _Phase.OVER:
-            self._waiting.clear()
             self._finish()
             self._stop_source()
 
@@ -282,7 +292,7 @@ class Producer:
                 self._news = anyio.Event()
                 await self._news.wait()
                 continue
-            batch = self._next_batch()
+            batch = first_batch(self._waiting, _BATCH_EVENTS, _BATCH_BYTES)
             try:
                 await self._append_batch(batch)
             except LeaseLostError:
@@ -309,21 +319,9 @@ class Producer:
             else:
                 pause, told = _FIRST_PAUSE_SECONDS, False
                 for _ in batch:
-                    # If somebody has given it up meanwhile, nothing waits any more.
-                    if self._waiting:
-                        self._waiting.popleft()
+                    self._waiting.popleft()
                 if not batch[-1].body:
                     self._finish()
-
-    def _next_batch(self) -> list[NewEntry]:
-        batch: list[NewEntry] = []
-        size = 0
-        for entry in self._waiting:
-            size += len(entry.body)
-            if batch and (len(batch) == _BATCH_EVENTS or size > _BATCH_BYTES):
-                break
-            batch.append(entry)
-        return batch
 
     async def _append_batch(self, batch: list[NewEntry]) -> None:
         outcomes = await self._leases.append_leased(
@@ -352,6 +350,12 @@ class Producer:
                 return
             except LogUnavailable:
                 continue  # There is a next time.
+            except Exception:
+                logger.exception(
+                    "the lease of run %r can't be renewed",
+                    self._channel.name,
+                    extra={"sse_event": "lease_not_renewed", "sse_run": self._channel.name},
+                )
 
     async def _notice_readers(self) -> None:
         """End the run when nobody has read it for so long."""

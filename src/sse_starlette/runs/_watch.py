@@ -72,7 +72,7 @@ class Watch:
         watched = {
             entry.name: entry
             for entry in self._entries.values()
-            if entry.producer is None and not entry.ended
+            if not entry.made_here and not entry.ended
         }
         if not watched:
             return
@@ -105,10 +105,10 @@ class Watch:
         try:
             if restarter is not None:
                 await restarter(lease)
-            elif await self._ledger.end_for_another(
-                entry.name, lease, entry.note, RunStatus.LOST, renewed=False
-            ):
-                entry.ended = True
+            else:
+                entry.ended = await self._ledger.end_for_another(
+                    entry.name, lease, entry.note, RunStatus.LOST, renewed=False
+                )
         except Exception as exc:
             entry.restarter = restarter
             logger.warning(

@@ -219,11 +219,8 @@ class Commands:
             answers = await self._send_known(client, requests)
             found: dict[str, Any] = {}
             for channel, request, answer in zip(asked, requests, answers, strict=True):
-                if isinstance(answer, Exception):
-                    told = self._faults.explain(answer, channel)
-                    if isinstance(told, LogRefused) and told.channel is not None:
-                        continue  # It's told when somebody looks for this one.
-                    raise answer
+                if self._is_refused(answer, channel):
+                    continue
                 found[channel] = parse(answer_to(request.tag, answer, parts))
             return found
 
@@ -240,15 +237,12 @@ class Commands:
             found: dict[str, Position] = {}
             pipeline = client.pipeline(transaction=False)
             for channel, answer in zip(channels, answers, strict=True):
-                if isinstance(answer, Exception):
-                    told = self._faults.explain(answer, channel)
-                    if isinstance(told, LogRefused) and told.channel is not None:
-                        continue  # It's told when somebody looks for this one.
-                    raise answer
+                if self._is_refused(answer, channel):
+                    continue
                 try:
                     head = head_in(answer, expire)
                 except ValueError:
-                    continue  # As above.
+                    continue  # It's told when somebody looks for this one.
                 if head is None:
                     continue
                 found[channel], lasts = head
@@ -257,6 +251,15 @@ class Commands:
             if found:
                 await pipeline.execute()
             return found
+
+    def _is_refused(self, answer: object, channel: str) -> bool:
+        """Whether this channel is refused, which is told when somebody looks for it alone; raise what else is."""
+        if not isinstance(answer, Exception):
+            return False
+        told = self._faults.explain(answer, channel)
+        if isinstance(told, LogRefused) and told.channel is not None:
+            return True
+        raise answer
 
     @asynccontextmanager
     async def _turn(self, channel: str | None = None) -> AsyncIterator[Client]:

@@ -154,7 +154,8 @@ def _explained(
 ) -> LogUnavailable:
     for pattern, remedy in _REMEDIES:
         if re.search(pattern, reason):
-            return LogRefused(where, reason, remedy)
+            # Other channels are of a format that this version knows.
+            return LogRefused(where, reason, remedy, channel if "SSEFMT" in reason else None)
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return LogRefused(where, reason, _REMEDIES[0][1])
     if isinstance(error, ssl.SSLError) or _TLS.search(reason) or _is_of_tls(error):
