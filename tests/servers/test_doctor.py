@@ -13,7 +13,8 @@ from tests.servers.conftest import Serve
 
 from sse_starlette._cli._client import Target
 from sse_starlette._cli._doctor import DoctorOptions, advice_on, as_text, examine
-from sse_starlette._cli._findings import Facts, Finding, Level, findings_of
+from sse_starlette._cli._facts import Facts, Finding, Level
+from sse_starlette._cli._findings import findings_of
 from sse_starlette._cli._terminal import Terminal
 
 # Where nothing is said, nothing is wrong.

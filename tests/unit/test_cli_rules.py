@@ -14,7 +14,8 @@ from sse_starlette._cli import _terminal
 from sse_starlette._cli._advice import PROXIES, Advice, advice_for, servers_in
 from sse_starlette._cli._client import Ended, Exchange, decoder
 from sse_starlette._cli._doctor import as_json, as_text
-from sse_starlette._cli._findings import Facts, Finding, Level, findings_of
+from sse_starlette._cli._facts import Facts, Finding, Level
+from sse_starlette._cli._findings import findings_of
 from sse_starlette._cli._resuming import id_to_resume_from, resuming
 from sse_starlette._cli._shown import printable, shown_url
 from sse_starlette._cli._tally import Tally, latency_of, shown_ms

@@ -14,7 +14,8 @@ import anyio
 from ..testing import Comment
 from ._advice import PROXIES, advice_for
 from ._client import Exchange, new_client, watch
-from ._findings import Facts, Finding, Level, findings_of
+from ._facts import Facts, Finding, Level
+from ._findings import findings_of
 from ._resuming import id_to_resume_from
 from ._shown import shown_url
 
