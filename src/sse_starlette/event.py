@@ -20,6 +20,7 @@ from uuid import UUID
 from ._wire.boundary import completed
 from ._wire.doubts import doubt
 from ._wire.frame import SEPARATORS, check_field, check_fields, check_separator, frame_of
+from ._wire.parsing import fields_of, split_frames
 from ._wire.values import Serializer, data_text, serialized, to_json
 
 if TYPE_CHECKING:
@@ -269,11 +270,6 @@ def own_event(value: object, serializer: Serializer | None = None) -> ServerSent
         return None  # Something else under that name.
 
 
-def split_frames(frames: bytes) -> list[bytes]:
-    """Return the frames, each by itself, of a run that was encoded with CR LF and joined."""
-    return [frame + b"\r\n\r\n" for frame in frames.split(b"\r\n\r\n")[:-1]]
-
-
 def parse_frame(frame: bytes) -> ServerSentEvent:
     """
     Return the event that a frame stands for: what `encode` does, the other way.
@@ -283,27 +279,9 @@ def parse_frame(frame: bytes) -> ServerSentEvent:
     Raises:
         ValueError: it isn't one frame: the empty line is missing at its end, or is in its middle.
     """
-    text = frame.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    if (text != "\n" and not text.endswith("\n\n")) or "\n\n" in text[:-2]:
-        raise ValueError(
-            f"{frame[:80]!r} is not one event: an event ends with an empty line and has no other."
-        )
-    lines: dict[str, list[str]] = {}
-    for line in text.split("\n"):
-        name, colon, value = line.partition(":")
-        if name or colon:
-            lines.setdefault(name, []).append(value.removeprefix(" "))
-
-    def last(name: str) -> str | None:
-        return lines[name][-1] if name in lines else None
-
-    retry = last("retry")
+    fields = fields_of(frame)
     return ServerSentEvent(
-        "\n".join(lines["data"]) if "data" in lines else None,
-        event=last("event"),
-        id=last("id"),
-        retry=int(retry) if retry is not None and retry.isascii() and retry.isdigit() else None,
-        comment="\n".join(lines[""]) if "" in lines else None,
+        fields.data, event=fields.event, id=fields.id, retry=fields.retry, comment=fields.comment
     )
 
 
