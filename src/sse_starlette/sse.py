@@ -19,7 +19,7 @@ from ._shutdown import AppStatus
 from ._stream.callbacks import run_callbacks
 from ._stream.content import BodyIterator, ReplacedBody, as_body_iterator, check_source, claim
 from ._stream.feed import feed_of
-from ._stream.headers import event_stream_headers, is_event_stream, sent_headers
+from ._stream.headers import event_stream_headers, is_event_stream, start_message
 from ._stream.lifecycle import CloseReason
 from ._stream.options import CLEANUP_SECONDS, SEPARATOR, Option, StreamOptions
 from ._stream.receive import may_have_body
@@ -309,7 +309,8 @@ class EventSourceResponse(StreamingResponse):
         feed = self._feed(loop, record)
         over = feed.is_over()
         head = over or scope.get("method", "").upper() == "HEAD"
-        options, start = self._options, self._start_message(over=over)
+        options = self._options
+        start = start_message(self.status_code, self.raw_headers, over=over)
         policy = policy_for(scope, self.policy)
         admission = None if policy is None else admit(policy, scope, options, counts=not head)
         if admission is not None:
@@ -372,12 +373,3 @@ class EventSourceResponse(StreamingResponse):
     def _source_encoder(self) -> Callable[[object], bytes]:
         """Return what makes bytes of what the source yields."""
         return self._options.encoder()
-
-    def _start_message(self, *, over: bool) -> Message:
-        return {
-            "type": "http.response.start",
-            # 204 tells an EventSource not to come back (WHATWG HTML 9.2.2). The other headers stay:
-            # without those of CORS it would take it for a failure of the network, and try again.
-            "status": 204 if over else self.status_code,
-            "headers": sent_headers(self.raw_headers, without_body=over),
-        }

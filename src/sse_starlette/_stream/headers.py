@@ -1,4 +1,4 @@
-"""The headers of an event stream: what is always there, and what can't be true of a stream. Pure."""
+"""How a response starts: the headers that are always there, and what can't be true of a stream. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from starlette.datastructures import MutableHeaders
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["event_stream_headers", "is_event_stream", "sent_headers"]
+    from starlette.types import Message
+
+__all__ = ["event_stream_headers", "is_event_stream", "sent_headers", "start_message"]
 
 # They speak of one connection, not of the response (RFC 9110, 7.6.1), so they are the server's: with
 # HTTP/2 they make a message malformed (RFC 9113, 8.2.2), and a WSGI server refuses them.
@@ -80,6 +82,19 @@ def sent_headers(
         and not (lower == b"content-encoding" and not _is_as_it_is(value))
         and not (without_body and lower == b"content-type")
     ]
+
+
+def start_message(
+    status_code: int, raw_headers: Sequence[tuple[bytes, bytes]], *, over: bool
+) -> Message:
+    """Return the message that starts the response; `over`: its client is not to come back."""
+    return {
+        "type": "http.response.start",
+        # 204 tells an EventSource not to come back (WHATWG HTML 9.2.2). The other headers stay:
+        # without those of CORS it would take it for a failure of the network, and try again.
+        "status": 204 if over else status_code,
+        "headers": sent_headers(raw_headers, without_body=over),
+    }
 
 
 def is_event_stream(content_type: str | None) -> bool:

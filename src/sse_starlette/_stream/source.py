@@ -174,7 +174,7 @@ class SourceFeed(Feed):
             # went through other hands may not look like anyio's any more.
             error = _error_in(exc, cancelled)
             if self._stopping:
-                self._log(error)
+                _log(self._content, error)
             elif error is not None:
                 self.error = error
             else:
@@ -185,7 +185,7 @@ class SourceFeed(Feed):
         finally:
             if not thrown_away:
                 self._runner.clean_up()
-                await self._close(iterator, cancelled)
+                await _close(self._content, iterator, self._loop, cancelled)
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
@@ -309,35 +309,42 @@ class SourceFeed(Feed):
             self._batching.waits(self._pushed, self.time() - self.runs_since)
             self._pushed = 0
 
-    def _log(self, error: Exception | None) -> None:
-        if error is not None:
-            logger.error(
-                "error in the cleanup of %r",
-                self._content,
-                exc_info=error,
-                extra={"sse_event": "cleanup_failed"},
-            )
-
-    async def _close(self, iterator: object | None, cancelled: type[BaseException]) -> None:
-        content = self._content
-        if iterator is None and not isinstance(content, AsyncIterable):
-            iterator = ThreadedIterator(cast("Iterable[object]", content), self._loop)
-        for resource in (iterator, content if content is not iterator else None):
-            close = getattr(resource, "aclose", None)
-            if close is None and not isinstance(iterator, ThreadedIterator):
-                # Streams of HTTP clients have `close` alone, async or not.
-                close = getattr(resource, "close", None)
-            if close is not None:
-                try:
-                    outcome = close()
-                    if isawaitable(outcome):
-                        await outcome
-                except BaseException as exc:  # What is not ours is raised again.
-                    self._log(_error_in(exc, cancelled))
-
 
 def _wake_nobody() -> None:
     """Stand in for the writer until there is one."""
+
+
+async def _close(
+    content: object,
+    iterator: AsyncIterator[object] | None,
+    loop: Loop,
+    cancelled: type[BaseException],
+) -> None:
+    """Close `content`, and what iterates over it; None: it has not been begun."""
+    if iterator is None and not isinstance(content, AsyncIterable):
+        iterator = ThreadedIterator(cast("Iterable[object]", content), loop)
+    for resource in (iterator, content if content is not iterator else None):
+        close = getattr(resource, "aclose", None)
+        if close is None and not isinstance(iterator, ThreadedIterator):
+            # Streams of HTTP clients have `close` alone, async or not.
+            close = getattr(resource, "close", None)
+        if close is not None:
+            try:
+                outcome = close()
+                if isawaitable(outcome):
+                    await outcome
+            except BaseException as exc:  # What is not ours is raised again.
+                _log(content, _error_in(exc, cancelled))
+
+
+def _log(content: object, error: Exception | None) -> None:
+    if error is not None:
+        logger.error(
+            "error in the cleanup of %r",
+            content,
+            exc_info=error,
+            extra={"sse_event": "cleanup_failed"},
+        )
 
 
 def _error_in(exc: BaseException, cancelled: type[BaseException]) -> Exception | None:
