@@ -28,7 +28,7 @@ from ._latest import Latest
 from ._parsed import ParsedEvents
 from ._ring import Ring
 from ._start import Place, place
-from ._stats import ChannelStats, Counts
+from ._stats import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ._lag import Lag
     from ._options import ChannelOptions
     from ._start import Asked, GapReason
+    from ._stats import ChannelStats
 
 Start: TypeAlias = "tuple[Ring, int, GapReason | None, bool]"
 """
@@ -139,21 +140,8 @@ class ChannelState(ABC):
         with self._lock:
             ring = self._ring
             ring.expire(time.monotonic())
-            counts = self._counts
-            open_ = [one for fanout in self._fanouts.values() for one in fanout.subscribers()]
-            behind = [ring.head - one.newest() for one in open_]
-            return ChannelStats(
-                subscribers=len(open_),
-                published=ring.head,
-                delivered=counts.delivered,
-                dropped=counts.dropped,
-                disconnected=counts.disconnected,
-                resets=dict(counts.resets),
-                lag=max([0, *behind]),
-                kept_events=len(ring),
-                kept_bytes=ring.size,
-                failures=counts.failures,
-            )
+            taken = [one.newest() for each in self._fanouts.values() for one in each.subscribers()]
+            return self._counts.stats(ring, taken)
 
     @property
     def has_subscribers(self) -> bool:

@@ -1,4 +1,4 @@
-"""The figures of channels and hubs: what is counted, and what `stats()` returns. Values, nothing else."""
+"""The figures of channels and hubs: what is counted, and what `stats()` returns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._ring import Ring
     from ._start import GapReason
 
 
@@ -51,6 +52,21 @@ class Counts:
     disconnected: int = 0
     failures: int = 0
     resets: Counter[GapReason] = field(default_factory=Counter)
+
+    def stats(self, ring: Ring, taken: list[int]) -> ChannelStats:
+        """Return the figures of a channel with this ring; `taken`: how far each open stream has come."""
+        return ChannelStats(
+            subscribers=len(taken),
+            published=ring.head,
+            delivered=self.delivered,
+            dropped=self.dropped,
+            disconnected=self.disconnected,
+            resets=dict(self.resets),
+            lag=max([0, *(ring.head - offset for offset in taken)]),
+            kept_events=len(ring),
+            kept_bytes=ring.size,
+            failures=self.failures,
+        )
 
 
 @dataclass(frozen=True, slots=True)
