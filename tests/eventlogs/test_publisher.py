@@ -98,6 +98,12 @@ def test_a_closed_channel_takes_nothing(url: str) -> None:
         publisher.publish("c", "too late")
 
 
+def test_script_that_the_server_has_forgotten_is_given_again(server: RedisServer) -> None:
+    server.say("SCRIPT FLUSH")
+    with Hub(server.url).publisher() as publisher:
+        assert "." in publisher.publish("scripts", "x")
+
+
 def test_who_may_not_tell_others_has_published_and_is_warned(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,8 +26,10 @@ from tests.unit.subscribing import (
     reading,
 )
 
+from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, state_of
-from sse_starlette.errors import ChannelClosed
+from sse_starlette.channels.subscription import Subscription
+from sse_starlette.errors import ChannelClosed, SubscriberTooSlow
 from sse_starlette.sse import EventSourceResponse
 
 # --- What is kept
@@ -298,3 +300,26 @@ def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
 
     assert not state_of(channel).idle_since(clock.now + 30)
     assert state_of(channel).idle_since(clock.now + 31)
+
+
+def test_who_stands_with_others_gets_no_more_than_one_send_takes() -> None:
+    channel = Channel("large")
+    for _ in range(3):
+        channel.publish_nowait("x" * 40_000)
+    state = state_of(channel)
+    ring, _, _ = state.follow(None, 0)
+
+    # What is further behind reads by itself.
+    assert state.follow(ring, 0) == (ring, b"", 3)
+    assert state.follow(ring, 2)[2] == 3
+
+
+@pytest.mark.anyio
+async def test_client_that_needs_all_of_a_history_and_lags_is_cut_off_as_any_other() -> None:
+    channel = Channel("short", history=2)
+    subscription = Subscription([state_of(channel)], None, SubscribeOptions(whole=True))
+    for number in range(5):
+        channel.publish_nowait(number)
+
+    with pytest.raises(SubscriberTooSlow):
+        await anext(subscription)

@@ -716,6 +716,8 @@ def test_it_is_run_as_a_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sse_starlette", "--version"])
+    runpy.run_module("sse_starlette.__main__")  # Imported, it does nothing.
+    assert capsys.readouterr().out == ""
 
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("sse_starlette", run_name="__main__")

@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from tests.unit.driving import drive, http_scope
 
 from sse_starlette import Channel, EventSourceResponse, Hub, ServerSentEvent
-from sse_starlette._stream.content import as_body_iterator, check_source
+from sse_starlette._stream.content import as_body_iterator, check_source, claim
 
 
 async def events(*items: object) -> AsyncIterator[object]:
@@ -285,6 +285,17 @@ async def test_a_generator_that_is_in_use_is_refused() -> None:
     source = given_to_itself()
 
     assert [one async for one in source] == ["refused"]
+
+
+@pytest.mark.anyio
+async def test_a_generator_that_another_response_has_is_refused_before_its_first_step() -> None:
+    source = events()
+    claim(source)
+
+    with pytest.raises(ValueError, match="is in use"):
+        claim(source)
+
+    await source.aclose()  # type: ignore[attr-defined]
 
 
 @pytest.mark.anyio

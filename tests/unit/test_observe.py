@@ -14,7 +14,8 @@ from tests.unit.driving import drive, http_scope, settled
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, one
 
-from sse_starlette import EventSourceResponse, Hub, StreamPolicy
+from sse_starlette import Channel, EventSourceResponse, Hub, StreamPolicy
+from sse_starlette.channels.channel import state_of
 from sse_starlette.metrics._tally import Sent, Tally
 from sse_starlette.observe import Observer, StreamRecord, is_observed, observe
 
@@ -150,6 +151,15 @@ async def test_observer_is_told_of_gaps_and_of_clients_that_are_too_slow() -> No
         ("lagged", "lenient", 4, False),
         ("gap", "lenient", "lagging"),
     ]
+
+
+async def test_gap_by_a_lost_history_is_nobodys_lag() -> None:
+    told = Told()
+    before, _, _ = state_of(Channel("news")).follow(None, 0)
+    with observing(told):
+        state_of(Channel("news")).on_lag(before, 0)
+
+    assert told.all == [("gap", "news", "epoch")]
 
 
 async def test_observer_that_raises_harms_nobody_and_is_logged(
