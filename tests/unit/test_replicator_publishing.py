@@ -307,6 +307,21 @@ async def test_closing_ends_the_streams_of_all_processes_for_good(store: FakeSto
         assert store.shelf("c").head == 2
 
 
+async def test_a_stream_that_has_had_each_event_at_once_ends_with_its_channel(
+    store: FakeStore, log: FakeLog
+) -> None:
+    async with one(log) as hub:
+        # No ping that would wake it.
+        response = EventSourceResponse(hub.channel("c").subscribe("e1.0"), ping=0)
+        async with drive(response) as http:
+            for number in range(1, 6):
+                store.say("c", number)
+                await http.contains(f"data: {number}\r\n")
+            store.add("c", b"")
+
+            await http.returns()
+
+
 @pytest.mark.parametrize("options", [{}, {"filter": lambda event: event.data == "1"}])
 async def test_who_comes_to_a_closed_channel_gets_what_it_lacks_and_stays_away(
     store: FakeStore, log: FakeLog, options: dict[str, Any]

@@ -59,7 +59,7 @@ class Readable(Protocol):
         """
         Return the channel's ring, all that follows an offset in it, and the offset that this leads to.
 
-        No bytes where the ring was another one, or that can't be sent at once.
+        No bytes where the ring was another one, or that can't be sent at once, or are the last of all.
         """
 
     def count_delivered(self, events: int) -> None:

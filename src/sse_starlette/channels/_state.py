@@ -257,7 +257,13 @@ class ChannelState(ABC):
         """Read for all that stand together; see `Readable`."""
         with self._lock:
             current = self._ring
-            if ring is current and current.holds(after) and after < current.head:
+            # Who was offered the last ones of all wouldn't look, and see that it's over.
+            if (
+                ring is current
+                and current.holds(after)
+                and after < current.head
+                and not self.closed
+            ):
                 frames, last = current.read(after)
                 if last == current.head:
                     return current, frames, last
