@@ -76,7 +76,7 @@ async def measure() -> None:
     while True:
         due = time.monotonic() + 1
         await asyncio.sleep(1)
-        late_ms = 1000 * (time.monotonic() - due)
+        late_ms = max(0.0, 1000 * (time.monotonic() - due))  # A timer may be early, too.
         load, memory, cores = os.getloadavg()[0], memory_used(), os.cpu_count() or 1
         looking = figures.stats().subscribers
         for event in (

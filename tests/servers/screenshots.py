@@ -6,12 +6,14 @@ Each example is used as a person would before its picture is taken; how it looks
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from playwright.sync_api import Page, expect, sync_playwright
-from tests.servers.serving import ROOT, program, run_example
+from tests.servers.serving import ROOT, Program, free_port, program, run_example
 from tests.servers.test_more_examples import from_node_modules
 
 FOLDER = ROOT / "docs" / "assets" / "examples"
@@ -56,6 +58,15 @@ def jobs(page: Page) -> None:
     expect(page.locator("#jobs .said").first).to_have_text(re.compile(r"[4-7]\d %"))
 
 
+def many_hosts(page: Page) -> None:
+    page.wait_for_function("got.length > 12")
+    for kills in (1, 2):
+        page.locator("#kill").click()
+        expect(page.locator("#survived")).to_have_text(str(kills))
+        page.wait_for_function("Object.values(pids).every(Boolean)")
+    page.wait_for_function("got.length > 60")
+
+
 def notifications(page: Page) -> None:
     for text in ("The build is green", "Your export is ready"):
         page.locator("#to").select_option("Ada")
@@ -95,11 +106,25 @@ PICTURES = {
     "number-stream": Picture("number_stream.py", number_stream, "/page", 800),
     "chat": Picture("chat/app.py", chat),
     "resume": Picture("resume/app.py", resume, height=960),
+    "many-hosts": Picture("many_hosts/run.py", many_hosts, height=1160),
     "jobs": Picture("jobs/app.py", jobs, height=640),
     "llm-chat": Picture("llm_chat/app.py", llm_chat, height=900),
     "notifications": Picture("notifications/app.py", notifications, height=680),
     "dashboard": Picture("dashboard/app.py", dashboard, height=560),
 }
+
+
+@contextmanager
+def served(name: str) -> Iterator[str]:
+    """Run an example, and give the address that its page is at."""
+    if name != "many_hosts/run.py":
+        with run_example(name) as server:
+            yield server.url
+        return
+    # It starts servers of its own.
+    command = [sys.executable, ROOT / "examples" / name, "--port", str(free_port())]
+    with Program(command) as running:
+        yield running.wait_for_line(r"Open (http://\S+)/")[1].replace("localhost", "127.0.0.1")
 
 
 def take(folder: Path) -> None:
@@ -111,16 +136,18 @@ def take(folder: Path) -> None:
             executable_path=program("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         for name, picture in PICTURES.items():
-            with run_example(picture.program) as server:
+            with served(picture.program) as url:
                 page = browser.new_page(
                     viewport={"width": 1100, "height": picture.height}, color_scheme="light"
                 )
                 page.context.route("https://cdn.jsdelivr.net/npm/**", from_node_modules)
-                page.goto(f"{server.url}{picture.path}")
+                page.goto(f"{url}{picture.path}")
                 picture.use(page)
                 for scheme in ("light", "dark"):
                     page.emulate_media(color_scheme=scheme)
-                    page.screenshot(path=folder / f"{name}-{scheme}.png")
+                    page.screenshot(
+                        path=folder / f"{name}-{scheme}.png", animations="disabled"
+                    )
                 page.context.close()
                 print(f"{name}: taken")
         browser.close()
