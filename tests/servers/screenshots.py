@@ -122,7 +122,12 @@ def served(name: str) -> Iterator[str]:
             yield server.url
         return
     # It starts servers of its own.
-    command = [sys.executable, ROOT / "examples" / name, "--port", str(free_port())]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "examples" / name,
+        "--port",
+        str(free_port()),
+    ]
     with Program(command) as running:
         yield running.wait_for_line(r"Open (http://\S+)/")[1].replace("localhost", "127.0.0.1")
 
@@ -146,7 +151,7 @@ def take(folder: Path) -> None:
                 for scheme in ("light", "dark"):
                     page.emulate_media(color_scheme=scheme)
                     page.screenshot(
-                        path=folder / f"{name}-{scheme}.png", animations="disabled"
+                        path=folder / f"{name}-{scheme}.png", full_page=True, animations="disabled"
                     )
                 page.context.close()
                 print(f"{name}: taken")
