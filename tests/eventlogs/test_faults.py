@@ -194,10 +194,10 @@ async def test_bytes_that_redis_has_not_counted_for_long_still_bound_the_event_l
             )  # Far from the limit: nobody counts what is dropped.
         for batch in range(3):
             await add(3_001 + batch * 100, 100, 20_000)
-        page = await read(log, "c", limits=few, most=1_000)
+        page = await read(log, "c", limits=few, limit=1_000)
         for batch in range(3):
             await add(3_301 + batch * 100, 100, 1_000)
-        small = await read(log, "c", limits=few, most=1_000)
+        small = await read(log, "c", limits=few, limit=1_000)
 
     assert [len(entry.body) for entry in page.entries] == [20_000] * 50
     # There's room for all that is to be kept again.

@@ -492,12 +492,12 @@ async def test_entries_that_are_too_old_are_neither_read_nor_kept(path: Path, cl
         for _ in range(20):
             await append(log, "a", limits=short)
         clock.now += 59
-        assert offsets(await read(log, "a", most=1, limits=short)) == [1]
+        assert offsets(await read(log, "a", limit=1, limits=short)) == [1]
         clock.now += 2
-        assert offsets(await read(log, "a", most=1, limits=short)) == []
+        assert offsets(await read(log, "a", limit=1, limits=short)) == []
         for _ in range(12):
             await append(log, "a", limits=short)
-        page = await read(log, "a", most=1, limits=short)
+        page = await read(log, "a", limit=1, limits=short)
 
     assert (page.head, offsets(page)) == (32, [21])
     assert count_rows(path)["entries"] == 12

@@ -36,8 +36,8 @@ class HasOneChannel(FakeLog):
 
 
 class ReadsTooMuch(FakeLog):
-    async def read(self, channel: str, *, most: int, **options: Any) -> Page:
-        return await super().read(channel, most=most + 1, **options)
+    async def read(self, channel: str, *, limit: int, **options: Any) -> Page:
+        return await super().read(channel, limit=limit + 1, **options)
 
 
 class KnowsEveryChannel(FakeLog):

@@ -396,7 +396,7 @@ async def test_killed_process_leaves_a_history_that_goes_on(tmp_path: Path) -> N
         with Program([sys.executable, "-c", WRITER, path, "1"]) as writer:
             await listener.until(lambda: len(listener.entries) >= 20)
             os.kill(writer.pid, signal.SIGKILL)
-        head = (await read(log, "a", most=0)).head
+        head = (await read(log, "a", limit=0)).head
         position = await append(log, "a")
         await listener.until(lambda: position.offset in listener.offsets("a"))
 

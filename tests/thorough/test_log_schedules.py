@@ -69,10 +69,10 @@ class KnowingStore(FakeStore):
         self.trimmed[epoch] = max(self.trimmed.get(epoch, 0), entry.offset - HISTORY)
         return entry
 
-    def trim(self, channel: str, upto: int) -> None:
-        super().trim(channel, upto)
+    def trim(self, channel: str, until: int) -> None:
+        super().trim(channel, until)
         epoch = self.shelf(channel).epoch
-        self.trimmed[epoch] = max(self.trimmed.get(epoch, 0), upto)
+        self.trimmed[epoch] = max(self.trimmed.get(epoch, 0), until)
 
     def is_lost(self, epoch: str) -> bool:
         return all(shelf.epoch != epoch for shelf in self.shelves.values())

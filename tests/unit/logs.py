@@ -83,7 +83,7 @@ class FakeStore:
         self.calls: Counter[str] = Counter()
         """How often each method was called, by all."""
         self.reads: list[tuple[str, int, int | None, int]] = []
-        """Each read: channel, after, upto, most."""
+        """Each read: channel, after, until, limit."""
         self.down = False
         """Nothing can be reached."""
         self.on_append: Callable[[], None] = lambda: None
@@ -117,10 +117,10 @@ class FakeStore:
         for one in data:
             self.add(channel, f"data: {one}\r\n\r\n".encode())
 
-    def trim(self, channel: str, upto: int) -> None:
+    def trim(self, channel: str, until: int) -> None:
         """Forget the entries up to this offset."""
         shelf = self.shelf(channel)
-        shelf.entries = [entry for entry in shelf.entries if entry.offset > upto]
+        shelf.entries = [entry for entry in shelf.entries if entry.offset > until]
 
     def flush(self, *channels: str) -> None:
         """Forget everything, or everything about some channels."""
@@ -206,14 +206,14 @@ class FakeLog(Backend):
         return Position(shelf.epoch, entry.offset)
 
     async def read(
-        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+        self, channel: str, *, after: int, until: int | None, limit: int, limits: Limits
     ) -> Page:
-        self.store.reads.append((channel, after, upto, most))
+        self.store.reads.append((channel, after, until, limit))
         await anyio.lowlevel.checkpoint()
         self._reach("read")
         shelf = self.store.shelf(channel)
-        last = shelf.head if upto is None else upto
-        entries = [entry for entry in shelf.entries if after < entry.offset <= last][:most]
+        last = shelf.head if until is None else until
+        entries = [entry for entry in shelf.entries if after < entry.offset <= last][:limit]
         page = Page(shelf.epoch, shelf.head, shelf.closed, entries)
         await self.reading.passed()
         self._reach("answer")

@@ -87,11 +87,11 @@ class ReplicatedChannel(ChannelState):
             # What this process has published may not have come back yet.
             own = added.offset if added is not None and added.epoch == ring.epoch else 0
             return f"{ring.epoch}.{max(ring.head, own)}"
-        page = await self.replicator.look_up(self, after=0, upto=None, most=0)
+        page = await self.replicator.look_up(self, after=0, until=None, limit=0)
         return f"{page.epoch}.{page.head}"
 
     async def history(self, after: str | int | None, limit: int | None) -> list[ServerSentEvent]:
-        page = await self.replicator.look_up(self, after=0, upto=None, most=0)
+        page = await self.replicator.look_up(self, after=0, until=None, limit=0)
         epoch, head = page.epoch, page.head
         if after is None:
             kept = self.options.history
@@ -103,7 +103,7 @@ class ReplicatedChannel(ChannelState):
         last = first
         while last < until:
             page = await self.replicator.look_up(
-                self, after=last, upto=until, most=min(_PAGE, until - last)
+                self, after=last, until=until, limit=min(_PAGE, until - last)
             )
             entries = page.entries
             if page.epoch != epoch:

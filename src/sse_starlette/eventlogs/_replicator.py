@@ -159,15 +159,15 @@ class Replicator:
         except ChannelClosed:
             pass
 
-    async def look_up(self, channel: Replica, *, after: int, upto: int | None, most: int) -> Page:
+    async def look_up(self, channel: Replica, *, after: int, until: int | None, limit: int) -> Page:
         """Read from the log on behalf of who isn't subscribed; see `Backend.read`."""
         loop = self.must_run()
         read = partial(
             self._backend.read,
             channel.name,
             after=after,
-            upto=upto,
-            most=most,
+            until=until,
+            limit=limit,
             limits=channel.limits,
         )
         if current_loop().key is loop.key:

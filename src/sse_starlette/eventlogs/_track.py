@@ -168,7 +168,7 @@ class Track:
     async def _attach(self) -> None:
         channel = self.channel
         requested = channel.refreshes_requested
-        page = await self._read(after=0, upto=None, most=0)
+        page = await self._read(after=0, until=None, limit=0)
         if page is not None:
             self._reset(page)
             channel.refreshed(requested)
@@ -184,7 +184,7 @@ class Track:
         requested, epoch, head = channel.refreshes_requested, channel.epoch, channel.head
         self.standing = Standing.CATCHING_UP
         # The one at the head is read too: is it the one that we know?
-        page = await self._read(after=max(head - 1, 0), upto=None, most=_PAGE)
+        page = await self._read(after=max(head - 1, 0), until=None, limit=_PAGE)
         if page is not None and page.epoch == epoch and was_written_anew(page, head, self._key):
             logger.warning(
                 "the log has lost the newest events of channel %r",
@@ -206,7 +206,7 @@ class Track:
                 channel.refreshed(requested)
                 self._caught_up()
                 return
-            page = await self._read(after=head, upto=None, most=_PAGE)
+            page = await self._read(after=head, until=None, limit=_PAGE)
 
     def _take_page(self, page: Page) -> None:
         channel = self.channel
@@ -238,7 +238,7 @@ class Track:
         epoch = channel.epoch
         # Not further back: it was appended while somebody waited for the channel's begin.
         after = max(0, origin - _PAGE)
-        page = await self._read(after=after, upto=origin, most=_PAGE)
+        page = await self._read(after=after, until=origin, limit=_PAGE)
         if page is None:
             return
         if page.epoch != epoch:
@@ -256,22 +256,22 @@ class Track:
         elif not self.dropped:
             self.refresh()
 
-    async def _fill(self, after: int, upto: int) -> None:
+    async def _fill(self, after: int, until: int) -> None:
         channel = self.channel
         epoch = channel.epoch
-        after = max(after, upto - _PAGE)
-        page = await self._read(after=after, upto=upto, most=upto - after)
+        after = max(after, until - _PAGE)
+        page = await self._read(after=after, until=until, limit=until - after)
         if page is None:
             return
-        if page.epoch != epoch or page.head < upto:
+        if page.epoch != epoch or page.head < until:
             self.refresh()
         else:
-            channel.fill(page.entries, after, upto)
+            channel.fill(page.entries, after, until)
 
-    async def _read(self, *, after: int, upto: int | None, most: int) -> Page | None:
+    async def _read(self, *, after: int, until: int | None, limit: int) -> Page | None:
         """Read a page; None if the channel has been let go meanwhile."""
         channel = self.channel
         page = await self._backend.read(
-            channel.name, after=after, upto=upto, most=most, limits=channel.limits
+            channel.name, after=after, until=until, limit=limit, limits=channel.limits
         )
         return None if self.dropped else page

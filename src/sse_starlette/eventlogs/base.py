@@ -231,7 +231,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def read(
-        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+        self, channel: str, *, after: int, until: int | None, limit: int, limits: Limits
     ) -> Page:
         """
         Look into the log; the channel gets its epoch with the first look.
@@ -239,8 +239,8 @@ class Backend(ABC):
         Args:
             channel: the name of the channel.
             after: the offset after which to read.
-            upto: the last offset wanted; None: the newest.
-            most: entries that are returned at the most; 0: none, for the head alone.
+            until: the last offset wanted; None: the newest.
+            limit: entries that are returned at the most; 0: none, for the head alone.
             limits: as for `append`.
         """
 

@@ -192,10 +192,10 @@ class RedisLog(RedisLeases, BatchingBackend):
         ]
 
     async def read(
-        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+        self, channel: str, *, after: int, until: int | None, limit: int, limits: Limits
     ) -> Page:
         arguments: list[Any] = [new_epoch(channel), limits_asked(limits)]
-        arguments += [after + 1, "+" if upto is None else upto, most]
+        arguments += [after + 1, "+" if until is None else until, limit]
         page: Page = await self._opened().run(
             READ, self._names.keys(channel), *arguments, parts=4, parse=page_in, channel=channel
         )

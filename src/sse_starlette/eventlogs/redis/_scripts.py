@@ -361,9 +361,9 @@ READ = Script(
     _BEGIN_TO_LOOK
     + r"""
 looked()
-local first, last, most = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local first, last, limit = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local entries = {}
-if most > 0 then entries = redis.call('XRANGE', stream, first, last, 'COUNT', most) end
+if limit > 0 then entries = redis.call('XRANGE', stream, first, last, 'COUNT', limit) end
 return {tag, epoch, string.format('%.0f', n), found[3] and 1 or 0, entries}
 """
 )

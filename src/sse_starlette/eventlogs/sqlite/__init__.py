@@ -166,10 +166,10 @@ class SQLiteLog(Leases, BatchingBackend):
         raise request.outcome
 
     async def read(
-        self, channel: str, *, after: int, upto: int | None, most: int, limits: Limits
+        self, channel: str, *, after: int, until: int | None, limit: int, limits: Limits
     ) -> Page:
         return await self._use(
-            partial(read_page, channel, after, upto, most, limits, self._clock), channel
+            partial(read_page, channel, after, until, limit, limits, self._clock), channel
         )
 
     async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:

@@ -71,7 +71,7 @@ class Follower:
         self._connection: sqlite3.Connection | None = None
         self._turns: dict[str, int] = {}
         self._version = 0
-        self._read_upto = 0
+        self._read_until = 0
 
     # --- On the loop ------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Follower:
                 with gate:
                     self._connection = None
                     self._connect()
-                    self._read_upto = self._newest()
+                    self._read_until = self._newest()
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
@@ -231,12 +231,12 @@ class Follower:
         if version == self._version:
             return False, []
         newest = self._newest()
-        upto = min(self._read_upto + _NUMBERS_AT_ONCE, newest)
-        rows = connection.execute(_NEW_ENTRIES, (self._read_upto, upto)).fetchall()
-        self._read_upto = upto
-        if upto == newest:
+        until = min(self._read_until + _NUMBERS_AT_ONCE, newest)
+        rows = connection.execute(_NEW_ENTRIES, (self._read_until, until)).fetchall()
+        self._read_until = until
+        if until == newest:
             self._version = version
-        return upto < newest, [
+        return until < newest, [
             self._call_of(to_text(name), epoch, offset, key, body)
             for name, epoch, offset, key, body in rows
         ]

@@ -71,8 +71,8 @@ def _look(
 def read_page(
     channel: str,
     after: int,
-    upto: int | None,
-    most: int,
+    until: int | None,
+    limit: int,
     given: Limits,
     clock: Clock,
     connection: sqlite3.Connection,
@@ -86,9 +86,9 @@ def read_page(
             (
                 found.id,
                 after,
-                found.head if upto is None else upto,
+                found.head if until is None else until,
                 -math.inf if limits.seconds is None else now.sure - limits.seconds,
-                most,
+                limit,
             ),
         )
         entries = last_stretch([entry_of(*row) for row in rows])

@@ -117,13 +117,13 @@ async def read(
     log: Backend,
     channel: str,
     after: int = 0,
-    upto: int | None = None,
+    until: int | None = None,
     *,
-    most: int = 10_000,
+    limit: int = 10_000,
     limits: Limits = KEEP_ALL,
 ) -> Page:
     """Read from a channel, all of it if nothing else is said."""
-    return await log.read(channel, after=after, upto=upto, most=most, limits=limits)
+    return await log.read(channel, after=after, until=until, limit=limit, limits=limits)
 
 
 def offsets(page: Page) -> list[int]:

@@ -76,10 +76,10 @@ class KeepingContract:
 
             assert offsets(await read(log, "a", 4)) == [5, 6, 7, 8, 9]
             assert offsets(await read(log, "a", 4, 6)) == [5, 6]
-            assert offsets(await read(log, "a", 4, 8, most=2)) == [5, 6]
+            assert offsets(await read(log, "a", 4, 8, limit=2)) == [5, 6]
             assert offsets(await read(log, "a", 9)) == []
             assert offsets(await read(log, "a", 100)) == []
-            page = await read(log, "a", most=0)
+            page = await read(log, "a", limit=0)
 
         assert (page.head, page.entries) == (9, [])
 

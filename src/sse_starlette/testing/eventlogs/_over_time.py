@@ -67,10 +67,10 @@ class OverTimeContract:
         async with opened(log):
             for _ in range(40):
                 await append(log, "a", limits=short)
-            old = await read(log, "a", 3, most=5, limits=short)
+            old = await read(log, "a", 3, limit=5, limits=short)
             while old.entries:
                 await anyio.sleep(0.02)
-                old = await read(log, "a", 3, most=5, limits=short)
+                old = await read(log, "a", 3, limit=5, limits=short)
             page = old
             while not page.entries:  # Unless it has grown old meanwhile, too.
                 newest = await append(log, "a", b"new", limits=short)
@@ -92,7 +92,7 @@ class OverTimeContract:
             kept: list[int] = []
             while not kept:  # Unless it has grown old meanwhile, too.
                 newest = await append(log, "a", limits=short)
-                kept = offsets(await read(log, "a", 2, most=3, limits=short))
+                kept = offsets(await read(log, "a", 2, limit=3, limits=short))
 
         assert kept[0] > 40
         assert kept[-1] == newest.offset
