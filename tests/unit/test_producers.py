@@ -351,14 +351,14 @@ async def test_alarm_of_a_stream_that_is_over_does_nothing() -> None:
 class InThread(HandFeed):
     """Is at a step in a thread until it's closed or let go."""
 
-    let_go_of = False
+    released = False
 
     @property
     def thread(self) -> str | None:
         return "worker 7"
 
-    def let_go(self) -> None:
-        self.let_go_of = True
+    def release(self) -> None:
+        self.released = True
         self.close()
 
 
@@ -388,7 +388,7 @@ async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread() -> N
         run.drain()
         await exchange.returns()
 
-    assert feed.let_go_of
+    assert feed.released
 
 
 async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_left() -> None:
@@ -400,12 +400,12 @@ async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_l
         await exchange.chunk(0)
         exchange.leave()
         await exchange.until(lambda: run.stream.life.reason)
-        assert not feed.let_go_of
+        assert not feed.released
         run.drain()
         await run.loop.advance(1)
         await exchange.returns()
 
-    assert feed.let_go_of
+    assert feed.released
     assert run.stream.life.reason == "client"
 
 
@@ -420,4 +420,4 @@ async def test_server_that_cancels_does_not_wait_for_a_step_in_a_thread(way: str
         exchange.cancel_in(way)
         await exchange.is_cancelled()
 
-    assert feed.let_go_of
+    assert feed.released

@@ -170,15 +170,15 @@ async def test_threads_are_daemons_with_a_name_and_end_with_the_last_source() ->
 async def test_step_in_a_thread_can_be_left_behind(caplog: pytest.LogCaptureFixture) -> None:
     source = Blocking()
     feed = feed_of(source.events(), cleanup_timeout=None)
-    feed.let_go()
+    feed.release()
 
     async with running(feed):
         await source.entered.wait()
         thread = feed.thread
         feed.stop()
         await settle()
-        feed.let_go()
-        feed.let_go()
+        feed.release()
+        feed.release()
 
     assert not source.closed.is_set()
     assert caplog.text.count(f"is still at a step in thread {thread!r}") == 1

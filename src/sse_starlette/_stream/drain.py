@@ -98,5 +98,5 @@ class Drain:
                 self._call_in(left)
             else:
                 # Its client may have left long ago, while the source was at a step that never ends.
-                self._feed.let_go()
+                self._feed.release()
                 self._call_in(patience)

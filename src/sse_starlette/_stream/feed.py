@@ -109,7 +109,7 @@ class Feed(ABC):
     def sent(self) -> None:
         """What `take` gave last has been sent."""
 
-    def let_go(self) -> None:  # noqa: B027  (most feeds have nothing of the kind)
+    def release(self) -> None:  # noqa: B027  (most feeds have nothing of the kind)
         """Don't wait any longer for what can't be interrupted, so that `run` may return."""
 
     def finish_event(self) -> bytes:

@@ -138,7 +138,7 @@ class Producers:
         with anyio.move_on_after(seconds):
             await self.stop()
         if self._feed_task is not SETTLED:
-            self._feed.let_go()
+            self._feed.release()
 
     async def settle(self) -> None:
         """Stop them, if that hasn't been done, whatever cancels the calling task."""

@@ -120,9 +120,9 @@ class SourceFeed(Feed):
     def thread(self) -> str | None:
         return None if self._in_threads is None else self._in_threads.stepping_in
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         threads = self._in_threads
-        if threads is not None and threads.stepping_in is not None and not threads.is_let_go:
+        if threads is not None and threads.stepping_in is not None and not threads.is_released:
             logger.warning(
                 "%r is still at a step in thread %r, which can't be interrupted; it's closed when it "
                 "comes back",
@@ -130,7 +130,7 @@ class SourceFeed(Feed):
                 self.thread,
                 extra={"sse_event": "source_stuck", "sse_thread": self.thread},
             )
-            threads.let_go()
+            threads.release()
 
     def finish_event(self) -> bytes:
         if self._boundary is None or not self.unfinished:

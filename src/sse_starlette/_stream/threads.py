@@ -103,11 +103,11 @@ class ThreadedIterator(AsyncIterator[object]):
                 pool.leave()
 
     @property
-    def is_let_go(self) -> bool:
+    def is_released(self) -> bool:
         """Whether `aclose` returns although a step is under way."""
         return self._closed.is_set()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Let `aclose` return although a step is under way."""
         self._closed.set()
 

@@ -348,7 +348,7 @@ async def _end_all(lifespan: _Lifespan | None) -> None:
     producers = _producers(lifespan)
     for producer in producers:
         producer.end(RunEnd(RunStatus.LOST, "shutdown"))
-        producer.let_go()
+        producer.release()
     with anyio.move_on_after(_LAST_APPENDS_SECONDS):
         for producer in producers:
             await producer.over.wait()

@@ -160,10 +160,10 @@ class Producer:
             self._finish()
             self._stop_source()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Don't wait for what can't be interrupted: a step in a thread."""
         if self._feed is not None:
-            self._feed.let_go()
+            self._feed.release()
 
     def _stop_source(self) -> None:
         self._opening.cancel()
