@@ -77,7 +77,7 @@ class ChannelState(ABC):
         """The events of frames, for filters."""
         # Held for moments and never across an await; whoever holds it holds no other.
         self._lock = Lock()
-        self._ring = self._new_ring(epoch, 0)
+        self._ring = _new_ring(options, epoch, 0)
         self._latest: Latest | None = None
         if options.latest_by is not None:
             self._latest = Latest(
@@ -326,19 +326,9 @@ class ChannelState(ABC):
     def _renew(self, *, torn: bool) -> None:
         """Give up the parent's history; `torn`: another thread was in the middle of a change of it."""
 
-    def _new_ring(self, epoch: str, head: int) -> Ring:
-        options = self.options
-        return Ring(
-            events=options.history,
-            bytes_=options.history_bytes,
-            seconds=options.history_seconds,
-            epoch=epoch,
-            head=head,
-        )
-
     def _forget(self, epoch: str, head: int) -> None:
         """Begin another history."""
-        self._ring = self._new_ring(epoch, head)
+        self._ring = _new_ring(self.options, epoch, head)
         if self._latest is not None:
             self._latest.clear()
 
@@ -353,3 +343,13 @@ class ChannelState(ABC):
                 "choose another one."
             )
         return body
+
+
+def _new_ring(options: ChannelOptions, epoch: str, head: int) -> Ring:
+    return Ring(
+        events=options.history,
+        bytes_=options.history_bytes,
+        seconds=options.history_seconds,
+        epoch=epoch,
+        head=head,
+    )
