@@ -1,7 +1,7 @@
 """
 Proves what docs/runs.md says of runs, with real processes, real Redis and real files.
 
-    python -m tests.servers.run_proofs
+    python -m tests.servers.run_proofs [loss | reloads | starts | outage] [memory | sqlite | redis]
 
 tries each proof as often as it takes to be convinced, and prints what it has seen; test_runs.py does it in short.
 """
@@ -263,34 +263,52 @@ async def without_redis(of: Processes, key: str, seconds: float, *, frozen: bool
     return count
 
 
-def main() -> None:
-    """Prove all of it, at length."""
-    for kind in KINDS:
-        with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
-            reloads = asyncio.run(reload_in_mid_answer(of, 200))
-            print(
-                f"{kind}: 200 answers, {reloads} reloads: each identical, each made once",
-                flush=True,
-            )
-            firsts = asyncio.run(start_at_once(of, 500))
-            print(
-                f"{kind}: 500 doubled POSTs: one producer each ({firsts} in the first)", flush=True
-            )
-    for kind in KINDS[1:]:
-        for way in (signal.SIGKILL, signal.SIGSTOP):
-            with tempfile.TemporaryDirectory() as folder, processes(kind, 3, Path(folder)) as of:
-                first, last = asyncio.run(lose_producer(of, "lost", way, 20))
-                print(
-                    f"{kind}: {way.name}: 20 clients told after {first:.2f} to {last:.2f} s, nothing written "
-                    "after, started again once",
-                    flush=True,
-                )
-    with tempfile.TemporaryDirectory() as folder, processes("redis", 2, Path(folder)) as of:
+def prove_loss(kind: str) -> None:
+    for way in (signal.SIGKILL, signal.SIGSTOP):
+        with tempfile.TemporaryDirectory() as folder, processes(kind, 3, Path(folder)) as of:
+            first, last = asyncio.run(lose_producer(of, "lost", way, 20))
+        print(
+            f"{kind}: {way.name}: 20 clients told after {first:.2f} to {last:.2f} s, nothing written after, "
+            "started again once",
+            flush=True,
+        )
+
+
+def prove_reloads(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
+        reloads = asyncio.run(reload_in_mid_answer(of, 200))
+    print(f"{kind}: 200 answers, {reloads} reloads: each identical, each made once", flush=True)
+
+
+def prove_starts(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
+        firsts = asyncio.run(start_at_once(of, 500))
+    print(f"{kind}: 500 doubled POSTs: one producer each ({firsts} in the first)", flush=True)
+
+
+def prove_outage(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
         for frozen in (True, False):
             count = asyncio.run(without_redis(of, f"away{frozen}", 5.0, frozen=frozen))
             how = "frozen" if frozen else "stopped"
-            print(f"redis {how} for 5 s: {count} tokens, none lost, none doubled", flush=True)
+            print(f"{kind} {how} for 5 s: {count} tokens, none lost, none doubled", flush=True)
+
+
+PROOFS = {
+    "loss": (prove_loss, KINDS[1:]),
+    "reloads": (prove_reloads, KINDS),
+    "starts": (prove_starts, KINDS),
+    "outage": (prove_outage, KINDS[2:]),
+}
+
+
+def main(words: list[str]) -> None:
+    """Prove what the words name, proofs and kinds of logs; without a word, all of it."""
+    for name, (prove, kinds) in PROOFS.items():
+        for kind in kinds:
+            if {name, kind} >= set(words):
+                prove(kind)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
