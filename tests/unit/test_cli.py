@@ -364,7 +364,7 @@ async def numbers(request: Request) -> EventSourceResponse:
 async def test_doctor_looks_from_all_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_doctor, "_PROGRESS_SECONDS", 0.01)
     printed = Printed()
-    options = DoctorOptions(wait=0.3, direct=f"{URL}/events", origin="https://a", as_json=True)
+    options = DoctorOptions(wait=3, direct=f"{URL}/events", origin="https://a", as_json=True)
 
     code = await doctor(
         Target(f"{URL}/events?t=1"), options, printed.terminal, serving(Route("/events", numbers))
@@ -388,7 +388,7 @@ async def test_doctor_is_content_with_what_is_well() -> None:
 
     code = await doctor(
         Target(f"{URL}/events"),
-        DoctorOptions(wait=0.3),
+        DoctorOptions(wait=3),
         printed.terminal,
         serving(Route("/events", subscribe)),
     )
