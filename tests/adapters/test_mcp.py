@@ -431,5 +431,5 @@ def test_missing_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sse_starlette.adapters.mcp")
     monkeypatch.setitem(sys.modules, "mcp.server.streamable_http", None)
 
-    with pytest.raises(ImportError, match=r"pip install 'sse-starlette\[mcp\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[mcp\]'"):
         importlib.import_module("sse_starlette.adapters.mcp")

@@ -50,11 +50,11 @@ def test_the_same_version_takes_the_same_course_twice(tmp_path: Path) -> None:
 
 
 def test_a_version_that_sends_one_ping_less_is_found(tmp_path: Path) -> None:
-    sse = copy_of_the_package(tmp_path) / "sse.py"
-    text = sse.read_text("utf-8")
-    changed = text.replace("self._ping_interval = value", "self._ping_interval = value * 2")
+    writer = copy_of_the_package(tmp_path) / "_stream" / "writer.py"
+    text = writer.read_text("utf-8")
+    changed = text.replace("self._sent_at + self._options.ping_interval", "self._sent_at + 10**6")
     assert changed != text
-    sse.write_text(changed, "utf-8")
+    writer.write_text(changed, "utf-8")
 
     assert int(differences(tmp_path)) > 0
 

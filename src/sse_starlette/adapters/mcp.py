@@ -32,7 +32,8 @@ try:
     from mcp_types import jsonrpc_message_adapter
 except ImportError as _missing:
     raise ImportError(
-        "sse_starlette.adapters.mcp needs version 2 of the MCP SDK: pip install 'sse-starlette[mcp]'"
+        "sse_starlette.adapters.mcp needs version 2 of the MCP SDK, the extra `mcp`. From a checkout: "
+        "pip install '.[mcp]'"
     ) from _missing
 
 if TYPE_CHECKING:
