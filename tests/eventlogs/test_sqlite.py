@@ -17,7 +17,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS
 
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette.errors import LogRefused, LogUnavailable
-from sse_starlette.eventlogs.base import Entry, NewEntry
+from sse_starlette.eventlogs.base import Entry, Limits, NewEntry
 from sse_starlette.eventlogs.sqlite import SQLiteLog, _appending, _clock
 from sse_starlette.eventlogs.sqlite._file import DatabaseFile
 from sse_starlette.eventlogs.sqlite._follower import Follower
@@ -717,3 +717,23 @@ async def test_a_log_that_was_open_at_a_fork_can_be_opened_again(path: Path) -> 
             await append(log, "a")
     async with opened(log):
         assert (await append(log, "a")).offset == 1
+
+
+@pytest.mark.anyio
+async def test_wait_for_the_file_makes_no_event_too_old(tmp_path: Path) -> None:
+    log = SQLiteLog(tmp_path / "events.db")
+    async with opened(log):
+        before = time.monotonic()
+        await append(log, "a")
+        found: list[int] = []
+
+        async def seek() -> None:
+            age = time.monotonic() - before
+            found.append((await log.seek("a", age=age, limits=Limits())).offset)
+
+        async with anyio.create_task_group() as tasks, log._lock:
+            tasks.start_soon(seek)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.1)
+
+        assert found == [0]

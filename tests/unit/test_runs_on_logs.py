@@ -448,7 +448,8 @@ async def test_who_reads_in_another_process_keeps_it_alive(logs: list[LeasingFak
     options: Any = {"on_abandon": "cancel", "abandon_after": 0.2, "lease": LEASE}
     async with hubs_on(*logs[:2]) as hubs:
         await hubs[0].run("left", endless(), **options)
-        is_read = await hubs[0].run("read", endless(), **options)
+        # Longer, for its reader is to be noticed before.
+        is_read = await hubs[0].run("read", endless(), **{**options, "abandon_after": 2.0})
         async with (await found(hubs[1], "read")).subscribe() as events:
             await anext(events)
             left = await found(hubs[1], "left")

@@ -15,6 +15,7 @@ there was one, which costs a few microseconds, and reads what is new. What a cha
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -173,7 +174,14 @@ class SQLiteLog(Leases, BatchingBackend):
         )
 
     async def seek(self, channel: str, *, age: float, limits: Limits) -> Beginning:
-        return await self._use(partial(find_beginning, channel, age, limits, self._clock), channel)
+        asked = time.monotonic()
+
+        def find(connection: sqlite3.Connection) -> Beginning:
+            # The wait for the thread makes what is wanted older, or else its first events would be missed.
+            waited = time.monotonic() - asked
+            return find_beginning(channel, age + waited, limits, self._clock, connection)
+
+        return await self._use(find, channel)
 
     async def heads(self, channels: Sequence[str], *, expire: float | None) -> dict[str, Position]:
         found: dict[str, Position] = {}
