@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ..event import JSONServerSentEvent, ServerSentEvent
 from ..runs import RunStatus
 from ..sse import EventSourceResponse
-from ._sources import mapped
+from ._runs import check_run_options, mapped, told_of_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
@@ -67,10 +67,7 @@ class ChatStreams:
         Raises:
             TypeError: an option is one of those.
         """
-        if own := {"restart", "end_event", "last_event"} & run_options.keys():
-            raise TypeError(
-                f"ChatStreams says itself how a run ends and begins: leave out {sorted(own)}"
-            )
+        check_run_options(self, {"restart", "end_event", "last_event"}, run_options)
         self._hub = hub
         self._prefix = prefix
         self._options = run_options
@@ -182,5 +179,4 @@ def _last_chunk(end: RunEnd) -> Event:
         return ServerSentEvent("[DONE]")
     if end.status is RunStatus.STOPPED:
         return JSONServerSentEvent({"type": "abort"})
-    what = "was interrupted" if end.status is RunStatus.LOST else "could not be completed"
-    return JSONServerSentEvent({"type": "error", "errorText": f"The answer {what}."})
+    return JSONServerSentEvent({"type": "error", "errorText": told_of_end("The answer", end)})

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from ..event import JSONServerSentEvent
 from ..runs import RunStatus
 from ..sse import EventSourceResponse
-from ._sources import mapped
+from ._runs import check_run_options, mapped, told_of_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +71,7 @@ class BackgroundResponses:
         Raises:
             TypeError: an option is one of those.
         """
-        if own := {"end_event", "last_event"} & run_options.keys():
-            raise TypeError(
-                f"BackgroundResponses says itself how a run ends: leave out {sorted(own)}"
-            )
+        check_run_options(self, {"end_event", "last_event"}, run_options)
         self._hub = hub
         self._prefix = prefix
         self._options = run_options
@@ -172,14 +169,13 @@ def _last_event(response_id: str, end: RunEnd) -> Event:
     if end.status is RunStatus.DONE:
         return None
     cancelled = end.status is RunStatus.STOPPED
-    what = "was interrupted" if end.status is RunStatus.LOST else "could not be completed"
     response = {
         "id": response_id,
         "object": "response",
         "status": "cancelled" if cancelled else "failed",
         "error": None
         if cancelled
-        else {"code": "server_error", "message": f"The response {what}."},
+        else {"code": "server_error", "message": told_of_end("The response", end)},
     }
     # Which number it has, a process that tells of another's end doesn't know.
     return _sse({"type": "response.failed", "response": response})

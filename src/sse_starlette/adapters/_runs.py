@@ -1,4 +1,4 @@
-"""A run's source whose items are turned into events, whichever kind of iterable it returns. Knows no protocol."""
+"""What the adapters of runs have in common: their sources, options and words for an end. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -6,12 +6,36 @@ from contextlib import aclosing
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from ..runs import RunStatus
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+    from collections.abc import (
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Mapping,
+    )
 
     from ..event import ServerSentEvent
+    from ..runs import RunEnd
 
-__all__ = ["mapped"]
+__all__ = ["check_run_options", "mapped", "told_of_end"]
+
+
+def check_run_options(adapter: object, own: Collection[str], given: Mapping[str, Any]) -> None:
+    """Make sure that no option was given that the adapter gives itself."""
+    if found := sorted(given.keys() & own):
+        raise TypeError(
+            f"{type(adapter).__name__} gives some options of a run itself: leave out {found}"
+        )
+
+
+def told_of_end(what: str, end: RunEnd) -> str:
+    """Say in a sentence that `what` is incomplete, and nothing of the exception."""
+    happened = "was interrupted" if end.status is RunStatus.LOST else "could not be completed"
+    return f"{what} {happened}."
 
 
 def mapped(
