@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from ._arguments import check_listener, check_seconds
+from ._arguments import check_listener, check_seconds, check_type
 from .hub import own_channel
 
 if TYPE_CHECKING:
@@ -100,9 +100,17 @@ class Tickets:
 
         Args:
             listener: who may listen with it; see `EventSourceResponse`.
-            path: the one path that it's good for; empty: any.
+            path: the one path that it's good for, as in the URL; empty: any.
+
+        Raises:
+            TypeError, ValueError: an argument is not what it should be.
         """
         check_listener("listener", listener)
+        check_type("path", path, str, 'path="/events"')
+        if path and (path[0] != "/" or "?" in path or "#" in path):
+            raise ValueError(
+                f'path is {path!r}, which is no request\'s: give the path alone, from its slash on, path="/events".'
+            )
         good_until = time.time() + self._seconds
         said = json.dumps([listener, path, good_until, secrets.token_urlsafe(16)]).encode()
         return f"{_text(said)}.{_text(self._signature(said))}"

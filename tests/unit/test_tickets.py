@@ -126,3 +126,13 @@ def test_wrong_argument_is_refused_where_it_is_written(
     assert SECRET not in str(refusal.value)
     with pytest.raises(TypeError, match="listener is int"):
         Tickets(SECRET).issue(17)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "path", ["events", "https://example.org/events", "/events?x=1", "/events#x"]
+)
+def test_path_that_no_request_has_is_refused_where_it_is_written(path: str) -> None:
+    with pytest.raises(ValueError, match="no request's"):
+        Tickets(SECRET).issue("ann", path=path)
+    with pytest.raises(TypeError, match="path is NoneType"):
+        Tickets(SECRET).issue("ann", path=None)  # type: ignore[arg-type]
