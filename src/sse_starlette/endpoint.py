@@ -17,11 +17,13 @@ from starlette.responses import PlainTextResponse, Response
 
 from ._arguments import can_be_called_with, check_callable
 from .channels._options import SubscribeOptions
+from .channels._registry import checked_channels
 from .sse import EventSourceResponse
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from .channels.channel import Channel
     from .channels.subscription import Subscription
 
 __all__ = ["EventSourceEndpoint"]
@@ -128,14 +130,13 @@ class EventSourceEndpoint:
 
 def channel_endpoint(
     subscribe: Callable[..., Subscription],
-    channels: tuple[object, ...],
+    channels: tuple[Channel[Any] | str, ...],
     check: Check | None,
     methods: Iterable[str],
     options: Mapping[str, Any],
 ) -> EventSourceEndpoint:
     """Return the endpoint of `Hub.endpoint`; `subscribe` is that of the hub."""
-    if not channels:
-        raise ValueError('there is no channel: name one, hub.endpoint("prices").')
+    checked_channels(channels)
     if check is not None:
         check_callable("check", check, "the request", waits=True)
     SubscribeOptions(**{name: options[name] for name in _SUBSCRIBE & options.keys()})

@@ -226,13 +226,29 @@ async def test_a_check_that_answers_yes_or_no_lets_nobody_listen(answer: bool) -
 @pytest.mark.parametrize(
     ("channels", "options", "kind", "text"),
     [
-        ([], {}, ValueError, "there is no channel"),
+        ([], {}, ValueError, "at least one"),
+        ([["a", "b"]], {}, TypeError, "list"),
+        ([5], {}, TypeError, "int 5"),
+        (["a", "a"], {}, ValueError, "different channels"),
+        ([str(number) for number in range(201)], {}, ValueError, "200 channels"),
+        (["sse_starlette:revoked"], {}, ValueError, "the library's own"),
         (["prices"], {"replay": -1}, ValueError, "replay"),
         (["prices"], {"ping": -1}, ValueError, "ping"),
         (["prices"], {"filtre": None}, TypeError, "filtre"),
         (["prices"], {"check": "user"}, TypeError, "check is str"),
     ],
-    ids=["no channel", "replay", "ping", "unknown", "a check that is text"],
+    ids=[
+        "no channel",
+        "a list",
+        "a number",
+        "twice",
+        "too many",
+        "reserved",
+        "replay",
+        "ping",
+        "unknown",
+        "a check that is text",
+    ],
 )
 def test_what_is_wrong_with_the_endpoint_of_a_hub_is_said_where_it_is_made(
     channels: list[str], options: dict[str, Any], kind: type[Exception], text: str

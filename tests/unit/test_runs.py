@@ -17,6 +17,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
 from tests.unit.logs import FakeLog
 
 from sse_starlette import EventSourceResponse, Hub, Run, RunEnd, RunNotFound, RunStatus
+from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.channels.channel import state_of
 from sse_starlette.eventlogs.base import NewEntry, Position
 from sse_starlette.eventlogs.leases import Lease, LeaseLostError
@@ -25,6 +26,7 @@ from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio
 
+RUN_A = f"{OF_RUNS}a"
 SEEN: ContextVar[str] = ContextVar("seen", default="nothing")
 
 
@@ -557,16 +559,16 @@ async def test_who_has_lost_the_lease_adds_nothing(hub: Hub) -> None:
     run = await hub.run("a", source)
     async with run.subscribe() as events:
         await anext(events)
-    lease = (await hub._runs._memory.find_leases(["run:a"]))["run:a"]
+    lease = (await hub._runs._memory.find_leases([RUN_A]))[RUN_A]
     note = lease.note
     taken: dict[str, Any] = {"renewals": None, "note": note, "anew": False}
     limits = run._entry.note.limits
 
     other = await hub._runs._memory.take_lease(
-        "run:a", holder="x", replaces=1, limits=limits, **taken
+        RUN_A, holder="x", replaces=1, limits=limits, **taken
     )
     again = await hub._runs._memory.take_lease(
-        "run:a", holder="y", replaces=1, limits=limits, **taken
+        RUN_A, holder="y", replaces=1, limits=limits, **taken
     )
     source.go.set()
     await until(lambda: source.closed)
@@ -604,7 +606,7 @@ async def test_leases_in_memory_are_those_of_an_event_log(hub: Hub) -> None:
 
     async def take(replaces: int) -> Lease:
         return await held.take_lease(
-            "run:a",
+            RUN_A,
             holder=f"holder{replaces}",
             replaces=replaces,
             renewals=None,
@@ -617,16 +619,26 @@ async def test_leases_in_memory_are_those_of_an_event_log(hub: Hub) -> None:
         return NewEntry(body, key, 60.0, "", 0)
 
     with pytest.raises(LeaseLostError):
-        await held.renew_lease("run:a", "somebody", limits=limits)
+        await held.renew_lease(RUN_A, "somebody", limits=limits)
     await take(1)
     assert (await take(1)).holder == "holder1"
-    renewed = await held.renew_lease("run:a", "holder1", limits=limits)
+    renewed = await held.renew_lease(RUN_A, "holder1", limits=limits)
     end = [entry(b"data: x\r\n\r\n", "x"), entry(b"", "the end"), entry(b"", "too late")]
-    added = await held.append_leased("run:a", end, holder="holder1", limits=limits)
+    added = await held.append_leased(RUN_A, end, holder="holder1", limits=limits)
     with pytest.raises(LeaseLostError):
-        held.append_now("run:a", end[0], holder="holder1")
+        held.append_now(RUN_A, end[0], holder="holder1")
     late = await take(2)
 
     assert (renewed.token, renewed.renewals) == (2, 1)
     assert added == [Position(run._entry.channel.epoch, 2)] * 3
     assert (late.holder, late.closed_by) == ("holder2", "the end")
+
+
+async def test_no_channel_of_the_application_is_that_of_a_run(hub: Hub) -> None:
+    run = await hub.run("a", Source(*TOKENS))
+    await hub.channel("run:a").publish("forged")
+
+    assert await all_of(run) == await all_of(run) == [*TOKENS]
+    with pytest.raises(ValueError, match="are the library's own"):
+        hub.channel(RUN_A)
+    assert RUN_A in hub.stats().channels

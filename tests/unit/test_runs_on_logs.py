@@ -14,6 +14,7 @@ from tests.unit.logs import FakeStore
 from tests.unit.test_runs import TOKENS, Source, all_of, endless, told
 
 from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
+from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import NewEntry
 from sse_starlette.runs import _producer, _watch
@@ -216,7 +217,7 @@ async def test_one_whose_channel_somebody_has_closed_is_lost(
         run = await hub.run("a", source)
         async with run.subscribe() as events:
             assert (await anext(events)).data == "one"
-            store.add("run:a", b"")
+            store.add(f"{OF_RUNS}a", b"")
             source.go.set()
 
             assert told([one async for one in events]) == []
@@ -277,14 +278,16 @@ async def test_who_is_not_the_one_to_end_it_adds_nothing(
     ledger = RunLedger(mine, 0.0)
     note = note_of(RunOptions(), lambda event: f"{event}".encode())
     async with opened(mine):
-        seen = await ledger.take("run:a", None, note, anew=False)
+        seen = await ledger.take(f"{OF_RUNS}a", None, note, anew=False)
         if log is LeasingFakeLog:
-            await ledger.take("run:a", seen, note, anew=False)
+            await ledger.take(f"{OF_RUNS}a", seen, note, anew=False)
 
-        ended = await ledger.end_for_another("run:a", seen, note, RunStatus.LOST, renewed=False)
+        ended = await ledger.end_for_another(
+            f"{OF_RUNS}a", seen, note, RunStatus.LOST, renewed=False
+        )
 
     assert not ended
-    assert not store.shelf("run:a").entries
+    assert not store.shelf(f"{OF_RUNS}a").entries
 
 
 async def test_an_end_without_an_event_is_one(logs: list[LeasingFakeLog]) -> None:
@@ -349,7 +352,7 @@ async def test_the_status_of_one_that_looks_dead_is_known_after_a_while(
         run = await found(hubs[1])
         assert await run.status() is RunStatus.RUNNING
         die(hubs[0])
-        await until(lambda: logs[1]._lease("run:a").age > LEASE)  # type: ignore[union-attr]
+        await until(lambda: logs[1]._lease(f"{OF_RUNS}a").age > LEASE)  # type: ignore[union-attr]
 
         assert await run.status() is RunStatus.LOST
 
@@ -453,11 +456,11 @@ async def test_who_reads_in_another_process_keeps_it_alive(logs: list[LeasingFak
         async with (await found(hubs[1], "read")).subscribe() as events:
             await anext(events)
             left = await found(hubs[1], "left")
-            await until(lambda: logs[1]._lease("run:left").closed_by)  # type: ignore[union-attr]
+            await until(lambda: logs[1]._lease(f"{OF_RUNS}left").closed_by)  # type: ignore[union-attr]
 
             assert await left.status() is RunStatus.STOPPED
             assert await is_read.status() is RunStatus.RUNNING
-        await until(lambda: logs[1]._lease("run:read").closed_by)  # type: ignore[union-attr]
+        await until(lambda: logs[1]._lease(f"{OF_RUNS}read").closed_by)  # type: ignore[union-attr]
 
 
 async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
@@ -495,7 +498,7 @@ async def test_a_log_that_has_lost_its_data_ends_it(
         await hubs[0].run("a", source, lease=LEASE)
         async with (await found(hubs[1])).subscribe() as events:
             await anext(events)
-            store.flush("run:a")
+            store.flush(f"{OF_RUNS}a")
             store.lose_all()
 
             assert told([one async for one in events]) == ["reset", "lost"]
@@ -508,7 +511,7 @@ async def test_one_that_is_forgotten_is_not_found(
     async with hubs_on(logs[0]) as (hub,):
         run = await hub.run("a", Source("one"))
         await run.wait()
-        store.flush("run:a")
+        store.flush(f"{OF_RUNS}a")
 
         assert await hub.find_run("a") is None
         with pytest.raises(RunNotFound):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._runtime.fork import tell_child
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RESERVED = "sse_starlette:"
 """What the names of channels that are the library's own begin with."""
+OF_RUNS = f"{RESERVED}run:"
+"""What those of runs begin with: the only ones that are told of among the figures."""
 
 
 class ChannelRegistry:
@@ -99,31 +101,12 @@ class ChannelRegistry:
 
     def states_of(self, channels: Iterable[Channel | str]) -> list[ChannelState]:
         """Return the channels to subscribe to, made if need be; see `Hub.subscribe`."""
-        if isinstance(channels, (str, Channel)):
-            what = "name" if isinstance(channels, str) else "channel"
-            raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
-        if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
-            raise TypeError(
-                "subscribe needs a list of channels or of their names, got: "
-                f"{type(channels).__name__} {channels!r:.80}"
-            )
-        given = list(channels)
-        for one in given:
-            if isinstance(one, str):
-                check_not_reserved(one)
-            if not isinstance(one, (str, Channel)):
-                raise TypeError(
-                    f"subscribe needs channels or their names, got: {type(one).__name__} {one!r:.80}"
-                )
-        if len(given) <= MOST_CHANNELS:  # If there are more, none of them is made.
-            given = [self.channel(one, {}) if isinstance(one, str) else one for one in given]
-        if not given or len({one if isinstance(one, str) else id(one) for one in given}) < len(
-            given
-        ):
-            names = [one if isinstance(one, str) else one.name for one in given]
-            raise ValueError(f"subscribe needs different channels, at least one, got: {names}")
-        # Too many names are refused next.
-        return [state_of(one) if isinstance(one, Channel) else one for one in given]  # type: ignore[misc]
+        given = [
+            self.channel(one, {}) if isinstance(one, str) else one
+            for one in checked_channels(channels)
+        ]
+        _check_different(given)  # One may have been given by its name, too.
+        return [state_of(one) for one in given]
 
     def stats(self) -> dict[str, ChannelStats]:
         """The figures of each channel that has not been forgotten."""
@@ -133,13 +116,55 @@ class ChannelRegistry:
         return {
             name: state.stats()
             for name, state in sorted(states.items())
-            if not name.startswith(RESERVED)
+            if not name.startswith(RESERVED) or name.startswith(OF_RUNS)
         }
 
     def sweep(self) -> None:
         """Forget channels that have been idle for their linger time; a matter of a millisecond."""
         with self._lock:
             self._lingering.sweep(time.monotonic(), MANY)
+
+
+def checked_channels(channels: Iterable[Channel | str]) -> list[Channel | str]:
+    """
+    Return the channels, or names of channels, that one stream is to have.
+
+    Raises:
+        TypeError: they are something else.
+        ValueError: there's none, or one twice, or more than a stream can have, or a name is one of the library's own.
+    """
+    if isinstance(channels, (str, Channel)):
+        what = "name" if isinstance(channels, str) else "channel"
+        raise TypeError(f"channels is one {what}, {channels!r}: give a list, [{channels!r}]")
+    if not isinstance(channels, Iterable) or isinstance(channels, (bytes, bytearray)):
+        raise TypeError(
+            "subscribe needs a list of channels or of their names, got: "
+            f"{type(channels).__name__} {channels!r:.80}"
+        )
+    given = list(channels)
+    for one in given:
+        if isinstance(one, str):
+            check_not_reserved(one)
+        if not isinstance(one, (str, Channel)):
+            raise TypeError(
+                f"a stream needs channels or their names, got: {type(one).__name__} {one!r:.80}"
+            )
+    if not given:
+        raise ValueError("a stream needs different channels, at least one")
+    if len(given) > MOST_CHANNELS:
+        raise ValueError(
+            f"a stream can have {MOST_CHANNELS} channels, got {len(given)}: its ids hold a position for "
+            "each, and servers and proxies refuse longer ones when the client comes back. Use several "
+            "streams, or one channel for what belongs together, with a filter."
+        )
+    _check_different(given)
+    return given
+
+
+def _check_different(channels: Sequence[Channel | str]) -> None:
+    if len(channels) != len({one if isinstance(one, str) else id(one) for one in channels}):
+        names = [one if isinstance(one, str) else one.name for one in channels]
+        raise ValueError(f"a stream needs different channels, at least one, got: {names}")
 
 
 def check_not_reserved(name: object) -> None:

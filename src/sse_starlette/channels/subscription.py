@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from starlette.requests import HTTPConnection
 
 from .._stream.feed import FedContent
-from .._wire.cursor import MOST_CHANNELS, last_event_id
+from .._wire.cursor import last_event_id
 from ..event import check_field
 from ._feed import SubscriptionFeed
 from ._iteration import Iteration
@@ -109,12 +109,6 @@ def _check_channels(
     options: SubscribeOptions,
 ) -> None:
     check_request(request)
-    if len(channels) > MOST_CHANNELS:
-        raise ValueError(
-            f"a stream can have {MOST_CHANNELS} channels, got {len(channels)}: its ids hold a position for "
-            "each, and servers and proxies refuse longer ones when the client comes back. Use several "
-            "streams, or one channel for what belongs together, with a filter."
-        )
     if isinstance(options.after, int) and len(channels) > 1:
         raise TypeError(
             f"after={options.after} is an offset in one channel, got {len(channels)} channels: give an id, "

@@ -21,6 +21,7 @@ from .._runtime.fork import tell_child
 from .._runtime.loop import current_loop
 from ..channels._checks import check_function
 from ..channels._options import SubscribeOptions
+from ..channels._registry import OF_RUNS
 from ..channels.channel import Channel, state_of
 from ..channels.subscription import Subscription
 from ..errors import RunNotFound
@@ -52,8 +53,6 @@ logger = logging.getLogger("sse_starlette.runs")
 
 T = TypeVar("T")
 
-_PREFIX = "run:"
-"""What the names of the channels of runs begin with."""
 _NO_POSITION = "none.0"
 """An id of no history: the event log has to be looked at before it's answered."""
 _LAST_APPENDS_SECONDS = 2.0
@@ -197,7 +196,7 @@ class RunKeeper:
     def _entry(self, lifespan: _Lifespan, key: str, note: RunNote) -> RunEntry:
         entry = lifespan.entries.get(key)
         if entry is None or entry.note != note:
-            entry = RunEntry(key, self._channel_of(_PREFIX + key, note), note)
+            entry = RunEntry(key, self._channel_of(OF_RUNS + key, note), note)
             lifespan.entries[key] = entry
         entry.touch()
         return entry
@@ -211,7 +210,7 @@ class RunKeeper:
         lifespan: _Lifespan,
     ) -> tuple[RunEntry, bool]:
         while True:
-            lease = await lifespan.ledger.look(_PREFIX + key)
+            lease = await lifespan.ledger.look(OF_RUNS + key)
             if lease is not None and not may_start(lease, options.restart):
                 found = RunNote.decode(lease.note)
                 _check_same(key, found, note)
@@ -265,7 +264,7 @@ class RunKeeper:
             entry.touch()
 
     async def _find(self, key: str, lifespan: _Lifespan) -> RunEntry | None:
-        lease = await lifespan.ledger.look(_PREFIX + key)
+        lease = await lifespan.ledger.look(OF_RUNS + key)
         if lease is None:
             return None
         entry = self._entry(lifespan, key, RunNote.decode(lease.note))
