@@ -545,12 +545,22 @@ def test_publish_prints_the_id_and_stats_where_a_channel_stands(url: str) -> Non
 
 
 def test_publish_reads_lines(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a\nb\r\n\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ä\nb\r\n\n".encode()), "ascii"))
 
     code, printed = run("publish", url, "lines", "-")
 
     assert code == 0
     assert [line.partition(".")[2] for line in printed.results] == ["1", "2", "3"]
+
+
+def test_publish_stops_at_what_is_no_text(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff\nb\n")))
+
+    code, printed = run("publish", url, "lines", "-")
+
+    assert (code, len(printed.results)) == (1, 1)
+    assert printed.remarks[0].startswith("line 2 of standard input isn't UTF-8")
+    assert run("publish", url, "lines", "\udcff")[1].remarks[0].startswith("the data isn't UTF-8")
 
 
 def test_stats_tells_of_a_channel_that_is_not_there(url: str) -> None:
@@ -710,6 +720,15 @@ def test_broken_pipe_leaves_nothing_to_flush(
         assert run("tail", "http://h")[0] == 141
         file.write("gone")
     assert (tmp_path / "out").read_text() == ""
+
+
+def test_what_the_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
+
+    Terminal().result("ü")
+
+    assert shown.getvalue() == b"\\xfc\n"
 
 
 def test_it_is_run_as_a_module(

@@ -12,7 +12,7 @@ from ..hub import Hub
 from ._shown import printable
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import BinaryIO
 
     from ..eventlogs.base import ChannelFigures
     from ._terminal import Terminal
@@ -26,13 +26,22 @@ def publish(
     event: str | None = None,
     key: str | None = None,
     terminal: Terminal,
-    stdin: TextIO | None = None,
+    stdin: BinaryIO | None = None,
 ) -> int:
     """Publish one event, or with `-` as data one for each line of standard input; print the ids."""
-    lines = (line.rstrip("\r\n") for line in (stdin or sys.stdin)) if data == "-" else [data]
+    # In UTF-8, as an event stream is, whatever the terminal's encoding.
+    lines = (
+        (stdin or sys.stdin.buffer) if data == "-" else [data.encode("utf-8", "surrogateescape")]
+    )
     with Hub(url).publisher() as publisher:
-        for line in lines:
-            made = ServerSentEvent(line, event=event)
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode().rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                where = f"line {number} of standard input" if data == "-" else "the data"
+                terminal.say(f"{where} isn't UTF-8 ({error.reason}), so it isn't published")
+                return 1
+            made = ServerSentEvent(text, event=event)
             terminal.result(publisher.publish(channel, made, key=key))
     return 0
 

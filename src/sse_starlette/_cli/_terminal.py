@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from io import TextIOWrapper
 from typing import TextIO
 
 
@@ -11,6 +12,9 @@ class Terminal:
     """Two streams, and a line that says what is being waited for."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        if out is None and isinstance(sys.stdout, TextIOWrapper):
+            # An event may have what the encoding of this terminal hasn't; standard error is like this anyway.
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._rewrites = self._err.isatty()
