@@ -21,11 +21,12 @@ except ImportError as _missing:
     ) from _missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from opentelemetry.metrics import Histogram, MeterProvider
+    from opentelemetry.metrics import CallbackT, Histogram, MeterProvider
 
     from ..hub import Hub
+    from ._tally import HubFigures, Sent
 
 __all__ = ["OpenTelemetryMetrics"]
 
@@ -64,13 +65,20 @@ class OpenTelemetryMetrics:
             "sse.streams.open", [self._open], description="Streams that are open"
         )
         meter.create_observable_counter(
-            "sse.sent", [self._sent_bytes], unit="By", description="Bytes of bodies"
+            "sse.sent",
+            [self._sent(lambda sums: sums.sent_bytes)],
+            unit="By",
+            description="Bytes of bodies",
         )
         meter.create_observable_counter(
-            "sse.sends", [self._sends], description="Messages with a part of a body"
+            "sse.sends",
+            [self._sent(lambda sums: sums.sends)],
+            description="Messages with a part of a body",
         )
         meter.create_observable_counter(
-            "sse.source.events", [self._events], description="Events that sources have yielded"
+            "sse.source.events",
+            [self._sent(lambda sums: sums.events)],
+            description="Events that sources have yielded",
         )
         meter.create_observable_counter(
             "sse.gaps", [self._gaps], description="Gaps that clients were told of"
@@ -80,16 +88,24 @@ class OpenTelemetryMetrics:
         )
         if hub is not None:
             meter.create_observable_gauge(
-                "sse.log.up", [self._log_up], description="Whether the event log is in reach"
+                "sse.log.up",
+                [self._of_hub(lambda figures: figures.connected)],
+                description="Whether the event log is in reach",
             )
             meter.create_observable_up_down_counter(
-                "sse.subscribers", [self._subscribers], description="Subscriptions that are open"
+                "sse.subscribers",
+                [self._of_hub(_subscribers)],
+                description="Subscriptions that are open",
             )
             meter.create_observable_counter(
-                "sse.published", [self._published], description="Events added to channels"
+                "sse.published",
+                [self._of_hub(lambda figures: figures.published)],
+                description="Events added to channels",
             )
             meter.create_observable_counter(
-                "sse.delivered", [self._delivered], description="Events handed to connections"
+                "sse.delivered",
+                [self._of_hub(lambda figures: figures.delivered)],
+                description="Events handed to connections",
             )
         self._ends = [observe(self._tally), observe(_Endings(seconds))]
 
@@ -102,17 +118,12 @@ class OpenTelemetryMetrics:
         for endpoint, number in self._tally.open_by_endpoint().items():
             yield Observation(number, {_ENDPOINT: endpoint})
 
-    def _sent_bytes(self, _: CallbackOptions) -> Iterable[Observation]:
-        for endpoint, sums in self._tally.sent_by_endpoint().items():
-            yield Observation(sums.sent_bytes, {_ENDPOINT: endpoint})
+    def _sent(self, figure: Callable[[Sent], int]) -> CallbackT:
+        def observations(_: CallbackOptions) -> Iterable[Observation]:
+            for endpoint, sums in self._tally.sent_by_endpoint().items():
+                yield Observation(figure(sums), {_ENDPOINT: endpoint})
 
-    def _sends(self, _: CallbackOptions) -> Iterable[Observation]:
-        for endpoint, sums in self._tally.sent_by_endpoint().items():
-            yield Observation(sums.sends, {_ENDPOINT: endpoint})
-
-    def _events(self, _: CallbackOptions) -> Iterable[Observation]:
-        for endpoint, sums in self._tally.sent_by_endpoint().items():
-            yield Observation(sums.events, {_ENDPOINT: endpoint})
+        return observations
 
     def _gaps(self, _: CallbackOptions) -> Iterable[Observation]:
         for reason, number in self._tally.gaps.copy().items():
@@ -122,21 +133,17 @@ class OpenTelemetryMetrics:
         for is_over, number in self._tally.lagged.copy().items():
             yield Observation(number, {"sse.stream_ended": is_over})
 
-    def _log_up(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (found := self._tally.hub_figures()) is not None:
-            yield Observation(int(found.connected))
+    def _of_hub(self, figure: Callable[[HubFigures], int]) -> CallbackT:
+        def observations(_: CallbackOptions) -> Iterable[Observation]:
+            found = self._tally.hub_figures()
+            assert found is not None  # noqa: S101  (there is a hub)
+            yield Observation(figure(found))
 
-    def _subscribers(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (found := self._tally.hub_figures()) is not None:
-            yield Observation(sum(one.subscribers for one in found.channels.values()))
+        return observations
 
-    def _published(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (found := self._tally.hub_figures()) is not None:
-            yield Observation(found.published)
 
-    def _delivered(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (found := self._tally.hub_figures()) is not None:
-            yield Observation(found.delivered)
+def _subscribers(figures: HubFigures) -> int:
+    return sum(channel.subscribers for channel in figures.channels.values())
 
 
 class _Endings(Observer):
