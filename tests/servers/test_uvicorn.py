@@ -18,7 +18,7 @@ from tests.servers.reading import (
     lines_there,
     sse,
 )
-from tests.servers.serving import curl, program
+from tests.servers.serving import Server, curl, program
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 MIDDLEWARES = ["nothing", "base_http", "gzip", "cors", "session"]
@@ -64,32 +64,71 @@ def test_headers_come_at_once_however_long_the_first_event_takes(
 
 
 @LOOPS
-@pytest.mark.parametrize("application", ["nothing", "base_http", "gzip"])
-@pytest.mark.parametrize("quick", [1, 20])
+@pytest.mark.parametrize(
+    ("application", "quick", "awaits"),
+    [
+        *itertools.product(["nothing", "base_http", "gzip"], [1, 20], [0]),
+        ("nothing", 3, 0),
+        ("nothing", 99, 0),
+        ("nothing", 20, 1),
+    ],
+)
 def test_event_is_with_the_client_before_the_next_is_computed(
-    serve: Serve, tmp_path: Path, loop: str, application: str, quick: int
+    serve: Serve, tmp_path: Path, loop: str, application: str, quick: int, awaits: int
 ) -> None:
     """Even if the generator computes until then without letting go of the event loop."""
     server = serve(f"behind:{application}", "--loop", loop)
 
-    heard = tmp_path / "heard"
-    with sse(f"{server.url}/computing?quick={quick}&heard={heard}") as source:
-        events = arrivals(source, heard)
-
-    assert [event.number for event in events] == list(range(4 * quick))
+    assert held_in_computing(server, tmp_path, quick, awaits) == [(0, True)] * 4
 
 
 @LOOPS
-def test_event_of_a_generator_that_awaits_is_with_the_client_before_the_next_is_computed(
-    serve: Serve, tmp_path: Path, loop: str
+@pytest.mark.parametrize("quick", [101, 1_000])
+def test_what_a_quick_generator_made_in_the_last_millisecond_is_held_once_when_it_computes(
+    serve: Serve, tmp_path: Path, loop: str, quick: int
 ) -> None:
     server = serve("streams:app", "--loop", loop)
 
-    heard = tmp_path / "heard"
-    with sse(f"{server.url}/computing?quick=20&awaits=1&heard={heard}") as source:
-        events = arrivals(source, heard)
+    (first, together), *others = held_in_computing(server, tmp_path, quick)
 
-    assert [event.number for event in events] == list(range(80))
+    assert first <= quick - 100
+    assert together
+    assert others == [(0, True)] * 3
+
+
+@pytest.mark.slow
+@LOOPS
+def test_beside_busy_streams_four_events_are_with_the_client_and_of_more_a_millisecond_is_held_once(
+    serve: Serve, tmp_path: Path, loop: str
+) -> None:
+    server = serve("streams:app", "--loop", loop)
+    crowd = [program("curl"), "-sNZ", "--parallel-immediate", "--parallel-max", "200"]
+    greedy = [*crowd, "--noproxy", "*", f"{server.url}/greedy?[1-200]"]
+
+    with subprocess.Popen(greedy, stdout=subprocess.DEVNULL) as readers:
+        server.journal("greedy started", count=200)
+        found = {
+            quick: held_in_computing(server, tmp_path, quick) for quick in (1, 3, 20, 99, 101, 1000)
+        }
+        readers.terminate()
+
+    for quick, ((first, together), *others) in found.items():
+        assert first <= max(0, quick - 4)
+        assert together
+        assert others == [(0, True)] * 3
+
+
+def held_in_computing(
+    server: Server, folder: Path, quick: int, awaits: int = 0
+) -> list[tuple[int, bool]]:
+    """How many events were held each time that the generator computed, and whether a millisecond had made them."""
+    heard = folder / f"heard-{quick}"
+    path = f"/computing?quick={quick}&heard={heard}" + "&awaits=1" * awaits
+    with sse(f"{server.url}{path}") as source:
+        events = arrivals(source, heard)
+    assert [event.number for event in events] == list(range(quick + 3))
+    notes = server.journal("computed")[-4:]
+    return [(note["held"], note["together"]) for note in notes]
 
 
 def test_event_of_a_sync_generator_is_with_the_client_before_the_next_is_computed(

@@ -1,4 +1,4 @@
-"""How many frames of a source may wait, by what it has done up to now."""
+"""When the frames of a source may wait, by what it has done up to now."""
 
 from __future__ import annotations
 
@@ -7,137 +7,93 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_starlette._stream.batching import (
-    HELD_SECONDS,
     LATE_SECONDS,
-    RATIO,
-    SETBACK,
     SLOW_SECONDS,
     WARM_UP,
+    WARM_UP_WHEN_LATE,
     Batching,
 )
 
 QUICK = SLOW_SECONDS
 SLOW = 2 * SLOW_SECONDS
-AT_ONCE = 0.0
+IN_TIME = LATE_SECONDS
+LATE = 2 * LATE_SECONDS
+
+Did = tuple[int, float] | float
+"""A stretch of so many events in so many seconds; or a turn of the loop that took so many."""
+
+
+def told(batching: Batching, *did: Did) -> Batching:
+    for each in did:
+        if isinstance(each, tuple):
+            batching.waits(*each)
+        else:
+            batching.had_a_turn(each)
+    return batching
 
 
 @pytest.mark.parametrize(
-    ("stretches", "events", "seconds", "allowed"),
+    ("did", "joins"),
     [
-        ((), 1, AT_ONCE, 0),
-        ((), 107, AT_ONCE, 0),
-        ((), 108, AT_ONCE, 1),
-        ((), 900, AT_ONCE, 100),
-        (((100, QUICK),), 7, AT_ONCE, 0),
-        (((100, QUICK),), 8, AT_ONCE, 1),
-        (((50, QUICK), (50, QUICK)), 8, AT_ONCE, 1),
-        # No longer than a millisecond, at the pace of this stretch.
-        (((1000, QUICK),), 10, AT_ONCE, 10),
-        (((1000, QUICK),), 10, 0.001, 10),
-        (((1000, QUICK),), 10, 0.002, 5),
-        (((1000, QUICK),), 10, 0.011, 0),
-        # After a slow stretch it takes so many more than for a new source, after two no more than that.
-        (((1000, SLOW),), SETBACK + 107, AT_ONCE, 0),
-        (((1000, SLOW),), SETBACK + 108, AT_ONCE, 1),
-        (((1, SLOW), (500, QUICK), (1, SLOW)), SETBACK + 107, AT_ONCE, 0),
-        (((1, SLOW), (500, QUICK), (1, SLOW)), SETBACK + 108, AT_ONCE, 1),
+        ((), False),
+        (((99, QUICK),), False),
+        (((100, QUICK),), True),
+        (((50, QUICK), (0, QUICK), (50, QUICK)), True),
+        # A slow stretch ends it, until a hundred more than at the beginning have come.
+        (((100, SLOW),), False),
+        (((1_000, QUICK), (0, SLOW)), False),
+        (((1_000, QUICK), (1, SLOW), (199, QUICK)), False),
+        (((1_000, QUICK), (1, SLOW), (200, QUICK)), True),
+        (((1, SLOW), (1, SLOW), (200, QUICK)), True),
+        # On a loop that is late a few do, before it is known to be late or after.
+        ((LATE,), False),
+        (((3, QUICK), LATE), False),
+        (((4, QUICK), LATE), True),
+        ((LATE, (4, QUICK)), True),
+        # Who has computed is not held back any sooner than who begins on a loop that is in time.
+        (((1_000, QUICK), LATE, (1, SLOW), (103, QUICK)), False),
+        (((1_000, QUICK), LATE, (1, SLOW), (104, QUICK)), True),
+        # What counts is the last turn.
+        ((LATE, (4, QUICK), IN_TIME), False),
+        ((LATE, (99, QUICK), IN_TIME), False),
+        ((LATE, (100, QUICK), IN_TIME), True),
+        (((4, QUICK), IN_TIME, LATE), True),
     ],
 )
-def test_so_many_frames_may_wait(
-    stretches: tuple[tuple[int, float], ...], events: int, seconds: float, allowed: int
-) -> None:
-    batching = Batching(on=True)
-    for of_events, of_seconds in stretches:
-        batching.waits(of_events, of_seconds)
-
-    assert batching.allow(events, seconds) == allowed
-    assert batching.limit == allowed
+def test_frames_may_wait(did: tuple[Did, ...], joins: bool) -> None:
+    assert told(Batching(on=True), *did).joins is joins
 
 
-@pytest.mark.parametrize(
-    ("stretches", "turn", "events", "seconds", "allowed"),
-    [
-        # A few quick events do, and what is quick may all be joined, for a millisecond.
-        ((), 2 * LATE_SECONDS, 1, AT_ONCE, 1),
-        (((3, QUICK),), 2 * LATE_SECONDS, 10, AT_ONCE, 10),
-        (((3, QUICK),), 2 * LATE_SECONDS, 10, 0.002, 5),
-        (((3, QUICK),), LATE_SECONDS, 10, AT_ONCE, 0),
-        # Who computes is not held back any sooner for it.
-        (((3, SLOW),), 2 * LATE_SECONDS, SETBACK, AT_ONCE, 0),
-    ],
-)
-def test_so_many_frames_may_wait_when_the_loop_is_late(
-    stretches: tuple[tuple[int, float], ...],
-    turn: float,
-    events: int,
-    seconds: float,
-    allowed: int,
-) -> None:
-    batching = Batching(on=True)
-    for of_events, of_seconds in stretches:
-        batching.waits(of_events, of_seconds)
-
-    batching.had_a_turn(turn)
-
-    assert batching.allow(events, seconds) == allowed
-
-
-def test_that_the_loop_was_late_is_forgotten_when_the_source_waits() -> None:
-    batching = Batching(on=True)
-    batching.had_a_turn(2 * LATE_SECONDS)
-    batching.allow(50, AT_ONCE)
-
-    batching.waits(0, QUICK)
-
-    assert batching.limit == 0
-    assert batching.allow(50, AT_ONCE) == 0
-
-
-def test_nothing_waits_after_a_slow_stretch_until_it_is_asked_for_again() -> None:
-    batching = Batching(on=True)
-    batching.allow(1000, AT_ONCE)
-
-    batching.waits(1000, SLOW)
-
-    assert batching.limit == 0
-
-
-def test_what_was_allowed_lasts_through_a_quick_stretch() -> None:
-    batching = Batching(on=True)
-    batching.allow(108, AT_ONCE)
-
-    batching.waits(108, QUICK)
-
-    assert batching.limit == 1
-
-
-@pytest.mark.parametrize("seconds", [QUICK, SLOW])
-def test_once_it_is_off_not_even_one_frame_waits(seconds: float) -> None:
-    batching = Batching(on=True)
-    batching.allow(1000, AT_ONCE)
+@pytest.mark.parametrize("did", [(), ((1_000, QUICK),), ((1_000, QUICK), LATE), (LATE,)])
+def test_no_frame_waits_where_that_is_off_or_turned_off(did: tuple[Did, ...]) -> None:
+    assert not told(Batching(on=False), *did).joins
+    batching = told(Batching(on=True), *did)
 
     batching.turn_off()
-    batching.waits(1000, seconds)
 
-    assert not batching.on
-    assert batching.limit == -1
+    assert not batching.joins
+    assert not batching.joins_first
+    assert not told(batching, (1_000, QUICK), LATE).joins
+    assert not batching.joins_first
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 20_000), st.sampled_from([QUICK, SLOW]))),
-    st.integers(1, 20_000),
-    st.just(0.0) | st.floats(1e-9, 0.1),
+    st.lists(
+        st.tuples(st.integers(0, 500), st.sampled_from([QUICK, SLOW]))
+        | st.sampled_from([IN_TIME, LATE])
+    )
 )
-def test_what_may_wait_is_bounded_by_what_was_quick_and_by_a_millisecond(
-    stretches: list[tuple[int, float]], events: int, seconds: float
+def test_frames_wait_only_for_a_source_that_has_been_quick_since_it_was_slow(
+    did: list[Did],
 ) -> None:
     batching = Batching(on=True)
-    quick = 0
-    for of_events, of_seconds in stretches:
-        batching.waits(of_events, of_seconds)
-        quick = quick + of_events if of_seconds == QUICK else -SETBACK
+    quick, late = 0, False
+    for each in did:
+        told(batching, each)
+        if isinstance(each, tuple):
+            quick = quick + each[0] if each[1] == QUICK else -WARM_UP
+        else:
+            late = each == LATE
 
-    allowed = batching.allow(events, seconds)
-
-    assert 0 <= allowed <= max(0, quick + events - WARM_UP) // RATIO
-    assert allowed * seconds <= HELD_SECONDS * events * (1 + 1e-9)
+        assert batching.joins is (quick >= (WARM_UP_WHEN_LATE if late else WARM_UP))
+        assert batching.joins_first is (batching.joins and late)

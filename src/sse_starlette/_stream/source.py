@@ -83,6 +83,7 @@ class SourceFeed(Feed):
         self._alone = True
         self._pushed = 0
         self._turn_room = JOINED_BYTES
+        self._turn_due = 0.0
         self._sending = False
         self._blocked = False
 
@@ -218,15 +219,8 @@ class SourceFeed(Feed):
             elif not taken:
                 size = size + len(frame) if frames else len(frame)
                 frames.append(frame)
-                held = len(frames)
                 if (
-                    (
-                        held <= batching.limit
-                        or (
-                            batching.on
-                            and held <= batching.allow(self._pushed + held, now() - self.runs_since)
-                        )
-                    )
+                    batching.joins
                     and size < self._turn_room
                     and now() <= self.runs_since + HELD_SECONDS
                 ):
@@ -290,24 +284,39 @@ class SourceFeed(Feed):
 
     async def _pause(self) -> None:
         """Let the writer take what there is, and the others on this loop have their turn."""
-        if not self._frames and not self._sending:
-            due = self.time()
-            self._loop.call_soon(self._room.set)
+        self._blocked = bool(self._frames) or self._sending
+        if self._blocked:
+            while self._frames or self._sending:
+                await self._room
+            self._blocked = False
+        else:
+            self._ask_for_a_turn()
             await self._room
-            self._batching.had_a_turn(self.time() - due)
-        self._blocked = True
-        while self._frames or self._sending:
-            await self._room
-        self._blocked = self._alone = False
+        self._alone = False
 
     def about_to_wait(self) -> None:
         self._alone = True
         if self._frames:
             self._tell_writer()
-        if self._pushed or self._batching.late:
+        if self._pushed:
             self._turn_room = JOINED_BYTES
             self._batching.waits(self._pushed, self.time() - self.runs_since)
             self._pushed = 0
+            self._alone = not self._batching.joins_first
+            self._ask_for_a_turn()
+
+    def _ask_for_a_turn(self) -> None:
+        """Have the loop make a call: how late it is with that tells how late it is with everything."""
+        if not self._turn_due:
+            self._turn_due = self.time()
+            self._loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._batching.had_a_turn(self.time() - self._turn_due)
+        self._turn_due = 0.0
+        self._alone = not self._batching.joins_first
+        if not self._blocked:
+            self._room.set()
 
 
 def _wake_nobody() -> None:

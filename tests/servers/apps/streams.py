@@ -83,7 +83,8 @@ async def until_heard(request: Request, count: int) -> None:
             await anyio.sleep(0.005)
 
 
-def block_until_heard(request: Request, count: int) -> None:
+def block_until_heard(request: Request, count: int, *, at_least: float = 0.0) -> None:
+    time.sleep(at_least)
     gives_up = time.monotonic() + GIVES_UP_SECONDS
     while not is_heard(request, count):
         if time.monotonic() > gives_up:
@@ -105,19 +106,46 @@ async def paced(request: Request) -> EventSourceResponse:
     return EventSourceResponse(events())
 
 
+class Counted(EventSourceResponse):
+    """A response that counts the events that the server has been given."""
+
+    given = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(message: Message) -> None:
+            await send(message)
+            self.given += message.get("body", b"").count(b"data:")
+
+        await super().__call__(scope, receive, count)
+
+
+MILLISECOND = 0.001
+
+
 async def computing(request: Request) -> EventSourceResponse:
-    """Bursts of `quick` events; after each the generator keeps the event loop until they're `heard`."""
+    """
+    A burst of `quick` events, then single ones; after each the generator computes, and keeps the event loop.
+
+    It does so until the client has `heard` all that the server was given; what was held back by then is in
+    the journal, and whether that was made within a millisecond.
+    """
 
     async def events() -> AsyncIterator[Event]:
-        quick = int(number(request, "quick", 1))
-        for each in range(4 * quick):
-            if each and each % quick == 0:
-                block_until_heard(request, each)
-            yield made(each)
-            if request.query_params.get("awaits"):
-                await anyio.lowlevel.checkpoint()
+        made_at: list[float] = []
+        for burst in (int(number(request, "quick", 1)), 1, 1, 1):
+            for _ in range(burst):
+                made_at.append(time.perf_counter())
+                yield made(len(made_at) - 1)
+                if request.query_params.get("awaits"):
+                    await anyio.lowlevel.checkpoint()
+            held = made_at[response.given :]
+            # Longer than a source that is quick would, however soon the client has heard all.
+            block_until_heard(request, response.given, at_least=0.05)
+            together = not held or held[-1] - held[0] <= MILLISECOND
+            journal.note("computed", held=len(held), together=together)
 
-    return EventSourceResponse(events())
+    response = Counted(events())
+    return response
 
 
 async def computing_in_thread(request: Request) -> EventSourceResponse:
