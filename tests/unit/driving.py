@@ -402,6 +402,9 @@ class StillLoop:
     def call_later(self, seconds: float, call: Callable[[], object], /) -> object:
         return self._real.call_later(seconds, call)
 
+    def current_task(self) -> object:
+        return self._real.current_task()
+
     def is_current(self) -> bool:
         return self._real.is_current()
 

@@ -79,6 +79,9 @@ class ManualLoop:
     def call_later(self, seconds: float, call: Callable[[], object], /) -> None:
         self.timers.append((self.now + seconds, call))
 
+    def current_task(self) -> None:
+        raise NotImplementedError
+
     def is_current(self) -> bool:
         return self.current
 

@@ -83,13 +83,13 @@ class Writer:
     def _go_on(self) -> None:
         if self._standing_by:
             self._standing_by = False
-            if self._wake.run_eagerly(self._send_all):
+            if self._wake.run_eagerly(current_loop().current_task(), self._send_all, None):
                 self._standing_by = True
                 if not self.feed.ended:
                     return
         self._wake.set()
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, _: None = None) -> None:
         while frames := self.feed.take():
             self.taken.append(frames)
             await self._send(frames)

@@ -32,26 +32,24 @@ class FakeSubscriber:
     def newest(self) -> int:
         raise NotImplementedError
 
-    stands = False
+    stands: Ring | None = None
     positions = Positions([], SubscribeOptions())
 
-    def offer(self, frames: bytes) -> bool:
+    def offer(self, frames: bytes, now: float, caller: object) -> bool:
         raise NotImplementedError
 
 
 class StandingSubscriber(FakeSubscriber):
     """One that has had everything, and takes what it's offered unless it is busy."""
 
-    stands = True
-
     def __init__(self, ring: Ring, offset: int = 0) -> None:
         super().__init__()
         self.positions = Positions([], SubscribeOptions())
-        self.positions.rings, self.positions.offsets = [ring], [offset]
+        self.stands, self.positions.offsets = ring, [offset]
         self.busy = False
         self.taken: list[bytes] = []
 
-    def offer(self, frames: bytes) -> bool:
+    def offer(self, frames: bytes, now: float, caller: object) -> bool:
         if not self.busy:
             self.taken.append(frames)
         return not self.busy

@@ -242,7 +242,7 @@ async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
         await settle()
-        acted = eager_runner.run_eagerly(work)
+        acted = eager_runner.run_eagerly(current_loop().current_task(), lambda _: work(), None)
         eager_runner.set()
         await settle()
         assert done == (["work"] if acted else [])

@@ -116,6 +116,12 @@ async def wait_and(waker: Waker, work: Callable[[], object] = lambda: None) -> N
 # What is done in the name of a task that waits
 
 
+def act_for(runner: EagerRunner, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """Do the work of the task that waits there, in its name."""
+    loop: asyncio.AbstractEventLoop = runner._loop  # type: ignore[attr-defined]
+    return runner.run_eagerly(asyncio.current_task(loop), lambda _: work(), None)
+
+
 class Standing:
     """A task that stands by, and what has been done by it or in its name."""
 
@@ -148,7 +154,7 @@ class Standing:
 
     def run_eagerly(self, run: Callable[[], Coroutine[Any, Any, None]] | None = None) -> bool:
         """Act for it as whoever has something for it does."""
-        done = self.eager_runner.run_eagerly(run or self.work)
+        done = act_for(self.eager_runner, run or self.work)
         if not done:
             self.eager_runner.set()
         return done
@@ -433,7 +439,7 @@ async def test_nothing_is_done_for_a_task_that_has_not_begun() -> None:
 async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
     eager_runner = current_loop().eager_runner()
     one = Standing()
-    assert not eager_runner.run_eagerly(one.work)
+    assert not act_for(eager_runner, one.work)
 
     await settle()
     one.eager_runner.set()
@@ -452,7 +458,7 @@ async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateT
         raise SystemExit(3)
 
     await settle()
-    one.eager_runner.run_eagerly(exits)
+    act_for(one.eager_runner, exits)
     # What the loop would do with it is not for a test: it's taken from the task.
     (waiter,) = [one.task._fut_waiter]  # type: ignore[attr-defined]
 
@@ -656,7 +662,7 @@ def test_what_waits_on_a_closed_loop_is_neither_woken_nor_an_error(new_loop: New
     left = Left(new_loop())
     left.loop.close()
 
-    assert not left.waker.run_eagerly(never)
+    assert not act_for(left.waker, never)
     left.waker.set()
     left.tasks.cancel()
     left.cut.cancel()
@@ -669,7 +675,7 @@ def test_nobody_acts_on_this_loop_for_what_waits_on_another(new_loop: NewLoop) -
     left = Left(new_loop())
 
     async def here() -> None:
-        assert not left.waker.run_eagerly(never)
+        assert not act_for(left.waker, never)
         await settle()
 
     new_loop().run_until_complete(here())

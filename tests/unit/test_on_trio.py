@@ -40,7 +40,7 @@ async def test_nobody_acts_for_a_task_that_waits() -> None:
     async with current_loop().task_group() as tasks:
         tasks.start_soon(waits)
         await trio.testing.wait_all_tasks_blocked()
-        assert not eager_runner.run_eagerly(never)
+        assert not eager_runner.run_eagerly(None, lambda _: never(), None)
         eager_runner.set()
         assert seen == []
         await trio.testing.wait_all_tasks_blocked()

@@ -332,7 +332,7 @@ async def test_what_has_come_while_a_source_waited_leaves_in_one_send_while_the_
 
     offered: list[bytes] = []
 
-    def offer(frame: bytes) -> bool:
+    def offer(frame: bytes, now: float, caller: object) -> bool:
         offered.append(frame)
         return False
 

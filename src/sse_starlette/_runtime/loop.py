@@ -38,9 +38,13 @@ class EagerRunner(Waker, Protocol):
     def busy(self) -> bool:
         """Whether something was begun, or has failed, that the waiting task is to be woken for."""
 
-    def run_eagerly(self, run: Callable[..., Awaitable[object]], /, *args: object) -> bool:
+    def run_eagerly(
+        self, caller: Any, run: Callable[[Any], Awaitable[object]], argument: Any, /
+    ) -> bool:
         """
-        Do what the waiting task would do, `await run(*args)`, in its name and now; it goes on waiting.
+        Do what the waiting task would do, `await run(argument)`, in its name and now; it goes on waiting.
+
+        `caller` is the loop's `current_task`, which a task knows of itself: to ask takes as long as the rest.
 
         False if it is to be woken (`set`): the loop can't do that, or nobody waits, and nothing has been
         done; or what was begun waits or has failed (`busy`). The waiting task then awaits the rest of it within
@@ -163,6 +167,9 @@ class Loop(Protocol):
 
     def call_later(self, seconds: float, call: Callable[[], object], /) -> object:
         """Have the loop call `call` in so many seconds; a loop without timers does it soon."""
+
+    def current_task(self) -> Any:
+        """The task that calls, for `run_eagerly`; None: a callback of the loop, or the loop has no need of it."""
 
     def is_current(self) -> bool:
         """Whether the calling thread runs this loop. Any thread may ask."""

@@ -84,6 +84,9 @@ class TrioLoop:
         except StopIteration:
             return
 
+    def current_task(self) -> None:
+        return None
+
     def is_current(self) -> bool:
         # Not worth asking: the next step, a knock, is what trio has for itself too.
         return False
@@ -112,7 +115,7 @@ class TrioEagerRunner(TrioWaker):
 
     busy = False
 
-    def run_eagerly(self, run: object, *args: object) -> bool:  # noqa: ARG002  (asyncio can)
+    def run_eagerly(self, caller: object, run: object, argument: object) -> bool:  # noqa: ARG002  (asyncio can)
         return False
 
 

@@ -7,7 +7,7 @@ them, is the feed's own business. A feed never sends.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,11 @@ JOINED_BYTES = 65_536
 """Where a feed stops joining: about what one write to a socket takes without waiting."""
 
 
-def offer_nobody(_: bytes) -> bool:
+Offer: TypeAlias = "Callable[[bytes, float, object], bool | None]"
+"""Takes a frame, the loop's time, and the loop's `current_task`; see `Feed.offer`."""
+
+
+def offer_nobody(_: bytes, __: float, ___: object) -> bool:
     """Stand in for the writer's `offer`."""
     return False
 
@@ -60,7 +64,7 @@ class Feed(ABC):
     cleanup_timeout: float | None = 30.0
     """Seconds that the application's part of the feed has to clean up. Set like `joins`."""
 
-    offer: Callable[[bytes], bool | None] = staticmethod(offer_nobody)
+    offer: Offer = staticmethod(offer_nobody)
     """
     Sends a frame at once that comes alone, in place of `take`. The writer's, as long as it writes.
 

@@ -190,7 +190,8 @@ class SourceFeed(Feed):
 
     async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
         encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
-        batching, offer = self._batching, self.offer
+        batching, offer, clock = self._batching, self.offer, self._loop.time
+        caller = self._loop.current_task()
         size = sends = 0
         turn = 0.0
         step: Awaitable[object] = step_on()
@@ -210,7 +211,7 @@ class SourceFeed(Feed):
                 self._alone, self.has_begun = False, True
                 if frame.startswith(_DOUBLED):
                     doubt("frame")
-                taken = frame and offer(frame)
+                taken = frame and offer(frame, clock(), caller)
                 if taken and not self._stopping:
                     step = step_on()
                     continue

@@ -6,7 +6,7 @@ What a change here must keep: at most one `send` is under way, and nothing else 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sse_starlette.sse")
 
 
+_BODY: dict[str, Any] = {"type": "http.response.body", "body": b"", "more_body": True}
 _SENT: Message = {}
 """Stands in for the headers once they have been sent."""
 
@@ -149,7 +150,7 @@ class Writer:
             else:
                 return
 
-    async def _send_what_is_due(self) -> None:
+    async def _send_what_is_due(self, _: None = None) -> None:
         """Send frames and pings as long as there are any; done by the writer, or in its name."""
         life, feed, send = self._life, self._feed, self._send
         while life.reason is None:
@@ -174,16 +175,18 @@ class Writer:
             else:
                 return
 
-    def offer(self, frame: bytes) -> bool | None:
+    def offer(self, frame: bytes, now: float, caller: object) -> bool | None:
         """Send a frame that comes alone, in the name of the writer if it only stands by; see `Feed.offer`."""
         if not self._standing_by or self._life.reason is not None:
             return False
         self._standing_by = False
         if self._timeout is not None:
             self.sending_since = self._timeout.begin()
-        message = {"type": "http.response.body", "body": frame, "more_body": True}
-        if self._wake.run_eagerly(self._send, message):
-            self._sent_at = self._loop.time()
+        # Of its own: what is around `send` may change it. A copy takes half as long as a dict that is built.
+        message = _BODY.copy()
+        message["body"] = frame
+        if self._wake.run_eagerly(caller, self._send, message):
+            self._sent_at = now
             self._ping_due, self._standing_by = False, True
             return True
         self.sending = self._wake.busy
@@ -196,7 +199,7 @@ class Writer:
         if self._standing_by and not self._feed.ended:
             # Not also for what happens in that send.
             self._standing_by = False
-            if self._wake.run_eagerly(self._send_what_is_due):
+            if self._wake.run_eagerly(self._loop.current_task(), self._send_what_is_due, None):
                 self._standing_by = True
                 if self._life.reason is None and not self._feed.ended:
                     return

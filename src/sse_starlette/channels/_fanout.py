@@ -8,9 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._runtime.loop import Loop
+    from .._stream.feed import Offer
     from ._ring import Ring
 
 logger = logging.getLogger("sse_starlette.channel")
@@ -23,10 +22,13 @@ _QUIET_SHARE = 3
 """Whoever publishes later than this part of a pause finds the channel quiet."""
 
 
+_NOTHING = object()
+"""In which nobody stands."""
+
+
 class Stand(Protocol):
     """Where a client is in the history of one channel, or of several; see `Positions`."""
 
-    rings: list[Ring]
     offsets: list[int]
 
 
@@ -34,15 +36,15 @@ class Subscriber(Protocol):
     """What is called: a subscription, or its place in one of several channels."""
 
     @property
-    def stands(self) -> bool:
-        """Whether it may be offered what follows its position, for it takes all of that as it is."""
+    def stands(self) -> Ring | None:
+        """In what it may be offered all that follows its position, for it takes that as it is; None: in nothing."""
 
     @property
     def positions(self) -> Stand:
         """Where its client is."""
 
     @property
-    def offer(self) -> Callable[[bytes], bool | None]:
+    def offer(self) -> Offer:
         """Have frames sent at once; False: it has to be called."""
 
     def call(self) -> None:
@@ -182,19 +184,20 @@ class Fanout:
 
     def _call_some(self, subscribers: list[Subscriber], begin: int) -> None:
         end = begin + _CALLED_AT_ONCE
-        ring, frames, after, head = self._ring, self._frames, self._after, self._head
-        took = 0
+        frames, after, head = self._frames, self._after, self._head
+        ring = self._ring if frames else _NOTHING
+        now, took = self._loop.time(), 0
         for subscriber in subscribers[begin:end]:
             try:
-                if frames and subscriber.stands:
-                    at = subscriber.positions
-                    if at.offsets[0] == after and at.rings[0] is ring:
+                if subscriber.stands is ring:
+                    offsets = subscriber.positions.offsets
+                    if offsets[0] == after:
                         # First, for it's asked for what was sent.
-                        at.offsets[0] = head
-                        if subscriber.offer(frames) is not False:
+                        offsets[0] = head
+                        if subscriber.offer(frames, now, None) is not False:
                             took += 1
                             continue
-                        at.offsets[0] = after
+                        offsets[0] = after
                 subscriber.call()
             except Exception:
                 # The others are called all the same, now and from now on.

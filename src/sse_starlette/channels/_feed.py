@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._runtime.loop import Loop, Waker
+    from .._stream.feed import Offer
     from ._options import SubscribeOptions
+    from ._ring import Ring
     from ._state import ChannelState
 
 
@@ -37,9 +39,9 @@ class Seat:
 
     __slots__ = ("__weakref__", "_feed", "_loop", "_place", "positions")
 
-    stands: bool = False
+    stands: Ring | None = None
     """See `Subscriber`: here, each frame is looked at."""
-    offer: Callable[[bytes], bool | None] = staticmethod(offer_nobody)
+    offer: Offer = staticmethod(offer_nobody)
 
     def __init__(
         self, feed: SubscriptionFeed, positions: Positions, place: int, loop: Loop
@@ -120,12 +122,12 @@ class SubscriptionFeed(Feed):
         self._whole = options if options.whole else None
         # The application's functions may wait, so they need a task, and it an end.
         self.has_work: bool = options.on_gap is not None or options.snapshot is not None
-        self.offer: Callable[[bytes], bool | None] = offer_nobody
+        self.offer: Offer = offer_nobody
         self.call: Callable[[], None] = _call_nobody
         """Look for something new; on the subscription's loop."""
         self.positions: Positions = Positions(channels, options)
         """Where the client is."""
-        self.stands: bool = False
+        self.stands: Ring | None = None
         """See `Subscriber`."""
         self._preface = Preface(self.positions, options, cursor_first=not came_with)
         self._reader = Reader(self.positions, options)
@@ -219,7 +221,7 @@ class SubscriptionFeed(Feed):
                 self.ended = True
                 self._preface.ready.clear()
             self._phase = _STOPPED
-            self.stands = False
+            self.stands = None
             for channel, subscriber in self._subscribers():
                 channel.leave(self, subscriber)
             self._seats = []
@@ -262,7 +264,8 @@ class SubscriptionFeed(Feed):
         frames, positions.offsets[0] = found
         if frames:
             if found is ring.newest:
-                self.drained = self.stands = not closed
+                self.drained = not closed
+                self.stands = None if closed else ring
             elif reader.since is None:
                 reader.since = loop.stopwatch()
             return frames
@@ -373,7 +376,7 @@ class SubscriptionFeed(Feed):
 
     def _on_lag(self) -> bytes:
         """Tell of the events that are not here any more: in all channels that have such, at once."""
-        self.stands = False
+        self.stands = None
         if self._whole is not None and self._begins_anew(self._whole):
             return self.take()
         positions = self.positions

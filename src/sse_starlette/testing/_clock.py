@@ -137,6 +137,7 @@ class ServedLoop:
         self.task_group = self._real.task_group
         self.cancel_scope = self._real.cancel_scope
         self.source_runner = self._real.source_runner
+        self.current_task = self._real.current_task
         self.run_noting_first_wait = self._real.run_noting_first_wait
         self.call_soon_threadsafe = self._real.call_soon_threadsafe
 

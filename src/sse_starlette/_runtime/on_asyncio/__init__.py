@@ -80,6 +80,9 @@ class AsyncioLoop:
         # A task of asyncio sends nothing but None, which is how `yield from` goes on, too.
         yield from coroutine.__await__()
 
+    def current_task(self) -> asyncio.Task[Any] | None:
+        return asyncio.current_task(self._loop)
+
     def is_current(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop

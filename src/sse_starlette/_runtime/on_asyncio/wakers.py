@@ -93,17 +93,22 @@ class AsyncioEagerRunner(AsyncioWaker):
     def busy(self) -> bool:
         return self._begun is not None or self._failure is not None
 
-    def run_eagerly(self, run: Callable[..., Awaitable[object]], *args: object) -> bool:
+    def run_eagerly(
+        self,
+        caller: asyncio.Task[Any] | None,
+        run: Callable[[Any], Awaitable[object]],
+        argument: object,
+    ) -> bool:
         loop = self._loop
         # A loop that stands still has been closed, and what is left of its tasks is thrown away.
         if self._resume is None or not (enter_task and leave_task) or not loop.is_running():
             return False
-        coroutine = run(*args)
+        coroutine = run(argument)
         if type(coroutine) is not CoroutineType:
             coroutine = _awaited(coroutine)
-        task, actor = self._task, current_task(loop)
-        if actor is not None:
-            leave_task(loop, actor)
+        task = self._task
+        if caller is not None:
+            leave_task(loop, caller)
         enter_task(loop, task)
         try:
             waits_for = self._context.run(next, coroutine.__await__(), _DONE)
@@ -116,8 +121,8 @@ class AsyncioEagerRunner(AsyncioWaker):
             return False
         finally:
             leave_task(loop, task)
-            if actor is not None:
-                enter_task(loop, actor)
+            if caller is not None:
+                enter_task(loop, caller)
         if waits_for is _DONE:
             return True
         self._begun = coroutine, waits_for
