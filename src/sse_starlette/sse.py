@@ -318,6 +318,7 @@ class EventSourceResponse(StreamingResponse):
         if record is not None:
             send = observed(record, send, options.listener, lambda: stream.life.reason)
         stream = Stream(feed, loop, receive, send, start, options)
+        del start, policy  # A frame keeps what it names, for as long as the stream is open.
         if admission is not None and admission.ending is not None:
             stream.life.end(*admission.ending)
         try:

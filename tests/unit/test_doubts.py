@@ -25,7 +25,7 @@ def nothing_said_elsewhere() -> Iterator[None]:
     _warned_elsewhere.clear()
     yield
     _warned_elsewhere.clear()
-    _warned_elsewhere.update(before)
+    _warned_elsewhere.extend(before)
 
 
 @pytest.mark.parametrize(

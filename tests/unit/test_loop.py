@@ -524,7 +524,7 @@ def _key_of_another_loop() -> object:
 
 
 async def test_another_loop_can_stand_in_for_one_context() -> None:
-    other = current_loop()
+    other = type(current_loop())()
 
     token = loop_override.set(other)
     try:

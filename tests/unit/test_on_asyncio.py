@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import math
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -1462,3 +1464,13 @@ async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
 
     assert seen == ["cut", "over"]
     assert task.exception() is None
+
+
+async def test_streams_of_one_loop_share_what_stands_for_it_which_goes_with_the_last() -> None:
+    one, other = current_loop(), current_loop()
+    gone = weakref.ref(one)
+
+    assert one is other
+    del one, other
+    gc.collect()
+    assert gone() is None

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self
+from weakref import WeakValueDictionary
 
 from .on_asyncio import AsyncioLoop
 from .on_trio import TrioLoop
@@ -182,11 +183,21 @@ loop_override: ContextVar[Loop | None] = ContextVar("sse_starlette_loop_override
 """What `current_loop` answers instead. The testing kit sets it in the context it runs an app in."""
 
 
+_loops: WeakValueDictionary[asyncio.AbstractEventLoop, AsyncioLoop] = WeakValueDictionary()
+"""What stands for the loops of asyncio that have streams: one for all of these, and as long as there are any."""
+
+
 def current_loop() -> Loop:
     """The loop that runs the calling task."""
     if (loop := loop_override.get()) is not None:
         return loop
-    return AsyncioLoop() if is_on_asyncio() else TrioLoop()
+    if not is_on_asyncio():
+        return TrioLoop()
+    running = asyncio.get_running_loop()
+    loop = _loops.get(running)
+    if loop is None:
+        loop = _loops[running] = AsyncioLoop()
+    return loop
 
 
 def is_on_asyncio() -> bool:

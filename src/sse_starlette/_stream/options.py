@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from itertools import compress
-from operator import is_not
+from operator import is_, is_not
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import starlette
@@ -93,7 +93,7 @@ class StreamOptions(NamedTuple):
     last_words: Callable[[CloseReason], bytes] | None = None
     """Makes the last frame of a stream that was refused."""
 
-    def checked(self) -> Self:
+    def checked(self) -> StreamOptions:
         """
         Return these options, if each is what it should be.
 
@@ -103,7 +103,8 @@ class StreamOptions(NamedTuple):
         for name in compress(_CHECKS, map(is_not, self, _DEFAULTS)):  # Mostly none.
             _CHECKS[name](name, getattr(self, name))
         _check_farewell(self)
-        return self
+        # One for all that were given none: there may be ten thousand of them.
+        return _USUAL if all(map(is_, self, _USUAL)) else self
 
     def with_one(self, name: str, value: Any) -> Self:
         """
@@ -255,4 +256,5 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "listener": check_listener,
 }
 """What is called with the name and the value of an option, unless it's the default."""
+_USUAL = StreamOptions()
 _DEFAULTS = [StreamOptions._field_defaults[name] for name in _CHECKS]

@@ -36,13 +36,13 @@ _WARNINGS = {
 }
 
 # What the response of this context has been warned of. None: there's no response.
-_warned: ContextVar[set[str] | None] = ContextVar("sse_starlette_warned", default=None)
-_warned_elsewhere: set[str] = set()
+_warned: ContextVar[list[str] | None] = ContextVar("sse_starlette_warned", default=None)
+_warned_elsewhere: list[str] = []
 
 
 def warn_of_doubts() -> None:
     """Have the log say once more of what is encoded in this context, and in its tasks, that it's hardly meant."""
-    _warned.set(set())
+    _warned.set([])  # A set takes four times as much, for each stream.
 
 
 def doubt(what: str) -> None:
@@ -57,7 +57,7 @@ def doubt(what: str) -> None:
     if warned is None:
         warned = _warned_elsewhere  # What is published, for example.
     if what not in warned:
-        warned.add(what)
+        warned.append(what)
         _logger.warning(
             "%s", _WARNINGS[what], extra={"sse_event": "doubtful_event", "sse_doubt": what}
         )

@@ -46,7 +46,7 @@ class PendingStart:
             if reason is not None:
                 preface.add_gap(place, reason)
             if anew:
-                preface.new_to.append(place)
+                preface.new_to += (place,)
         self._places = left
         if not left:
             positions.complete()

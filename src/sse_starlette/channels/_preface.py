@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("sse_starlette.channel")
 
 _ENCODE = encoder("\r\n")
+_NONE: frozenset[int] = frozenset()
+"""One for all: Python makes another each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ class Preface:
         """Whether something has to be sent that hasn't been made yet."""
         self.ready: list[bytes] = []
         """What has been made, and goes out before anything that is read from the channels."""
-        self.new_to: list[int] = []
+        self.new_to: tuple[int, ...] = ()
         """The places of the channels of which the client has nothing yet."""
-        self.outrun: frozenset[int] = frozenset()
+        self.outrun: frozenset[int] = _NONE
         """
         The places of the channels that have gone on too far while the application made events for the
         client; it isn't asked for others.
@@ -81,13 +83,13 @@ class Preface:
         self._positions = positions
         self._options = options
         self._cursor_first = cursor_first
-        self._gaps: list[_UntoldGap] = []
+        self._gaps: tuple[_UntoldGap, ...] = ()
         self._makes = False
 
     def add_gap(self, place: int, reason: GapReason, latest: Sequence[bytes] = ()) -> None:
         """Have the client told that it misses something, and given `latest` after it."""
         channel = self._positions.channels[place]
-        self._gaps.append(_UntoldGap(place, channel, reason, latest))
+        self._gaps += (_UntoldGap(place, channel, reason, latest),)
 
     @property
     def has_events(self) -> bool:
@@ -139,12 +141,11 @@ class Preface:
         """Take note that the steps have been taken; `frames` are what hasn't been sent yet."""
         self.due = False
         self.ready += frames
-        self.outrun = frozenset()
+        self.outrun = _NONE
         if self._makes:
             places = range(len(self._positions.channels))
             self.outrun = frozenset(filter(self._positions.is_lost, places))
-        self._gaps = []
-        self.new_to = []
+        self._gaps = self.new_to = ()
         self._cursor_first = False
 
     def _snapshot_of(
@@ -158,7 +159,7 @@ class Preface:
         return cast("Callable[[], Events | Awaitable[Events]]", snapshot)
 
 
-def _reset_frame(gaps: list[_UntoldGap], cursor: str) -> bytes:
+def _reset_frame(gaps: Sequence[_UntoldGap], cursor: str) -> bytes:
     told: dict[str, object] = {
         "reason": gaps[0].reason,
         "channel": gaps[0].channel.name,

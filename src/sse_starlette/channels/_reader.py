@@ -51,17 +51,19 @@ class Read(Enum):
 
 
 _SOME, _ALL = Read.SOME, Read.ALL
+_NONE: frozenset[int] = frozenset()
+"""One for all: Python makes another each time, and there may be ten thousand subscriptions."""
 
 
 class Reader:
     """The reading of one subscription."""
 
     __slots__ = (
+        "_at_end",
         "_channels",
         "_failed",
         "_filter",
         "_in_a_row",
-        "_open",
         "_positions",
         "called",
         "channel",
@@ -85,8 +87,8 @@ class Reader:
         """The name of the channel whose frame was read last."""
         self._positions = positions
         self._channels = positions.channels
-        # Those that aren't known to be at their end.
-        self._open = set(range(len(self._channels)))
+        # Those that are known to be at their end.
+        self._at_end = _NONE
         self._in_a_row = 0
         self._filter: Callable[[ServerSentEvent], object] | None = options.filter
         self._failed = False
@@ -100,9 +102,14 @@ class Reader:
         )
         """Whether each frame is looked at."""
 
+    @property
+    def _some_open(self) -> bool:
+        return len(self._at_end) < len(self._channels)
+
     def look_everywhere(self) -> None:
-        """Count all channels as those that may have something new."""
-        self.due.update(dict.fromkeys(range(len(self._channels))))
+        """Count all channels as those that may have something new, where that's asked."""
+        if self.looks_at_each:
+            self.due.update(dict.fromkeys(range(len(self._channels))))
 
     def called_by(self, place: int) -> bool:
         """Count a channel as one that may have something new; True if it's the first since `called` was reset."""
@@ -123,7 +130,7 @@ class Reader:
         due, stopwatch = self.due, loop.stopwatch
         if not due:
             # Nobody has called since the last look, so this one is to make sure.
-            self.look_everywhere()
+            due.update(dict.fromkeys(range(len(self._channels))))
         positions, offsets = self._positions, self._positions.offsets
         limit = _READ_AT_ONCE if joins else 1
         taken: list[bytes] = []
@@ -149,7 +156,10 @@ class Reader:
                 del due[place]
                 self._in_a_row = 0
             if not frames:
-                (self._open.discard if closed else self._open.add)(place)
+                if closed:
+                    self._at_end |= {place}
+                elif self._at_end:
+                    self._at_end -= {place}
                 continue
             due[place] = None  # Behind the others, if it has had its share.
             before = len(taken)
@@ -172,11 +182,11 @@ class Reader:
         # For the next call: it may be the same turn of the loop.
         self.since = since if due else None
         if taken:
-            return b"".join(taken), _ALL if not due and self._open else _SOME
+            return b"".join(taken), _ALL if not due and self._some_open else _SOME
         if late:
             self.since = None
             return b"", Read.LATE
-        return b"", Read.NOTHING if self._open else Read.OVER
+        return b"", Read.NOTHING if self._some_open else Read.OVER
 
     def wants(self, channel: ChannelState, offset: int, frame: bytes) -> bool:
         """Whether the client is to get a frame."""

@@ -26,7 +26,7 @@ __all__ = ["AsyncioLoop"]
 class AsyncioLoop:
     """The running loop of asyncio."""
 
-    __slots__ = ("_loop", "call_later", "call_soon", "key", "stopwatch", "time")
+    __slots__ = ("__weakref__", "_loop", "call_later", "call_soon", "key", "stopwatch", "time")
 
     cancel_scope = AsyncioCancelScope
 
