@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ._wire.values import Serializer
     from .channels._opening import Events
-    from .channels._options import Gap, Since, Slow, Snapshot
+    from .channels._options import Gap, Preference, Since, Slow, Snapshot
     from .channels.channel import Channel, DataT
     from .endpoint import Check, EventSourceEndpoint
     from .event import ServerSentEvent
@@ -146,6 +146,7 @@ class Hub:
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float | None = None,
         type: type[DataT] | UnionType | None = None,  # noqa: A002  (the usual word)
+        prefer: Preference | None = None,
     ) -> Channel[DataT]:
         """
         Return the channel of this name; the first call makes it.
@@ -170,6 +171,8 @@ class Hub:
             type: what is published is validated by pydantic as this type, and sent as JSON of it (text as
                 a JSON string, too); what is not of it, `publish` refuses. Snapshots are not. None:
                 anything may be published.
+            prefer: what counts for more when it's busy, its delays or CPU time; see `Preference`. Default:
+                `"cpu"`.
 
         Raises:
             ImportError: `type` needs pydantic, which isn't installed.
@@ -185,6 +188,7 @@ class Hub:
             "latest_by": latest_by,
             "linger": linger,
             "type": type,
+            "prefer": prefer,
         }
         options = {option: value for option, value in given.items() if value is not None}
         return self._registry.channel(name, options)

@@ -86,6 +86,7 @@ def test_an_event_is_kept_no_longer_than_history_seconds_says(
         ({"slow": "latest"}, "give both or neither"),
         ({"latest_by": len}, "give both or neither"),
         ({"slow": "reset", "latest_by": len}, "give both or neither"),
+        ({"prefer": "speed"}, "prefer must be one of .* got: 'speed'"),
         ({"linger": -1}, "linger must be >= 0 seconds, got: -1"),
         ({"linger": float("nan")}, "linger must be >= 0 seconds, got: nan"),
     ],
@@ -307,11 +308,12 @@ def test_who_stands_with_others_gets_no_more_than_one_send_takes() -> None:
     for _ in range(3):
         channel.publish_nowait("x" * 40_000)
     state = state_of(channel)
-    ring, _, _ = state.follow(None, 0)
+    ring = state._ring
 
     # What is further behind reads by itself.
-    assert state.follow(ring, 0) == (ring, b"", 3)
-    assert state.follow(ring, 2)[2] == 3
+    assert state.follow(ring, 0) == (None, 0)
+    assert state.follow(ring, 2)[1] == 3
+    assert state.follow(ring, 3) == (b"", 3)
 
 
 @pytest.mark.anyio

@@ -63,10 +63,10 @@ class FakeChannel:
         self.closed_loops: list[Fanout] = []
         self.delivered = 0
 
-    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
-        if ring is self.ring and after < ring.head:
-            return self.ring, *ring.read(after)
-        return self.ring, b"", self.ring.head
+    def follow(self, ring: Ring, after: int) -> tuple[bytes | None, int]:
+        if ring is not self.ring:
+            return None, after
+        return ring.read(after) if after < ring.head else (b"", after)
 
     def count_delivered(self, events: int) -> None:
         self.delivered += events
@@ -106,7 +106,7 @@ def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
     assert (one.calls, another.calls) == (2, 2)
 
 
-def test_those_who_have_everything_are_offered_what_follows_and_the_others_are_called() -> None:
+def test_what_follows_is_offered_and_whoever_cannot_take_it_is_called() -> None:
     loop, channel = ManualLoop(), FakeChannel()
     ring = channel.ring
     fanout = Fanout(channel, loop)
@@ -116,27 +116,61 @@ def test_those_who_have_everything_are_offered_what_follows_and_the_others_are_c
     for subscriber in everybody:
         fanout.add(subscriber)
     busy.busy = True
-    ring.append(b"first;", 0.0)
-    # Where everybody stands isn't known before the first call.
-    fanout.call()
-    loop.settle()
-    assert [one.calls for one in everybody] == [1, 1, 1, 1]
+    for frame in (b"first;", b"second;", b"third;"):
+        ring.append(frame, 0.0)
 
-    ring.append(b"second;", 0.0)
-    ring.append(b"third;", 0.0)
-    fanout.call()
+    fanout.call(events=True)
     loop.settle()
 
     assert has_all.taken == [b"second;third;"]
-    assert has_all.positions.offsets == [3]
-    assert channel.delivered == 2
-    assert [one.calls for one in everybody] == [1, 2, 2, 2]
+    assert behind.taken == [b"first;second;third;"]
+    assert has_all.positions.offsets == behind.positions.offsets == [3]
+    assert channel.delivered == 5
     assert busy.positions.offsets == [1]
-    assert busy.taken == behind.taken == of_another_ring.taken == []
-    # Without anything new they are called: something else may have changed.
+    assert busy.taken == of_another_ring.taken == []
+    assert [one.calls for one in everybody] == [0, 1, 0, 1]
+    # Those who have all events look only if there may be something else.
+    fanout.call(events=True)
+    loop.settle()
+    assert [one.calls for one in everybody] == [0, 2, 0, 2]
     fanout.call()
     loop.settle()
-    assert [one.calls for one in everybody] == [2, 3, 3, 3]
+    assert [one.calls for one in everybody] == [1, 3, 1, 3]
+
+
+def test_what_comes_meanwhile_goes_to_those_whose_turn_is_still_to_come() -> None:
+    loop, channel = ManualLoop(), FakeChannel()
+    fanout = Fanout(channel, loop)
+    subscribers = [StandingSubscriber(channel.ring) for _ in range(250)]
+    for subscriber in subscribers:
+        fanout.add(subscriber)
+    in_order = fanout.subscribers()
+
+    for frame in (b"first;", b"second;"):
+        channel.ring.append(frame, 0.0)
+        fanout.call(events=True)
+        loop.turn()
+    loop.settle()
+
+    assert [one.taken for one in in_order[::100] if isinstance(one, StandingSubscriber)] == [
+        [b"first;", b"second;"],
+        [b"first;second;"],
+        [b"first;second;"],
+    ]
+    assert {subscriber.calls for subscriber in subscribers} == {0}
+
+
+def test_without_pauses_the_next_round_follows_the_last() -> None:
+    loop = ManualLoop()
+    subscriber = FakeSubscriber()
+    fanout = Fanout(FakeChannel(), loop, pauses=False)
+    fanout.add(subscriber)
+    work(fanout, loop, 0.06)
+
+    fanout.call()
+    loop.turn()
+
+    assert subscriber.calls == 2
 
 
 def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:

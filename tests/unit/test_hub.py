@@ -80,6 +80,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "history_seconds": (1.0, 2.0),
     "slow": ("reset", "disconnect"),
     "linger": (1.0, 2.0),
+    "prefer": ("latency", "cpu"),
 }
 
 

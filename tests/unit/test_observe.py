@@ -155,7 +155,7 @@ async def test_observer_is_told_of_gaps_and_of_clients_that_are_too_slow() -> No
 
 async def test_gap_by_a_lost_history_is_nobodys_lag() -> None:
     told = Told()
-    before, _, _ = state_of(Channel("news")).follow(None, 0)
+    before = state_of(Channel("news"))._ring
     with observing(told):
         state_of(Channel("news")).on_lag(before, 0)
 

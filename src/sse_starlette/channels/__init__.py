@@ -7,9 +7,17 @@ process is in `eventlogs`.
 from __future__ import annotations
 
 from .._wire.cursor import last_event_id
-from ._options import Gap, Slow
+from ._options import Gap, Preference, Slow
 from ._stats import ChannelStats
 from .channel import Channel
 from .subscription import Subscription
 
-__all__ = ["Channel", "ChannelStats", "Gap", "Slow", "Subscription", "last_event_id"]
+__all__ = [
+    "Channel",
+    "ChannelStats",
+    "Gap",
+    "Preference",
+    "Slow",
+    "Subscription",
+    "last_event_id",
+]

@@ -22,10 +22,6 @@ _QUIET_SHARE = 3
 """Whoever publishes later than this part of a pause finds the channel quiet."""
 
 
-_NOTHING = object()
-"""In which nobody stands."""
-
-
 class Stand(Protocol):
     """Where a client is in the history of one channel, or of several; see `Positions`."""
 
@@ -57,11 +53,11 @@ class Subscriber(Protocol):
 class Readable(Protocol):
     """What the fan-out needs of its channel."""
 
-    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
+    def follow(self, ring: Ring, after: int) -> tuple[bytes | None, int]:
         """
-        Return the channel's ring, all that follows an offset in it, and the offset that this leads to.
+        Return all that follows an offset in a ring, and the offset that this leads to.
 
-        No bytes where the ring was another one, or that can't be sent at once, or are the last of all.
+        None where the channel has another ring, or is closed, or that can't be sent at once.
         """
 
     def count_delivered(self, events: int) -> None:
@@ -75,16 +71,19 @@ class Fanout:
     """
     The open subscriptions of one channel on one loop, called together.
 
-    Those that have had everything so far stand together: what follows is read once, and offered to each.
-    Whoever stands elsewhere, or can't take it at once, is called and reads for itself.
+    What follows the position of one is read once for all that stand there, and offered to each. Whoever can't
+    take it at once is called, and reads for itself. What is published while they're being called goes to those
+    whose turn is still to come, so each waits for one round at most.
 
-    They are called when the loop turns, unless the last call is still at work or has been just now: what
-    is published before a third of its time has passed waits until it has passed once. So a quiet channel
-    delivers without delay, and a busy one joins what was published meanwhile and leaves the loop half of
-    its time, unless so much is published that the ring would run over before they look.
+    A round begins when the loop turns, unless the last one has ended just now: what is published before a
+    third of its time has passed waits until it has passed once. So a quiet channel delivers without delay, and
+    a busy one joins what was published meanwhile and leaves the loop half of its time, unless so much is
+    published that the ring would run over before they look. A channel that prefers latency makes no pause.
     """
 
-    def __init__(self, channel: Readable, loop: Loop, most_waiting: int = 250) -> None:
+    def __init__(
+        self, channel: Readable, loop: Loop, most_waiting: int = 250, *, pauses: bool = True
+    ) -> None:
         """
         Begin without subscribers.
 
@@ -93,16 +92,16 @@ class Fanout:
             loop: where the subscribers are called.
             most_waiting: how many calls may come together in a pause before it's cut short, so that
                 the channel doesn't forget what the subscribers haven't seen yet.
+            pauses: whether the loop has half of its time for others.
         """
         # Not a WeakSet: whoever goes through one may find that another thread has changed it.
         self._subscribers: set[weakref.ref[Subscriber]] = set()
         self._loop = loop
         self._channel = channel
-        # Where those stand that have everything, and what follows, from when to when.
-        self._ring: Ring | None = None
-        self._after = 0
-        self._frames = b""
-        self._head = 0
+        self._pauses = pauses
+        # Whether those who have everything are to look for something else, in this round and in the next.
+        self._all_look = False
+        self._all_look_next = False
         self._knocked = False
         self._calling = False
         self._again = False
@@ -128,13 +127,16 @@ class Fanout:
         """Don't call `subscriber` any more."""
         self._subscribers.discard(weakref.ref(subscriber))
 
-    def call(self, *, knock: bool = False) -> None:
+    def call(self, *, knock: bool = False, events: bool = False) -> None:
         """
         Call the subscribers soon; from any thread.
 
-        With `knock`, also from a signal handler that has interrupted the loop while it was waiting.
+        With `knock`, also from a signal handler that has interrupted the loop while it was waiting. With `events`,
+        that's all there is: whoever has them needn't look.
         """
         if not knock and self._loop.is_current():
+            if not events:
+                self._all_look_next = True
             self._call_here()
         elif not self._knocked:
             self._knocked = True
@@ -146,6 +148,7 @@ class Fanout:
     def _answer(self) -> None:
         # First, so that whatever is published from now on knocks again.
         self._knocked = False
+        self._all_look_next = True
         self._call_here()
 
     def _call_here(self) -> None:
@@ -157,7 +160,7 @@ class Fanout:
             return
         self._calling = True
         since = self._loop.time() - self._ended
-        if since < self._took / _QUIET_SHARE:
+        if self._pauses and since < self._took / _QUIET_SHARE:
             self._pausing = True
             self._loop.call_later(self._took - since, self._end_pause)
         else:
@@ -178,26 +181,33 @@ class Fanout:
         self._again = False
         self._waiting = 0
         self._began = self._loop.time()
-        self._after = self._head
-        self._ring, self._frames, self._head = self._channel.follow(self._ring, self._after)
+        self._all_look, self._all_look_next = self._all_look_next, False
         self._call_some(self.subscribers(), 0)
 
     def _call_some(self, subscribers: list[Subscriber], begin: int) -> None:
         end = begin + _CALLED_AT_ONCE
-        frames, after, head = self._frames, self._after, self._head
-        ring = self._ring if frames else _NOTHING
         now, took = self._loop.time(), 0
+        # Where the last one stood, what follows there, and where that leads to.
+        ring: Ring | None = None
+        after = head = -1
+        frames: bytes | None = None
         for subscriber in subscribers[begin:end]:
             try:
-                if subscriber.stands is ring:
+                stands = subscriber.stands
+                if stands is not None:
                     offsets = subscriber.positions.offsets
-                    if offsets[0] == after:
+                    if offsets[0] != after or stands is not ring:
+                        frames, head = self._channel.follow(stands, offsets[0])
+                        ring, after = stands, offsets[0]
+                    if frames:
                         # First, for it's asked for what was sent.
                         offsets[0] = head
                         if subscriber.offer(frames, now, None) is not False:
-                            took += 1
+                            took += head - after
                             continue
                         offsets[0] = after
+                    elif frames is not None and not self._all_look:
+                        continue
                 subscriber.call()
             except Exception:
                 # The others are called all the same, now and from now on.
@@ -206,7 +216,7 @@ class Fanout:
                     extra={"sse_event": "subscriber_failed"},
                 )
         if took:
-            self._channel.count_delivered(took * (head - after))
+            self._channel.count_delivered(took)
         # Comes after the turns of all writers that have been woken.
         more = end < len(subscribers)
         self._loop.call_soon(

@@ -90,7 +90,7 @@ class MemoryChannel(ChannelState):
         if lock.later:
             lock.call_later_ones()
         for fanout in fanouts:
-            fanout.call(knock=knock)
+            fanout.call(knock=knock, events=True)
         return event_id
 
     async def position(self) -> str:

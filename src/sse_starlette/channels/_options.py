@@ -29,6 +29,19 @@ What becomes of a client that has not taken an event when the channel forgets it
 """
 
 
+Preference: TypeAlias = Literal["cpu", "latency"]
+"""
+What counts for more on a channel that is published to again before all its subscribers have been called:
+
+- `"cpu"`: it goes through them, then pauses for as long as that took. What is published meanwhile is joined, and
+  half of the event loop's time is left to others.
+- `"latency"`: it goes through them again at once. Nobody waits for a pause, and each event takes more CPU time, up
+  to all of a core.
+
+A channel that isn't that busy delivers at once in any case.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
     """What a channel keeps, for how long, and what slow clients get; see `Hub.channel`."""
@@ -40,6 +53,7 @@ class ChannelOptions:
     latest_by: Callable[[ServerSentEvent], object] | None = None
     linger: float = 30.0
     type: Any = None
+    prefer: Preference = "cpu"
 
     def __post_init__(self) -> None:
         check_count("history", self.history, 1, "at least 1 event")
@@ -53,6 +67,8 @@ class ChannelOptions:
         if (self.latest_by is not None) != (self.slow == "latest"):
             raise ValueError('slow="latest" and latest_by go together: give both or neither')
         check_seconds("linger", self.linger)
+        if self.prefer not in get_args(Preference):
+            raise ValueError(f"prefer must be one of {get_args(Preference)}, got: {self.prefer!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,10 @@ class ChannelState(ABC):
             fanout = self._fanouts.get(id(loop.key))
             if fanout is None:
                 fanout = self._fanouts[id(loop.key)] = Fanout(
-                    self, loop, max(1, self.options.history // 4)
+                    self,
+                    loop,
+                    max(1, self.options.history // 4),
+                    pauses=self.options.prefer == "cpu",
                 )
             fanout.add(subscriber)
 
@@ -253,21 +256,17 @@ class ChannelState(ABC):
             self._counts.delivered += last - after
             return frames, last
 
-    def follow(self, ring: Ring | None, after: int) -> tuple[Ring, bytes, int]:
+    def follow(self, ring: Ring, after: int) -> tuple[bytes | None, int]:
         """Read for all that stand together; see `Readable`."""
         with self._lock:
-            current = self._ring
             # Who was offered the last ones of all wouldn't look, and see that it's over.
-            if (
-                ring is current
-                and current.holds(after)
-                and after < current.head
-                and not self.closed
-            ):
-                frames, last = current.read(after)
-                if last == current.head:
-                    return current, frames, last
-            return current, b"", current.head
+            if ring is self._ring and ring.holds(after) and not self.closed:
+                if after == ring.head:
+                    return b"", after
+                frames, last = ring.read(after)
+                if last == ring.head:
+                    return frames, last
+            return None, after
 
     def read_each(self, ring: Ring, after: int, limit: int) -> list[bytes] | None:
         """Return the frames after `after`, each by itself; None if they're no longer here."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..event import ServerSentEvent
     from ..eventlogs._replicator import Replicator
     from ._opening import Events
-    from ._options import Since, Slow, Snapshot
+    from ._options import Preference, Since, Slow, Snapshot
     from ._state import ChannelState
 
     DataT = TypeVar("DataT", default=Any)
@@ -69,6 +69,7 @@ class Channel(Generic[DataT]):
         latest_by: Callable[[ServerSentEvent], object] | None = None,
         linger: float = 30.0,
         type: Any = None,  # noqa: A002  (the usual word)
+        prefer: Preference = "cpu",
         replicator: Replicator | None = None,
         serializer: Serializer | None = None,
     ) -> None:
@@ -86,6 +87,7 @@ class Channel(Generic[DataT]):
             latest_by,
             linger,
             type,
+            prefer,
         )
         if replicator is None:
             self._state = MemoryChannel(name, options, serializer)
