@@ -1332,43 +1332,120 @@ async def test_a_memory_stream_is_closed_in_every_ending(ending: str) -> None:
     sender.close()
 
 
-class Bag:
-    """An async iterable that has something to give back, and whose iterator has so too."""
+class Iterable:
+    """Notes what of it is closed, in which order, and in which threads."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
+        self.threads: set[int] = set()
 
+
+class Async(Iterable):
     async def __aiter__(self) -> AsyncIterator[int]:
         try:
-            for number in range(3):
-                yield number
+            yield 0
             await anyio.sleep_forever()
         finally:
             self.closed.append("iterator")
 
+
+class Sync(Iterable):
+    """As the result of a database."""
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            yield from (0, 1)
+        finally:
+            self.closed.append("iterator")
+
+
+class File(Sync):
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return 0
+
+
+class ItsOwnIterator(Iterable):
+    """What clients of HTTP APIs give for a stream."""
+
+    given = False
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        if self.given:
+            await anyio.sleep_forever()
+        self.given = True
+        return 0
+
+
+class Aclose(Iterable):
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
-        self.closed.append("iterable")
+        self.closed.append("aclose")
 
 
-async def test_an_iterable_and_its_iterator_are_both_closed() -> None:
-    bag = Bag()
-    feed = feed_of(bag)
-
-    writer = await stopped(feed)
-
-    assert writer.body == b"0;1;2;"
-    assert bag.closed == ["iterator", "iterable"]
+class Close(Iterable):
+    def close(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.closed.append("close")
 
 
-async def test_an_iterable_that_was_never_iterated_is_closed() -> None:
-    bag = Bag()
-    feed = feed_of(bag)
+class AsyncClose(Iterable):
+    async def close(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed.append("close")
 
-    feed.stop()
-    await sent_by(feed)
 
-    assert bag.closed == ["iterable"]
+class FailingClose(Close):
+    def close(self) -> None:
+        super().close()
+        raise LOST
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "never iterated"])
+@pytest.mark.parametrize(
+    ("kinds", "closed"),
+    [
+        ([Async], ["iterator"]),
+        ([Async, Aclose], ["iterator", "aclose"]),
+        ([Async, Close], ["iterator", "close"]),
+        ([Async, AsyncClose], ["iterator", "close"]),
+        ([Async, Aclose, Close], ["iterator", "aclose"]),
+        ([ItsOwnIterator, Aclose], ["aclose"]),
+        ([ItsOwnIterator, Close], ["close"]),
+        ([ItsOwnIterator, AsyncClose], ["close"]),
+        ([Sync], ["iterator"]),
+        ([Sync, Close], ["iterator", "close"]),
+        ([Sync, AsyncClose], ["iterator", "close"]),
+        ([Sync, FailingClose], ["iterator", "close"]),
+        ([File, Close], ["close"]),
+    ],
+    ids=lambda each: " ".join(getattr(one, "__name__", str(one)) for one in each),
+)
+async def test_an_iterable_and_its_iterator_are_closed_each_once(
+    kinds: list[type[Iterable]], closed: list[str], begun: bool, log: pytest.LogCaptureFixture
+) -> None:
+    source = type("Source", tuple(kinds), {})()
+    feed = feed_of(source)
+    if not begun:
+        feed.stop()
+
+    is_sync = isinstance(source, Sync)
+    async with running(feed, blocked=is_sync) as writer:
+        while begun and not writer.taken:
+            await anyio.lowlevel.checkpoint()
+        await settle()
+        feed.stop()
+
+    assert writer.body == (b"0;" if begun else b"")
+    assert source.closed == (closed if begun else [each for each in closed if each != "iterator"])
+    assert not (is_sync and threading.get_ident() in source.threads)
+    assert feed.error is None
+    check_logged(log, [CLEANUP_ERROR] if FailingClose in kinds else [])
 
 
 async def test_an_iterable_that_cannot_be_closed_is_let_go() -> None:
@@ -1524,49 +1601,6 @@ async def test_a_sync_iterator_is_closed_when_the_source_is_stopped_between_two_
     assert threading.get_ident() not in source.threads
 
 
-class Rows:
-    """A sync iterable that has something to give back, as a file or a database's result has."""
-
-    def __init__(self, problem: Exception | None = None) -> None:
-        self.closed: list[str] = []
-        self._problem = problem
-
-    def __iter__(self) -> Iterator[int]:
-        try:
-            yield 0
-        finally:
-            self.closed.append("iterator")
-
-    def close(self) -> None:
-        self.closed.append("iterable")
-        if self._problem is not None:
-            raise self._problem
-
-
-async def test_a_sync_iterable_and_its_iterator_are_both_closed() -> None:
-    rows = Rows()
-
-    await sent_by(feed_of(rows))
-
-    assert rows.closed == ["iterator", "iterable"]
-
-
-@pytest.mark.parametrize("problem", [None, OSError("no such file")])
-async def test_a_sync_iterable_that_was_never_iterated_is_closed(
-    problem: Exception | None, log: pytest.LogCaptureFixture
-) -> None:
-    rows = Rows(problem)
-    feed = feed_of(rows)
-
-    feed.stop()
-    await sent_by(feed)
-
-    assert rows.closed == ["iterable"]
-    assert feed.error is None
-    assert logged(log) == ([] if problem is None else [CLEANUP_ERROR])
-    assert problem is None or "no such file" in log.text
-
-
 async def test_a_sync_generator_that_was_never_started_is_closed() -> None:
     source = Blocking()
     events = source.events()
@@ -1586,24 +1620,6 @@ async def test_a_sync_iterable_that_cannot_be_closed_is_let_go() -> None:
 
     assert writer.body == b"0;1;2;"
     assert feed.error is None
-
-
-async def test_the_iterator_of_a_sync_iterable_that_cannot_be_closed_is_closed() -> None:
-    class Numbers:
-        def __iter__(self) -> Iterator[int]:
-            try:
-                yield from range(3)
-                release.wait(SEAT_BELT)
-            finally:
-                seen.append("closed")
-
-    release = threading.Event()
-    release.set()
-    seen: list[str] = []
-    writer = await sent_by(feed_of(Numbers()))
-
-    assert writer.body == b"0;1;2;"
-    assert seen == ["closed"]
 
 
 async def test_a_step_that_comes_too_late_does_not_touch_a_closed_iterator() -> None:
@@ -1757,79 +1773,6 @@ async def test_wrong_content_that_is_stopped_before_it_ran_is_nobodys_business(
 
     assert feed.error is None
     assert logged(log) == []
-
-
-# Streams of other libraries
-
-
-class Upstream:
-    """What clients of HTTP APIs give for a stream."""
-
-    def __init__(self) -> None:
-        self.closed: list[str] = []
-
-    def __aiter__(self) -> AsyncIterator[int]:
-        return self
-
-    async def __anext__(self) -> int:
-        await anyio.sleep_forever()
-        raise AssertionError
-
-
-class ClosedAtOnce(Upstream):
-    def close(self) -> None:
-        self.closed.append("closed")
-
-
-class ClosedSlowly(Upstream):
-    async def close(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.closed.append("closed")
-
-
-@pytest.mark.parametrize("kind", [ClosedAtOnce, ClosedSlowly])
-async def test_async_iterable_without_aclose_is_closed_by_its_close(kind: type[Upstream]) -> None:
-    upstream = kind()
-    feed = feed_of(upstream)
-
-    await stopped(feed)
-
-    assert upstream.closed == ["closed"]
-
-
-async def test_aclose_is_called_in_place_of_close() -> None:
-    closed: list[str] = []
-
-    class Upstream:
-        async def __aiter__(self) -> AsyncIterator[int]:
-            yield 0
-
-        async def aclose(self) -> None:
-            closed.append("aclose")
-
-        def close(self) -> None:
-            closed.append("close")
-
-    await sent_by(feed_of(Upstream()))
-
-    assert closed == ["aclose"]
-
-
-async def test_async_close_of_a_sync_iterable_is_awaited() -> None:
-    closed: list[str] = []
-
-    class Rows:
-        def __iter__(self) -> Iterator[int]:
-            return iter(range(2))
-
-        async def close(self) -> None:
-            await anyio.lowlevel.checkpoint()
-            closed.append("closed")
-
-    writer = await sent_by(feed_of(Rows()))
-
-    assert writer.body == b"0;1;"
-    assert closed == ["closed"]
 
 
 # Bytes that somebody else has framed
