@@ -177,7 +177,7 @@ async def count_deliveries(
     await leave(server, opened)
 
 
-async def count_flood(server: Server) -> None:
+async def count_flood(server: Server, name: str) -> None:
     """Count what an event costs of a source that never waits."""
 
     async def run(events: int) -> int:
@@ -187,7 +187,7 @@ async def count_flood(server: Server) -> None:
         await leave(server, [protocol])
         return events
 
-    await count("flood", (1_000, 4_000), run)
+    await count(name, (1_000, 4_000), run)
 
 
 async def count_streams(server: Server, name: str, path: str) -> None:
@@ -256,7 +256,7 @@ async def count_everything(who: str, port: int) -> None:
         await count_encoding(who)
     await count_tokens(server, work, "token", "/tokens")
     await count_streams(server, "stream", "/one")
-    await count_flood(server)
+    await count_flood(server, "flood")
     await count_deliveries(server, "queue", "/queue", work.publish)
     if who == "ours":
         publish = module.publish_to_channel
@@ -264,6 +264,16 @@ async def count_everything(who: str, port: int) -> None:
         await count_deliveries(server, "channel, endpoint", "/endpoint/channel", publish)
         await count_tokens(server, work, "token, endpoint", "/endpoint/tokens")
         await count_streams(server, "stream, endpoint", "/endpoint/one")
+        from sse_starlette.metrics._tally import Tally
+        from sse_starlette.observe import observe
+
+        # What Prometheus and OpenTelemetry have at the streams; the rest is done when they ask.
+        end = observe(Tally())
+        await count_tokens(server, work, "token, observed", "/tokens")
+        await count_streams(server, "stream, observed", "/one")
+        await count_flood(server, "flood, observed")
+        await count_deliveries(server, "channel, observed", "/channel", publish)
+        end()
     if who == "bare":
         setattr(module, "JOINS", True)  # noqa: B010
         await count_deliveries(server, "channel", "/queue", module.write_to_all)

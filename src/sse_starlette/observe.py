@@ -8,18 +8,23 @@ from __future__ import annotations
 import logging
 import time
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from starlette.types import Message, Scope, Send
+    from starlette.types import Scope
 
 __all__ = ["Observer", "StreamRecord", "observe"]
 
 _logger = logging.getLogger("sse_starlette.metrics")
 _lock = Lock()
 _observers: tuple[Observer, ...] = ()
+
+
+class _Feed(Protocol):
+    @property
+    def events(self) -> int: ...
 
 
 class StreamRecord:
@@ -35,14 +40,15 @@ class StreamRecord:
         reason: why it ends, or has ended; see `CloseReason`. None before that.
         sends: ASGI messages with a part of the body, pings among them.
         sent_bytes: what these held.
-        events: what its source has yielded; 0 for a subscription, whose events the channel counts.
+        events: what was taken from its source to be sent; 0 for a subscription, whose events the channel counts.
     """
 
     __slots__ = (
         "__weakref__",
+        "_events",
+        "_feed",
         "began",
         "endpoint",
-        "events",
         "listener",
         "reason",
         "seconds",
@@ -58,7 +64,15 @@ class StreamRecord:
         self.reason: str | None = None
         self.sends: int = 0
         self.sent_bytes: int = 0
-        self.events: int = 0
+        self._events = 0
+        # While it's open: there they are counted by the way.
+        self._feed: _Feed | None = None
+
+    @property
+    def events(self) -> int:
+        """What was taken from its source to be sent."""
+        feed = self._feed
+        return self._events if feed is None else feed.events
 
     def __repr__(self) -> str:
         return f"<StreamRecord {self.endpoint!r} {self.reason or 'open'}>"
@@ -146,51 +160,33 @@ def record_stream(scope: Scope) -> StreamRecord:
     )
 
 
-def observed(
-    record: StreamRecord, send: Send, listener: str | None, reason: Callable[[], str | None]
-) -> Send:
-    """
-    Say that a response is about to be sent; return `send`, counting what it's given.
-
-    Args:
-        record: of the response.
-        send: ASGI's send.
-        listener: who listens.
-        reason: asked why the stream ends, when the last of its body is sent.
-    """
-    record.listener = listener
-    tell("stream_began", record)
-
-    # No coroutine of its own: it would be run through with each event.
-    def counted(message: Message) -> Awaitable[None]:
-        if body := message.get("body"):
-            record.sends += 1
-            record.sent_bytes += len(body)
-        if message.get("more_body") is False:
-            record.reason = reason()
-            tell("stream_completes", record)
-        return send(message)
-
-    return counted
+def stream_begins(record: StreamRecord, feed: _Feed, listener: str | None) -> None:
+    """Say that a response is about to be sent."""
+    record._feed, record.listener = feed, listener  # noqa: SLF001  (records are this module's)
+    _tell_of("stream_began", record)
 
 
-def counting_encoder(
-    record: StreamRecord, encode: Callable[[object], bytes]
-) -> Callable[[object], bytes]:
-    """Return `encode`, counting what it's given."""
-
-    def counted(event: object) -> bytes:
-        record.events += 1
-        return encode(event)
-
-    return counted
+def stream_completes(record: StreamRecord, reason: str | None) -> None:
+    """Say that the last of the body of a response is about to be sent."""
+    record.reason = reason
+    _tell_of("stream_completes", record)
 
 
 def stream_over(record: StreamRecord, reason: str) -> None:
     """Say that a response is over."""
     record.reason = reason
     record.seconds = time.monotonic() - record.began
-    tell("stream_ended", record)
+    record._events, record._feed = record.events, None  # noqa: SLF001  (as above)
+    _tell_of("stream_ended", record)
+
+
+def _tell_of(what: str, record: StreamRecord) -> None:
+    # What `tell` does; without its stars, for streams come and go by the thousand.
+    for observer in _observers:
+        try:
+            getattr(observer, what)(record)
+        except Exception as exc:
+            _log(what, observer, exc)
 
 
 def tell(what: str, *args: Any, **more: Any) -> None:
@@ -198,10 +194,15 @@ def tell(what: str, *args: Any, **more: Any) -> None:
     for observer in _observers:
         try:
             getattr(observer, what)(*args, **more)
-        except Exception:
-            _logger.exception(
-                "%s of %r raised",
-                what,
-                observer,
-                extra={"sse_event": "observer_failed", "sse_observer": type(observer).__name__},
-            )
+        except Exception as exc:
+            _log(what, observer, exc)
+
+
+def _log(what: str, observer: Observer, error: Exception) -> None:
+    _logger.error(
+        "%s of %r raised",
+        what,
+        observer,
+        exc_info=error,
+        extra={"sse_event": "observer_failed", "sse_observer": type(observer).__name__},
+    )

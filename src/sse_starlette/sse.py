@@ -30,10 +30,9 @@ from ._wire.doubts import warn_of_doubts
 from .errors import SendTimeoutError
 from .event import ServerSentEvent, ensure_bytes
 from .observe import (
-    counting_encoder,
     is_observed,
-    observed,
     record_stream,
+    stream_begins,
     stream_over,
 )
 from .policy import admit, check_policy, policy_for
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from ._runtime.loop import Loop
     from ._stream.feed import Feed
     from .event import Serializer
-    from .observe import StreamRecord
     from .policy import StreamPolicy
 
 __all__ = [
@@ -306,7 +304,7 @@ class EventSourceResponse(StreamingResponse):
         loop = current_loop()
         warn_of_doubts()
         record = record_stream(scope) if is_observed() else None
-        feed = self._feed(loop, record)
+        feed = self._feed(loop)
         over = feed.is_over()
         head = over or scope.get("method", "").upper() == "HEAD"
         options = self._options
@@ -316,8 +314,8 @@ class EventSourceResponse(StreamingResponse):
         if admission is not None:
             options, start = admission.options, admission.start_message(start)
         if record is not None:
-            send = observed(record, send, options.listener, lambda: stream.life.reason)
-        stream = Stream(feed, loop, receive, send, start, options)
+            stream_begins(record, feed, options.listener)
+        stream = Stream(feed, loop, receive, send, start, options, record)
         del start, policy  # A frame keeps what it names, for as long as the stream is open.
         if admission is not None and admission.ending is not None:
             stream.life.end(*admission.ending)
@@ -349,7 +347,7 @@ class EventSourceResponse(StreamingResponse):
                 cleanup_timeout=options.cleanup_timeout,
             )
 
-    def _feed(self, loop: Loop, record: StreamRecord | None) -> Feed:
+    def _feed(self, loop: Loop) -> Feed:
         body: object = self.body_iterator
         claim(body)
         if body is not self._given:
@@ -361,10 +359,9 @@ class EventSourceResponse(StreamingResponse):
             feed.joins = options.join_events
             feed.cleanup_timeout = options.cleanup_timeout
             return feed
-        encode = self._source_encoder()
         return SourceFeed(
             body,
-            encode if record is None else counting_encoder(record, encode),
+            self._source_encoder(),
             loop,
             sep=options.sep,
             cleanup_timeout=options.cleanup_timeout,

@@ -44,6 +44,8 @@ import sse_starlette.event
 import sse_starlette.sse
 from sse_starlette import EventSourceResponse, Hub, JSONServerSentEvent, ServerSentEvent
 from sse_starlette._stream.options import StreamOptions
+from sse_starlette.metrics._tally import Tally
+from sse_starlette.observe import observe
 from sse_starlette.sse import CloseReason, SendTimeoutError
 from sse_starlette.testing import Clock, connect
 
@@ -1493,7 +1495,7 @@ async def test_headers_leave_at_once_behind_gzip_however_long_the_first_event_ta
 
 
 @pytest.mark.parametrize("anyio_backend", [on("asyncio"), on("uvloop")])
-@pytest.mark.parametrize("kind", ["source", "subscription", "left"])
+@pytest.mark.parametrize("kind", ["source", "subscription", "left", "observed"])
 @pytest.mark.anyio
 async def test_stream_that_is_over_goes_without_the_garbage_collector(kind: str) -> None:
     """It may hold a lot, and a server that opens and closes thousands has better to do."""
@@ -1526,6 +1528,7 @@ async def test_stream_that_is_over_goes_without_the_garbage_collector(kind: str)
                 leaving.set()
         return weakref.ref(content)
 
+    unobserve = observe(Tally()) if kind == "observed" else None
     gc.disable()
     try:
         gone = await one_stream()
@@ -1533,6 +1536,8 @@ async def test_stream_that_is_over_goes_without_the_garbage_collector(kind: str)
         assert gone() is None
     finally:
         gc.enable()
+        if unobserve is not None:
+            unobserve()
 
 
 # What is ours and what is theirs

@@ -24,7 +24,7 @@ WARM_UP_WHEN_LATE = 4
 class Batching:
     """Whether the frames of one source may wait."""
 
-    __slots__ = ("_late", "_on", "_quick", "joins", "joins_first")
+    __slots__ = ("_late", "_on", "_quick", "joins", "joins_first", "sent")
 
     def __init__(self, *, on: bool) -> None:
         """
@@ -41,6 +41,8 @@ class Batching:
         """Whether frames may wait in the stretch that comes next."""
         self.joins_first = False
         """Whether the first one may, too: on a loop that is late, more will be ready by then."""
+        self.sent = 0
+        """Frames that went to the writer, alone or joined. No rule asks for it, and it never goes back."""
         self._late = False  # The loop was, when the source last left it a turn.
 
     def turn_off(self) -> None:

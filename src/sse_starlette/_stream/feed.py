@@ -72,6 +72,9 @@ class Feed(ABC):
     failed. False: nothing was done.
     """
 
+    events: int = 0
+    """Events of a source that were taken, as far as a feed counts them; any thread may ask, and it never goes back."""
+
     drained: bool = False
     """Whether `take` would give nothing now: `wake` is called before it does. False: that's not known."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
     from .._runtime.loop import Loop
+    from ..observe import StreamRecord
     from .feed import Feed
     from .lifecycle import CloseReason
     from .options import StreamOptions
@@ -65,6 +66,7 @@ class Stream:
         send: Send,
         start: Message,
         options: StreamOptions,
+        record: StreamRecord | None = None,
     ) -> None:
         """
         Put a stream together; nothing happens before `run`.
@@ -76,6 +78,7 @@ class Stream:
             send: ASGI's send.
             start: the `http.response.start` message.
             options: what its caller asked for.
+            record: where what is sent is counted; None: nowhere.
         """
         self.listener: str | None = options.listener
         """Who listens."""
@@ -96,7 +99,9 @@ class Stream:
         self._finished = loop.waker()
         wake = loop.eager_runner()
         self._producers = Producers(context, wake=wake, watcher=self._finished)
-        self._writer = Writer(context, self._producers, send=send, start=start, wake=wake)
+        self._writer = Writer(
+            context, self._producers, send=send, start=start, wake=wake, record=record
+        )
         self._drain: Drain | None = None
         self._tenure: Tenure | None = None
 

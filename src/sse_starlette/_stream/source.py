@@ -101,6 +101,7 @@ class SourceFeed(Feed):
             return b""
         self._writer_told = False
         self._pushed += len(frames)
+        self._batching.sent += len(frames)
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
         if joined:
@@ -116,6 +117,10 @@ class SourceFeed(Feed):
         self._sending = False
         if self._blocked and not self._frames:
             self._room.set()
+
+    @property
+    def events(self) -> int:  # type: ignore[override]
+        return self._batching.sent
 
     @property
     def thread(self) -> str | None:
@@ -212,6 +217,8 @@ class SourceFeed(Feed):
                 if frame.startswith(_DOUBLED):
                     doubt("frame")
                 taken = frame and offer(frame, clock(), caller)
+                if taken or taken is None:
+                    batching.sent += 1
                 if taken and not self._stopping:
                     step = step_on()
                     continue

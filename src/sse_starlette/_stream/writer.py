@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..observe import stream_completes
 from .error_event import ErrorEvent
 from .feed import offer_nobody
 from .lifecycle import COMPLETE
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from .._runtime.loop import EagerRunner, Timer
+    from ..observe import StreamRecord
     from .context import StreamContext
     from .producers import Producers
 
@@ -43,6 +45,7 @@ class Writer:
         "_ping_alarm",
         "_ping_due",
         "_producers",
+        "_record",
         "_send",
         "_sent_at",
         "_standing_by",
@@ -63,6 +66,7 @@ class Writer:
         send: Send,
         start: Message,
         wake: EagerRunner,
+        record: StreamRecord | None,
     ) -> None:
         """
         Put the writer together; nothing is sent before `open`.
@@ -73,6 +77,7 @@ class Writer:
             send: ASGI's send.
             start: the `http.response.start` message.
             wake: where the writer's task waits.
+            record: where what is sent is counted; None: nowhere.
         """
         self._feed = context.feed
         self._life = context.life
@@ -83,6 +88,7 @@ class Writer:
         self._send = send
         self._start = start
         self._wake = wake
+        self._record = record
         self._standing_by = False
         self._called = False
 
@@ -160,6 +166,8 @@ class Writer:
                 self.sending = True
                 if self._timeout is not None:
                     self.sending_since = self._timeout.begin()
+                if self._record is not None:
+                    self._count(frames)
                 await send({"type": "http.response.body", "body": frames, "more_body": True})
                 self._note_sent()
                 feed.sent()
@@ -187,11 +195,20 @@ class Writer:
         message["body"] = frame
         if self._wake.run_eagerly(caller, self._send, message):
             self._sent_at = now
-            self._ping_due, self._standing_by = False, True
+            self._ping_due = False
+            self._standing_by = True
+            if self._record is None:
+                return True
+            # Not by a `send` that counts: its call would cost three times as much, for each event of each client.
+            self._record.sends += 1
+            self._record.sent_bytes += len(frame)
             return True
         self.sending = self._wake.busy
         self._wake.set()
-        return None if self.sending else False
+        if not self.sending:
+            return False
+        self._count(frame)
+        return None
 
     def go_on(self) -> None:
         """Send what is due, in the name of the writer if it only stands by; else wake it."""
@@ -221,6 +238,8 @@ class Writer:
         if self._life.says_farewell:
             await self._say_farewell()
         self._life.phase = COMPLETE
+        if self._record is not None:
+            stream_completes(self._record, self._life.reason)
         await self._send_message({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def complete_quietly(self) -> None:
@@ -259,8 +278,15 @@ class Writer:
         self._sent_at = self._loop.time()
 
     async def _send_frames(self, frames: bytes) -> None:
+        if not self._life.client_gone:
+            self._count(frames)
         await self._send_message({"type": "http.response.body", "body": frames, "more_body": True})
         self._note_sent()
+
+    def _count(self, frames: bytes) -> None:
+        if self._record is not None:
+            self._record.sends += 1
+            self._record.sent_bytes += len(frames)
 
     def _note_sent(self) -> None:
         self.sending = self._ping_due = False

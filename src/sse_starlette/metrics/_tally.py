@@ -7,6 +7,7 @@ of the hub: a channel that has been forgotten in the meantime mustn't make a cou
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,20 +18,19 @@ if TYPE_CHECKING:
     from ..hub import Hub
 
 
-class Sent(NamedTuple):
+@dataclass(slots=True)
+class Sent:
     """What the streams of one endpoint have sent."""
 
     sends: int = 0
     sent_bytes: int = 0
     events: int = 0
 
-    def plus(self, stream: StreamRecord) -> Sent:
-        """Return the sum."""
-        return Sent(
-            self.sends + stream.sends,
-            self.sent_bytes + stream.sent_bytes,
-            self.events + stream.events,
-        )
+    def add(self, stream: StreamRecord) -> None:
+        """Add what one of them has sent."""
+        self.sends += stream.sends
+        self.sent_bytes += stream.sent_bytes
+        self.events += stream.events
 
 
 class HubFigures(NamedTuple):
@@ -74,9 +74,11 @@ class Tally(Observer):
         with self._lock:
             # One that began before this was told of it isn't there.
             if self._open.pop(id(stream), None) is not None:
-                sent = self._sent.get(stream.endpoint, Sent())
-                self._sent[stream.endpoint] = sent.plus(stream)
-                self.ended[stream.endpoint, stream.reason or "error"] += 1
+                endpoint = stream.endpoint
+                if (sent := self._sent.get(endpoint)) is None:
+                    sent = self._sent[endpoint] = Sent()
+                sent.add(stream)
+                self.ended[endpoint, stream.reason or "error"] += 1
 
     def subscriber_lagged(self, channel: str, dropped: int, *, ended: bool) -> None:  # noqa: ARG002  (a label with no bound)
         with self._lock:
@@ -96,9 +98,11 @@ class Tally(Observer):
     def sent_by_endpoint(self) -> dict[str, Sent]:
         """What was sent, by streams that are open and by those that were."""
         with self._lock:
-            sums = dict(self._sent)
+            sums = {endpoint: replace(sent) for endpoint, sent in self._sent.items()}
             for stream in self._open.values():
-                sums[stream.endpoint] = sums.get(stream.endpoint, Sent()).plus(stream)
+                if (sent := sums.get(stream.endpoint)) is None:
+                    sent = sums[stream.endpoint] = Sent()
+                sent.add(stream)
             return sums
 
     def hub_figures(self) -> HubFigures | None:
