@@ -38,7 +38,9 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["redis", "sqlite"])
 def url(request: pytest.FixtureRequest, server: RedisServer, tmp_path: Path) -> str:
-    """An empty event log."""
+    """An empty event log; or `memory`, where a test is about channels as well."""
+    if request.param == "memory":
+        return "memory"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/events.db"
     server.say("FLUSHALL")
