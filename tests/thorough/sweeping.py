@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+
+import anyio
+import sniffio
+import trio
 
 import sse_starlette
 
@@ -72,11 +77,81 @@ def place_at(frame: FrameType) -> Place | None:
     return min(around)[1] if around else None
 
 
-def waiting_now(*also: Any) -> set[Place]:
+class Served:
+    """A response that is being served on the running loop, and the ways to have it cancelled."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.done = False
+        self.outcome: BaseException | None = None
+        self.problems: list[dict[str, Any]] = []
+        """What asyncio's loop complains of."""
+        self.cancel: Callable[[], object] = self.scope.cancel
+        """As a server does that has a task of its own for each response."""
+        self.cancel_all: Callable[[], object] = self.scope.cancel
+        self.tasks_left: Callable[[], list[Any]] = list
+        """Tasks that there are beside the one that asks."""
+
+    async def run(self, serve: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with self.scope:
+                await serve()
+        except BaseException as exc:
+            self.outcome = exc
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            self.done = True
+
+
+@asynccontextmanager
+async def served(serve: Callable[[], Awaitable[None]]) -> AsyncIterator[Served]:
+    """Serve a response meanwhile, in a task of the loop's own kind."""
+    serving = Served()
+    if sniffio.current_async_library() == "trio":
+        before = len(trio_tasks())
+        serving.tasks_left = lambda: trio_tasks()[before:]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serving.run, serve)
+            yield serving
+        return
+    task = asyncio.create_task(serving.run(serve))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: serving.problems.append(context)
+    )
+
+    def others() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    def cancel_all() -> None:
+        for each in others():
+            each.cancel()
+
+    # A task that is cancelled before its first step never runs.
+    task.add_done_callback(lambda _: setattr(serving, "done", True))
+    serving.cancel, serving.cancel_all, serving.tasks_left = task.cancel, cancel_all, others
+    yield serving
+
+
+def trio_tasks() -> list[trio.lowlevel.Task]:
+    """All tasks of the running loop, trio's own as well."""
+    root = trio.lowlevel.current_root_task()
+    found = [] if root is None else [root]
+    for task in found:
+        found += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
+
+
+def waiting_now() -> set[Place]:
     """The places at which the tasks of the running loop wait now."""
+    coroutines = (
+        [task.coro for task in trio_tasks()]
+        if sniffio.current_async_library() == "trio"
+        else [task.get_coro() for task in asyncio.all_tasks()]
+    )
     found = set()
-    for task in asyncio.all_tasks():
-        for frame in frames_of(task.get_coro(), set()):
+    for coroutine in coroutines:
+        for frame in frames_of(coroutine, set()):
             if (place := place_at(frame)) is not None:
                 found.add(place)
     return found
