@@ -218,7 +218,11 @@ async def test_tail_posts_what_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("answer", "remark"),
     [
-        (Response(status_code=403), "== 403 Forbidden: that is no stream"),
+        (Response(status_code=400), "== 400 Bad Request: that is no stream"),
+        (
+            Response(status_code=404),
+            "== 404 Not Found: that is no stream; there's nothing at this path",
+        ),
         (
             PlainTextResponse("x"),
             "== text/plain; charset=utf-8, which is not text/event-stream: that is no event stream",
@@ -249,9 +253,10 @@ async def test_tail_comes_back_after_an_error_of_the_server() -> None:
 
 
 async def test_tail_that_is_to_read_once_ends_at_an_error() -> None:
-    code, printed = await tail(serving(answering(Response(status_code=503))), once=True)
+    code, printed = await tail(serving(answering(Response(status_code=500))), once=True)
 
-    assert (code, printed.remarks) == (1, ["== 503 Service Unavailable"])
+    remark = "== 500 Internal Server Error: an EventSource gives up for good at this"
+    assert (code, printed.remarks) == (1, [remark])
 
 
 async def test_tail_follows_a_redirect_of_the_same_server() -> None:
@@ -583,9 +588,10 @@ def test_stats_tells_of_a_channel_that_is_not_there(url: str) -> None:
             2,
             "not the URL of a stream, http://… or https://…: redis://***@h",
         ),
+        (("tail", "h:8000/events?t=secret"), 2, "a URL begins with http:// or https://"),
         (("tail", "http://h:secret"), 2, "not the URL of a stream"),
         (("tail", "http://h/a b"), 2, "not the URL of a stream"),
-        (("doctor", "http://h", "--direct", "h:secret"), 2, "not the URL of a stream"),
+        (("doctor", "http://h", "--direct", "h:secret"), 2, "a URL begins with http"),
         (
             ("tail", "http://h", "-H", "secret"),
             2,

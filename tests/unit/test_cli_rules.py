@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from sse_starlette._cli import _terminal
-from sse_starlette._cli._advice import PROXIES, Advice, advice_for, servers_in
+from sse_starlette._cli._advice import PROXIES, Advice, advice_for, in_plain_words, servers_in
 from sse_starlette._cli._client import Ended, Exchange, decoder
 from sse_starlette._cli._doctor import as_json, as_text
 from sse_starlette._cli._facts import Facts, Finding, Level
@@ -240,6 +240,24 @@ def test_servers_are_recognized_by_headers_and_by_their_own_words(
     headers: dict[str, str], to_garbage: bytes, servers: list[str]
 ) -> None:
     assert servers_in([headers], to_garbage) == servers
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("All connection attempts failed", "nothing listens there"),
+        ("[Errno -2] Name or service not known", "no host of this name"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate", "-k takes any"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "try http://"),
+        ("Server disconnected without sending a response.", "try https://"),
+        ("ConnectError", "ConnectError"),
+    ],
+)
+def test_no_connection_is_told_in_plain_words(error: str, told: str) -> None:
+    found = in_plain_words(error)
+
+    assert told in found
+    assert error.rstrip(".") in found
 
 
 def test_advice_is_for_the_proxy_that_is_known_or_for_all() -> None:
@@ -513,6 +531,18 @@ def test_report_names_all_proxies_if_none_shows() -> None:
 
     assert "Which proxy it is doesn't show" in text
     assert all(f"{name}, " in text for name in PROXIES)
+
+
+def test_report_blames_no_proxy_where_the_application_itself_answers() -> None:
+    seen = facts(
+        stream(0.1, 1, ended=Ended.CUT, ended_at=5.0),
+        to_garbage=b"HTTP/1.1 400 Bad Request\r\n\r\nInvalid HTTP request received.",
+    )
+
+    text = as_text(seen, findings_of(seen))
+
+    assert "no proxy is on the way: uvicorn itself answers" in text
+    assert not any(f"{name}, " in text for name in PROXIES)
 
 
 def test_report_of_what_is_well_is_short() -> None:

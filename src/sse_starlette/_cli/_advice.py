@@ -28,6 +28,28 @@ class Advice:
 PROXIES = ("nginx", "HAProxy", "Caddy", "Envoy", "Varnish", "Apache")
 APPLICATION_SERVERS = ("uvicorn", "hypercorn", "granian", "daphne", "gunicorn")
 
+STATUS_HINTS = {
+    401: "the request lacks a login. Give the header, -H 'Authorization: …'; an EventSource can't send one "
+    "and needs a cookie or a ticket in the URL",
+    403: "the request isn't allowed. Give the header or the cookie that a client has, with -H",
+    404: "there's nothing at this path",
+    405: "the route doesn't take this method: try -X POST, or take GET in the application",
+    429: "too many requests, and an EventSource gives up for good at this",
+    503: "nobody is there to answer, or nobody has room, and an EventSource gives up for good at this",
+}
+"""What to do about an answer that is no stream."""
+
+_BY_ERROR = (
+    (r"attempts failed|refused", "nothing listens there, or a firewall is between"),
+    (r"not known|getaddrinfo|No address|name resolution", "there's no host of this name"),
+    (r"CERTIFICATE_VERIFY_FAILED", "its certificate can't be trusted; -k takes any"),
+    (
+        r"WRONG_VERSION_NUMBER|RECORD_LAYER|PACKET_LENGTH",
+        "what listens there speaks no TLS: try http://",
+    ),
+    (r"without sending a response", "it hung up without an answer; if it speaks TLS, try https://"),
+)
+
 _BY_HEADER = (
     ("server", r"nginx|openresty", "nginx"),
     ("server", r"caddy", "Caddy"),
@@ -74,6 +96,18 @@ def servers_in(headers: Iterable[Mapping[str, str]], to_garbage: bytes = b"") ->
             if header in each and re.search(value, each[header], re.IGNORECASE):
                 found[name] = None
     return list(found)
+
+
+def in_plain_words(error: str) -> str:
+    """Return why there's no connection; what the libraries say of it stands behind, in brackets."""
+    error = error.rstrip(".")
+    found = next((hint for said, hint in _BY_ERROR if re.search(said, error)), "")
+    return f"{found} ({error})" if found else error
+
+
+def asks_application(to_garbage: bytes) -> bool:
+    """Whether the foremost server is the application's own, so that there's no proxy."""
+    return bool(set(servers_in([], to_garbage)) & set(APPLICATION_SERVERS))
 
 
 def advice_for(code: str, url: str, servers: Iterable[str]) -> list[Advice]:

@@ -160,6 +160,8 @@ def _check_url(url: str) -> None:
         is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_right = False
+    if "://" not in url:
+        raise _WrongUsageError("a URL begins with http:// or https://, and this one doesn't")
     if not is_right or not url.isprintable() or " " in url:
         raise _WrongUsageError(f"not the URL of a stream, http://… or https://…: {shown_url(url)}")
 

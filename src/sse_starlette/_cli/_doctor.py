@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from ..testing import Comment
-from ._advice import PROXIES, advice_for
+from ._advice import PROXIES, advice_for, asks_application
 from ._client import Exchange, new_client, watch
 from ._facts import Facts, Finding, Level
 from ._findings import findings_of
@@ -178,7 +178,7 @@ async def _answer_to_garbage(target: Target) -> bytes:
 
 def advice_on(facts: Facts, finding: Finding) -> list[Advice]:
     """Return what to change for a finding; nothing for what is well."""
-    if finding.level in {Level.OK, Level.NOTE}:
+    if finding.level in {Level.OK, Level.NOTE} or asks_application(facts.to_garbage):
         return []
     return advice_for(finding.code, facts.url, facts.servers)
 
@@ -189,6 +189,8 @@ def as_text(facts: Facts, found: list[Finding]) -> str:
     servers = facts.servers
     if servers:
         lines.append(f"  seen on the way: {', '.join(servers)}")
+    if asks_application(facts.to_garbage):
+        lines.append(f"  no proxy is on the way: {servers[0]} itself answers")
     for finding in found:
         lines.append(f"  {finding.level.value:<8} {finding.text}")
         advice = advice_on(facts, finding)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._stream.headers import is_event_stream
 from ..testing import Comment, Event
+from ._advice import STATUS_HINTS, in_plain_words
 from ._client import Ended, Exchange
 from ._facts import Facts, Finding, Level
 from ._resuming import resuming
@@ -46,22 +47,15 @@ def findings_of(facts: Facts) -> list[Finding]:
 
 # --- Is there an answer, and is it a stream? ------------------------------------------
 
-_STATUS = {
-    401: "the request lacks a login. Give doctor the header, -H 'Authorization: …'; an EventSource can't "
-    "send one and needs a cookie or a ticket in the URL",
-    403: "the request isn't allowed. Give doctor the header or the cookie that a client has, with -H",
-    404: "there's nothing at this path",
-    405: "the route doesn't take this method: try -X POST, or take GET in the application",
-    429: "too many requests, and an EventSource gives up for good at this",
-    503: "nobody is there to answer, and an EventSource gives up for good at this",
-}
 _NO_CONTENT, _FOUND, _BAD_GATEWAY, _GATEWAY_TIMEOUT, _OK, _ERROR = 204, 300, 502, 504, 200, 400
 
 
 def _answer(facts: Facts) -> Iterator[Finding]:
     plain, status = facts.plain, facts.plain.status
     if plain.ended is Ended.REFUSED:
-        yield Finding("unreachable", Level.PROBLEM, f"There is no connection: {plain.error}.")
+        yield Finding(
+            "unreachable", Level.PROBLEM, f"There is no connection: {in_plain_words(plain.error)}."
+        )
     elif status is None:
         yield _withheld(facts)
     elif status == _NO_CONTENT:
@@ -86,7 +80,9 @@ def _answer(facts: Facts) -> Iterator[Finding]:
         )
         yield Finding("cut", Level.PROBLEM, text)
     elif status != _OK:
-        text = _STATUS.get(status, "this is no stream, and an EventSource gives up for good at it")
+        text = STATUS_HINTS.get(
+            status, "this is no stream, and an EventSource gives up for good at it"
+        )
         yield Finding("status", Level.PROBLEM, f"{status}: {text}.")
     elif not is_event_stream(plain.headers.get("content-type")):
         found = printable(plain.headers.get("content-type", "none"))

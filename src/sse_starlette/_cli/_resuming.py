@@ -50,7 +50,8 @@ def resuming(
     if first.id == distinct[0]:
         if isinstance(first, Event):
             text = (
-                "A client that comes back with an id gets the same events again, from the first on."
+                "A client that comes back with an id gets the same events again, from the first on. Either the "
+                "application takes no notice of the id (a channel does), or the header Last-Event-ID doesn't reach it."
             )
             return "resume", "problem", text
         text = "Nothing but its own id came to a client that came back."

@@ -16,6 +16,7 @@ import httpx2
 
 from .._stream.headers import is_event_stream
 from ..testing import Comment, Cursor, Event, EventStreamParser, StreamFailure
+from ._advice import STATUS_HINTS, in_plain_words
 from ._client import MOST_EVENT_BYTES, new_client
 from ._shown import printable, shown_url
 from ._tally import Tally, latency_of, shown_ms
@@ -107,7 +108,7 @@ class Tail:
             why = printable(str(exc)) or type(exc).__name__
             if not self._connections:
                 raise _StopError(
-                    1, f"no connection to {shown_url(self._target.url)}: {why}"
+                    1, f"no connection to {shown_url(self._target.url)}: {in_plain_words(why)}"
                 ) from exc
             return self._again(f"the connection broke: {why}")
         except StreamFailure as exc:
@@ -123,12 +124,15 @@ class Tail:
             return 0.0
         if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             if self._options.once:
-                raise _StopError(1, f"{status} {response.reason_phrase}")
+                hint = STATUS_HINTS.get(status, "an EventSource gives up for good at this")
+                raise _StopError(1, f"{status} {response.reason_phrase}: {hint}")
             pause = self._again(f"{status} {response.reason_phrase}; a browser would give up here")
             asked = response.headers.get("retry-after", "")
             return max(pause, min(int(asked), 3600)) if asked.isdecimal() else pause
         if status != httpx2.codes.OK:
-            raise _StopError(1, f"{status} {response.reason_phrase}: that is no stream")
+            hint = STATUS_HINTS.get(status, "")
+            told = f"{status} {response.reason_phrase}: that is no stream"
+            raise _StopError(1, f"{told}; {hint}" if hint else told)
         content_type = response.headers.get("content-type")
         if not is_event_stream(content_type):
             found = "no content type" if content_type is None else printable(content_type)
