@@ -84,6 +84,10 @@ def test_errors_are_those_of_publish(url: str, server: RedisServer, tmp_path: Pa
         publisher.publish("c", "x", wait=-1)
     with pytest.raises(ValueError, match="id"):
         publisher.publish("c", {"id": "1", "data": "x"})
+    with pytest.raises(ValueError, match="key is empty"):
+        publisher.publish("c", "x", key="")
+    with pytest.raises(TypeError, match="key must be a str"):
+        publisher.publish("c", "x", key=5)  # type: ignore[arg-type]
     publisher.close()
 
 

@@ -54,17 +54,6 @@ def check_name(name: object) -> None:
         )
 
 
-def check_key(key: object) -> None:
-    """Make sure that `key` may stand for an event that is published again."""
-    if not isinstance(key, str):
-        raise TypeError(f"key must be a str, got: {key!r} ({type(key).__name__})")
-    if not key:
-        raise ValueError(
-            "key is empty: all events without a key of their own would count as one. Give None, or "
-            "a text that is this event's alone."
-        )
-
-
 def check_function(
     name: str, value: object, takes: str, *, may_wait: bool, limit: int | None = None
 ) -> None:

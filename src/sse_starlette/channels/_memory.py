@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
+from .._arguments import check_key
 from .._runtime.lock import InterruptedHolderError, interrupted_holder
 from .._wire.cursor import new_epoch
 from ..errors import ChannelClosed, HistoryGap
-from ._checks import check_key
 from ._parsed import event_of
 from ._start import offset_after
 from ._state import ChannelState

@@ -9,9 +9,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic
 
+from .._arguments import check_key
 from .._wire.cursor import last_event_id
 from ..eventlogs.base import DEFAULT_BYTES, DEFAULT_EVENTS, Limits
-from ._checks import check_count, check_key, check_name, check_seconds
+from ._checks import check_count, check_name, check_seconds
 from ._memory import MemoryChannel
 from ._options import ChannelOptions, Gap, SubscribeOptions
 from ._replica import ReplicatedChannel

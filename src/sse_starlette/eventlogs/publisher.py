@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
+from .._arguments import check_key
 from .._runtime.fork import leave_to_parent, tell_child
 from .._runtime.lock import Lock
 from ..errors import LogRefused, LogUnavailable
@@ -91,6 +92,8 @@ class Publisher:
                 f"publish needs the name of a channel, got: {type(channel).__name__}; write "
                 "publisher.publish(channel.name, event)"
             )
+        if key is not None:
+            check_key(key)
         body = encode_body(self._typed(channel, event), self._serializer)
         until = time.monotonic() + wait
         # By its key, for threads add to a channel in any order.
