@@ -10,7 +10,15 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from dataclasses import dataclass
 from typing import Any
 
@@ -382,18 +390,20 @@ async def test_no_frame_is_held_while_a_millisecond_passes() -> None:
     assert max(sent - made for sent, made in zip(sent_at, made_at, strict=False)) < 0.002
 
 
-async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
-    turns = 0
-    longest = 0
+async def between_turns(
+    events: Iterable[object], loop: StillLoop | None = None, *, joins: bool = True
+) -> tuple[int, int]:
+    """How many events at most a source yields until another task has a turn, and the turns it has in all."""
+    turns = longest = 0
 
-    async def source() -> AsyncIterator[bytes]:
+    async def source() -> AsyncIterator[object]:
         nonlocal longest
         seen = since = 0
-        for _ in range(10_000):
+        for event in events:
             since = 0 if turns > seen else since + 1
             seen = turns
             longest = max(longest, since)
-            yield b"x" * 100
+            yield event
 
     async def other() -> None:
         nonlocal turns
@@ -401,9 +411,14 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    feed = feed_of(source(), StillLoop())
+    feed = feed_of(source(), loop, joins=joins)
     async with running(feed), anyio.create_task_group() as tasks:
         tasks.start_soon(other)
+    return longest, turns
+
+
+async def test_a_source_that_never_waits_leaves_the_loop_to_others() -> None:
+    longest, _ = await between_turns([b"x" * 100] * 10_000, StillLoop())
 
     assert 10 < longest <= JOINED_BYTES // 100 + 1
 
@@ -437,29 +452,13 @@ async def test_an_event_is_sent_within_the_call_in_which_the_source_yields_it() 
 async def test_a_source_that_never_waits_leaves_the_loop_soon(
     step_seconds: float, joins: bool, most_steps: int
 ) -> None:
-    loop = StillLoop()
-    turns = 0
-    longest = 0
-
-    async def source() -> AsyncIterator[int]:
-        nonlocal longest
-        seen = since = 0
+    def slow() -> Iterator[int]:
         for number in range(500):
-            since = 0 if turns > seen else since + 1
-            seen = turns
-            longest = max(longest, since)
             loop.now += step_seconds
             yield number
 
-    async def other() -> None:
-        nonlocal turns
-        while not feed.ended:
-            turns += 1
-            await anyio.lowlevel.checkpoint()
-
-    feed = feed_of(source(), loop, joins=joins)
-    async with running(feed), anyio.create_task_group() as tasks:
-        tasks.start_soon(other)
+    loop = StillLoop()
+    longest, _ = await between_turns(slow(), loop, joins=joins)
 
     assert longest <= most_steps
 
@@ -467,17 +466,7 @@ async def test_a_source_that_never_waits_leaves_the_loop_soon(
 @on_asyncio()
 async def test_a_source_that_never_waits_goes_on_after_each_turn_for_another_four_sends() -> None:
     """On uvloop, too, whose time stands still for a millisecond."""
-    feed = feed_of(numbers(100))
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while not feed.ended:
-            turns += 1
-            await anyio.lowlevel.checkpoint()
-
-    async with running(feed), anyio.create_task_group() as tasks:
-        tasks.start_soon(other)
+    _, turns = await between_turns(range(100))
 
     # Twenty-five, and a few that a busy machine may cost.
     assert turns < 60
@@ -1332,7 +1321,7 @@ async def test_a_memory_stream_is_closed_in_every_ending(ending: str) -> None:
     sender.close()
 
 
-class Iterable:
+class Closable:
     """Notes what of it is closed, in which order, and in which threads."""
 
     def __init__(self) -> None:
@@ -1340,7 +1329,7 @@ class Iterable:
         self.threads: set[int] = set()
 
 
-class Async(Iterable):
+class Async(Closable):
     async def __aiter__(self) -> AsyncIterator[int]:
         try:
             yield 0
@@ -1349,7 +1338,7 @@ class Async(Iterable):
             self.closed.append("iterator")
 
 
-class Sync(Iterable):
+class Sync(Closable):
     """As the result of a database."""
 
     def __iter__(self) -> Iterator[int]:
@@ -1367,7 +1356,7 @@ class File(Sync):
         return 0
 
 
-class ItsOwnIterator(Iterable):
+class ItsOwnIterator(Closable):
     """What clients of HTTP APIs give for a stream."""
 
     given = False
@@ -1382,19 +1371,19 @@ class ItsOwnIterator(Iterable):
         return 0
 
 
-class Aclose(Iterable):
+class Aclose(Closable):
     async def aclose(self) -> None:
         await anyio.lowlevel.checkpoint()
         self.closed.append("aclose")
 
 
-class Close(Iterable):
+class Close(Closable):
     def close(self) -> None:
         self.threads.add(threading.get_ident())
         self.closed.append("close")
 
 
-class AsyncClose(Iterable):
+class AsyncClose(Closable):
     async def close(self) -> None:
         await anyio.lowlevel.checkpoint()
         self.closed.append("close")
@@ -1427,7 +1416,7 @@ class FailingClose(Close):
     ids=lambda each: " ".join(getattr(one, "__name__", str(one)) for one in each),
 )
 async def test_an_iterable_and_its_iterator_are_closed_each_once(
-    kinds: list[type[Iterable]], closed: list[str], begun: bool, log: pytest.LogCaptureFixture
+    kinds: list[type[Closable]], closed: list[str], begun: bool, log: pytest.LogCaptureFixture
 ) -> None:
     source = type("Source", tuple(kinds), {})()
     feed = feed_of(source)
