@@ -45,7 +45,7 @@ TITLES = {
     "channel": "a delivery to 1 of 100, by a channel",
     "channel, endpoint": "the same, of an EventSourceEndpoint",
     "channel, observed": "the same, with metrics",
-    "stream": "open, one event, close",
+    "stream": "open, one event, close, beside another",
     "stream, endpoint": "the same, of an EventSourceEndpoint",
     "stream, observed": "the same, with metrics",
     "server token": "an event that comes alone, whole server",

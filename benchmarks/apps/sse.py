@@ -72,12 +72,14 @@ if hasattr(sse_starlette, "Hub"):
         """Publish on the channel."""
         prices.publish_nowait(fields_of(data))
 
+    routes.append(Route("/channel", subscribe))
+    # Where as many routes are looked at before `/endpoint/one` as without an endpoint before `/one`, and elsewhere.
+    routes[3:3] = [Route("/endpoint/one", sse_starlette.EventSourceEndpoint(source_named("one")))]
     routes += [
-        Route("/channel", subscribe),
         Route("/endpoint/channel", sse_starlette.EventSourceEndpoint(prices.subscribe)),
         *[
             Route(f"/endpoint/{name}", sse_starlette.EventSourceEndpoint(source_named(name)))
-            for name in ("idle", "one", "tokens")
+            for name in ("idle", "tokens")
         ],
     ]
 
