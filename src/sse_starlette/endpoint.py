@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import isawaitable, iscoroutine
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ._arguments import can_be_called_with, check_callable
+from ._stream.feed import FedContent
 from .channels._options import SubscribeOptions
 from .channels._registry import checked_channels
 from .sse import EventSourceResponse
@@ -35,6 +37,8 @@ Check: TypeAlias = Callable[
 ]
 """Raises `HTTPException`, or returns further options by name, or None."""
 
+_NOT_AWAITABLE = (AsyncGeneratorType, FedContent, Response)
+"""What most sources return, which is no awaitable."""
 _SUBSCRIBE = frozenset(field.name for field in dataclasses.fields(SubscribeOptions))
 
 
@@ -117,7 +121,8 @@ class EventSourceEndpoint:
             if scope["type"] == "http" and scope["method"] not in self._methods:
                 raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._methods))})
             found: Any = self._source(Request(scope, receive))
-            if isawaitable(found):
+            # An abstract class is asked what can be awaited, which takes its time.
+            if not isinstance(found, _NOT_AWAITABLE) and isawaitable(found):
                 found = await found
         except HTTPException as exc:
             if "starlette.exception_handlers" in scope:

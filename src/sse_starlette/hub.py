@@ -16,7 +16,7 @@ import anyio.lowlevel
 from ._arguments import check_callable, check_listener
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
-from .channels._options import SubscribeOptions
+from .channels._options import subscribe_options
 from .channels._registry import RESERVED, ChannelRegistry, check_not_reserved
 from .channels._revocations import Revocations
 from .channels._stats import HubStats
@@ -233,7 +233,7 @@ class Hub:
                 `Channel.subscribe`.
             RuntimeError: the hub has a log, and its lifespan isn't under way.
         """
-        options = SubscribeOptions(
+        options = subscribe_options(
             filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
         )
         return Subscription(self._registry.states_of(channels), request, options)

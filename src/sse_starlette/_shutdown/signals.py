@@ -31,12 +31,13 @@ class SignalHook(Hook):
     def install(self) -> None:
         # What isn't handled in Python isn't anybody's way to stop streams in order: it stays.
         found = getsignal(self._signum)
+        if self._installed is not None and found is self._installed[1]:
+            return
         if not callable(found) or not in_main_thread():
             return
-        if self._installed is None or found is not self._installed[1]:
-            ours = partial(self._handle, found)
-            set_signal(self._signum, ours)
-            self._installed = (found, ours)
+        ours = partial(self._handle, found)
+        set_signal(self._signum, ours)
+        self._installed = (found, ours)
 
     def uninstall(self) -> None:
         if self._installed is not None and in_main_thread():

@@ -97,6 +97,8 @@ def iterate(content: object, loop: Loop) -> AsyncIterator[object]:
     Raises:
         TypeError, ValueError: it's no source; see `check_source`.
     """
+    if type(content) is AsyncGeneratorType:
+        return content  # As most are; what follows asks two abstract classes.
     if isinstance(content, AsyncIterable):
         iterator = content.__aiter__()
         if not hasattr(iterator, "__anext__"):
@@ -216,7 +218,7 @@ def _instead_of_object(content: Any) -> str:
 
 def as_body_iterator(content: object) -> AsyncIterator[Any]:
     """Return `content` as Starlette's `body_iterator` is: itself if it's an async iterator."""
-    if isinstance(content, AsyncIterator):
+    if type(content) is AsyncGeneratorType or isinstance(content, AsyncIterator):
         return content
     return BodyIterator(content)
 

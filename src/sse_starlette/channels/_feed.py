@@ -25,7 +25,7 @@ from ._preface import Preface
 from ._reader import Read, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .._runtime.loop import Loop, Waker
     from .._stream.feed import Offer
@@ -132,7 +132,7 @@ class SubscriptionFeed(Feed):
         self._preface = Preface(self.positions, options, cursor_first=not came_with)
         self._reader = Reader(self.positions, options)
         self._phase = _NEW
-        self._seats: list[Seat] = []
+        self._seats: Sequence[Seat] = ()
         self._loop: Loop | None = None
         self._work: Waker | None = None
         # The events that come first, where the application makes them.
@@ -224,7 +224,7 @@ class SubscriptionFeed(Feed):
             self.stands = None
             for channel, subscriber in self._subscribers():
                 channel.leave(self, subscriber)
-            self._seats = []
+            self._seats = ()
             self.call = _call_nobody
             if self._sending_first is not None:
                 self._sending_first.stop()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from operator import is_
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from starlette.requests import HTTPConnection
@@ -181,3 +182,12 @@ def check_request(request: object) -> None:
         "subscribe needs the request, for its Last-Event-ID, or that id as a str, or None for a client that "
         f"begins anew, got: {type(request).__name__} {request!r:.80}{advice}"
     )
+
+
+_USUAL = SubscribeOptions()
+_DEFAULTS = tuple(getattr(_USUAL, field.name) for field in fields(_USUAL) if field.name != "whole")
+
+
+def subscribe_options(*given: Any) -> SubscribeOptions:
+    """Return the options of a subscription; the same ones for all that were given none, which are most."""
+    return _USUAL if all(map(is_, given, _DEFAULTS)) else SubscribeOptions(*given)

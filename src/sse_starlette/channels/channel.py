@@ -14,7 +14,7 @@ from .._wire.cursor import last_event_id
 from ..eventlogs.base import DEFAULT_BYTES, DEFAULT_EVENTS, Limits
 from ._checks import check_count, check_name, check_seconds
 from ._memory import MemoryChannel
-from ._options import ChannelOptions, Gap, SubscribeOptions
+from ._options import ChannelOptions, Gap, SubscribeOptions, subscribe_options
 from ._replica import ReplicatedChannel
 from ._stats import ChannelStats
 from .subscription import Subscription
@@ -244,7 +244,7 @@ class Channel(Generic[DataT]):
             TypeError, ValueError: an argument isn't what it should be; the error says what to write.
             RuntimeError: the channel is on a log, and its hub's lifespan isn't under way.
         """
-        options = SubscribeOptions(
+        options = subscribe_options(
             filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
         )
         return Subscription([self._state], request, options)
