@@ -364,6 +364,20 @@ async def drive(
         exchange.check_protocol()
 
 
+class Watched:
+    """What is told of a source's steps; it counts how often it's about to wait."""
+
+    def __init__(self, *, notes_waits: bool = True) -> None:
+        self.time = current_loop().time
+        self.runs_since = 0.0
+        self.just_woke = False
+        self.notes_waits = notes_waits
+        self.waits = 0
+
+    def about_to_wait(self) -> None:
+        self.waits += 1
+
+
 class StillLoop:
     """The running loop, but its clock stands still until the test moves it."""
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.lowlevel
 from anyio import wait_all_tasks_blocked
-from tests.unit.driving import until
+from tests.unit.driving import Watched, until
 from tests.unit.sources import settle
 
 from sse_starlette._runtime.loop import Loop, Waker, current_loop, loop_override
@@ -353,18 +353,6 @@ async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) 
     assert scope.cancelled_caught
 
 
-class Watched:
-    """What is told of a source's steps."""
-
-    def __init__(self) -> None:
-        self.time = current_loop().time
-        self.runs_since = 0.0
-        self.waits = 0
-
-    def about_to_wait(self) -> None:
-        self.waits += 1
-
-
 class Source:
     """A source of four waits in runner, and what befalls it; its first `cleanup` begins at the wait so numbered."""
 
@@ -453,6 +441,22 @@ async def test_reins_tell_of_every_wait_and_since_when_the_source_runs() -> None
 
     assert source.watched.waits == 4
     assert before <= source.watched.runs_since <= source.watched.time()
+
+
+async def test_an_observer_that_notes_no_waits_is_told_of_steps_alone() -> None:
+    watched = Watched(notes_waits=False)
+    steps: list[bool] = []
+
+    async def source() -> None:
+        for _ in range(3):
+            steps.append(watched.just_woke)
+            watched.just_woke = False
+            await anyio.lowlevel.checkpoint()
+
+    await current_loop().source_runner(None).run(source(), watched)
+
+    assert steps == [True] * 3
+    assert watched.waits == 0
 
 
 async def test_what_a_source_in_reins_raises_is_raised() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, on, until
+from tests.unit.driving import SEAT_BELT_SECONDS, Watched, on, until
 from tests.unit.sources import settle
 
 from sse_starlette._runtime.loop import (
@@ -1316,18 +1316,6 @@ async def test_outside_of_any_task_nothing_is_cut_off() -> None:
 
 
 # SourceRunner
-
-
-class Watched:
-    """Counts how often the source is about to wait."""
-
-    def __init__(self) -> None:
-        self.time = asyncio.get_running_loop().time
-        self.runs_since = 0.0
-        self.waits = 0
-
-    def about_to_wait(self) -> None:
-        self.waits += 1
 
 
 async def observer(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
-from tests.unit.driving import SEAT_BELT_SECONDS
+from tests.unit.driving import SEAT_BELT_SECONDS, Watched
 from tests.unit.sources import settle
 
 from sse_starlette._runtime.loop import Loop, SourceRunner, current_loop
@@ -155,18 +155,6 @@ async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> N
 
 
 # SourceRunner
-
-
-class Watched:
-    """What is told of a source's steps."""
-
-    def __init__(self) -> None:
-        self.time = current_loop().time
-        self.runs_since = 0.0
-        self.waits = 0
-
-    def about_to_wait(self) -> None:
-        self.waits += 1
 
 
 async def run_source(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:

@@ -212,11 +212,13 @@ class TrioSourceRunner:
         reached = within = False
         while True:
             observer.runs_since = observer.time()
+            observer.just_woke = True
             try:
                 wait = resume(outcome)
             except StopIteration:
                 return
-            observer.about_to_wait()
+            if observer.notes_waits:
+                observer.about_to_wait()
             if reached and _leaves_nursery():
                 self._cleanup.shield = False
             elif self._cleaning:

@@ -17,5 +17,11 @@ class StepObserver(Protocol):
     runs_since: float
     """Set to the time each time the task begins or goes on."""
 
+    just_woke: bool
+    """Set to True with it."""
+
+    notes_waits: bool
+    """Whether `about_to_wait` is to be called: that takes as long as all the rest of a step."""
+
     def about_to_wait(self) -> None:
         """Do what has to be done before the task waits; it still runs."""

@@ -28,7 +28,7 @@ _SENDS_IN_A_TURN = 4
 complains in the log of the fifth write after that."""
 
 _BYTES = (bytes, bytearray, memoryview)
-_DOUBLED = b"data: data:"
+_DOUBLED, _BEHIND_DOUBLED = b"data: data:", b"data: data;"
 """How the frames of a source begin that yields the lines of another stream as text."""
 
 
@@ -80,7 +80,8 @@ class SourceFeed(Feed):
         self._batching = Batching(on=joins)
         self.time: Callable[[], float] = loop.stopwatch
         self.runs_since = 0.0
-        self._alone = True
+        self.just_woke = False
+        self.notes_waits = False
         self._pushed = 0
         self._turn_room = JOINED_BYTES
         self._turn_due = 0.0
@@ -102,6 +103,7 @@ class SourceFeed(Feed):
         self._writer_told = False
         self._pushed += len(frames)
         self._batching.sent += len(frames)
+        self.notes_waits = True
         joined = frames[0] if len(frames) == 1 else b"".join(frames)
         frames.clear()
         if joined:
@@ -211,10 +213,12 @@ class SourceFeed(Feed):
             if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
                 frame = self._bounded(value, frame)
             taken: bool | bytes | None = False
-            if self._alone:
+            if self.just_woke and not batching.joins_first:
                 # The first since the source has waited: nothing else is ready that it could be joined with.
-                self._alone, self.has_begun = False, True
-                if frame.startswith(_DOUBLED):
+                self.just_woke = False
+                self.has_begun = True
+                # As `startswith` has it, in a third of the time.
+                if _DOUBLED <= frame < _BEHIND_DOUBLED:
                     doubt("frame")
                 taken = frame and offer(frame, clock(), caller)
                 if taken or taken is None:
@@ -227,6 +231,7 @@ class SourceFeed(Feed):
             elif not taken:
                 size = size + len(frame) if frames else len(frame)
                 frames.append(frame)
+                self.notes_waits = True
                 if (
                     batching.joins
                     and size < self._turn_room
@@ -300,18 +305,17 @@ class SourceFeed(Feed):
         else:
             self._ask_for_a_turn()
             await self._room
-        self._alone = False
+        self.just_woke = False
 
     def about_to_wait(self) -> None:
-        self._alone = True
         if self._frames:
             self._tell_writer()
         if self._pushed:
             self._turn_room = JOINED_BYTES
             self._batching.waits(self._pushed, self.time() - self.runs_since)
             self._pushed = 0
-            self._alone = not self._batching.joins_first
             self._ask_for_a_turn()
+        self.notes_waits = False
 
     def _ask_for_a_turn(self) -> None:
         """Have the loop make a call: how late it is with that tells how late it is with everything."""
@@ -322,7 +326,6 @@ class SourceFeed(Feed):
     def _on_turn(self) -> None:
         self._batching.had_a_turn(self.time() - self._turn_due)
         self._turn_due = 0.0
-        self._alone = not self._batching.joins_first
         if not self._blocked:
             self._room.set()
 

@@ -188,8 +188,6 @@ class Writer:
         if not self._standing_by or self._life.reason is not None:
             return False
         self._standing_by = False
-        if self._timeout is not None:
-            self.sending_since = self._timeout.begin()
         # Of its own: what is around `send` may change it. A copy takes half as long as a dict that is built.
         message = _BODY.copy()
         message["body"] = frame
@@ -203,6 +201,8 @@ class Writer:
                 self._record.sent_bytes += len(frame)
             return True
         self.sending = self._wake.busy
+        if self.sending and self._timeout is not None:
+            self.sending_since = self._timeout.begin()
         self._wake.set()
         if not self.sending:
             return False

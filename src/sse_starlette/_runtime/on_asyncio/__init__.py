@@ -78,7 +78,7 @@ class AsyncioLoop:
         except StopIteration:
             return
         # A task of asyncio sends nothing but None, which is how `yield from` goes on, too.
-        yield from coroutine.__await__()
+        yield from coroutine
 
     def current_task(self) -> asyncio.Task[Any] | None:
         return asyncio.current_task(self._loop)

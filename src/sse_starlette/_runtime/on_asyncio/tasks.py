@@ -151,23 +151,26 @@ class AsyncioSourceRunner:
         self, source: Coroutine[Any, Any, None], observer: StepObserver
     ) -> Generator[Any, Any, None]:
         self._task = current_task()
-        resume: Callable[[Any], Any] = source.send
+        send: Callable[[Any], Any] = source.send
+        resume = send
         outcome: Any = None
         now = observer.time
         try:
             while True:
                 observer.runs_since = now()
+                observer.just_woke = True
                 try:
                     wait = resume(outcome)
                 except StopIteration:
                     return
-                observer.about_to_wait()
+                if observer.notes_waits:
+                    observer.about_to_wait()
                 if self._ending:
                     self._bound()
                 self._waits = True
                 try:
                     outcome = yield wait
-                    resume = source.send
+                    resume = send
                 except GeneratorExit:
                     # The task is thrown away, and perhaps the source has been already.
                     source.close()
