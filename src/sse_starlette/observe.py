@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
+    class _Feed(Protocol):
+        @property
+        def events(self) -> int: ...
+
+
 __all__ = ["Observer", "StreamRecord", "observe"]
 
 _logger = logging.getLogger("sse_starlette.metrics")
 _lock = Lock()
 _observers: tuple[Observer, ...] = ()
-
-
-class _Feed(Protocol):
-    @property
-    def events(self) -> int: ...
 
 
 class StreamRecord:
