@@ -227,7 +227,7 @@ CHARTED = (
     ("idle", "KiB"),
     ("ping", "us"),
     ("fan-out-20", "us"),
-    ("fan-out-200", "deliveries/s"),
+    ("flood", "deliveries/s"),
     ("fan-out-2000", "deliveries/s"),
     ("burst", "deliveries/s"),
     ("churn", "streams/s"),

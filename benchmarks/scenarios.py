@@ -402,7 +402,7 @@ SCENARIOS = {
         ),
         Scenario(
             "flood",
-            "200 events/s to 1,000 clients, from their first event on",
+            "200/s to 1,000 clients, from the first event",
             EVERYONE,
             (*DELIVERY, Metric("missing", "not delivered 1.5 s later", more=False)),
             partial(fan_out, clients=1_000, rate=200, seconds=5),
