@@ -34,9 +34,8 @@ class Batching:
             on: whether its frames may wait at all.
         """
         self._on = on
-        self._quick = (
-            0  # Events that came quickly; below 0: so many have yet to, after a slow stretch.
-        )
+        # Events that came quickly; below 0: so many have yet to, after a slow stretch.
+        self._quick = 0
         self.joins = False
         """Whether frames may wait in the stretch that comes next."""
         self.joins_first = False

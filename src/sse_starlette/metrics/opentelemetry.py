@@ -89,7 +89,7 @@ class OpenTelemetryMetrics:
         if hub is not None:
             meter.create_observable_gauge(
                 "sse.log.up",
-                [self._of_hub(lambda figures: figures.connected)],
+                [self._of_hub(lambda figures: int(figures.connected))],
                 description="Whether the event log is in reach",
             )
             meter.create_observable_up_down_counter(
