@@ -364,7 +364,7 @@ class Source:
         self._cleans_up_at = cleans_up_at
 
     async def run(self) -> None:
-        await self.source_runner.run(self._wait(), self.watched)
+        await self.source_runner.run(self._wait, self.watched)
         # What comes too late would hit here.
         await settle()
 
@@ -453,7 +453,7 @@ async def test_an_observer_that_notes_no_waits_is_told_of_steps_alone() -> None:
             watched.just_woke = False
             await anyio.lowlevel.checkpoint()
 
-    await current_loop().source_runner(None).run(source(), watched)
+    await current_loop().source_runner(None).run(source, watched)
 
     assert steps == [True] * 3
     assert watched.waits == 0
@@ -465,7 +465,7 @@ async def test_what_a_source_in_reins_raises_is_raised() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        await current_loop().source_runner(None).run(fails(), Watched())
+        await current_loop().source_runner(None).run(fails, Watched())
 
 
 async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> None:

@@ -453,6 +453,22 @@ async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
     assert not one.run_eagerly()
 
 
+async def test_nothing_is_done_for_a_caller_that_does_not_run() -> None:
+    """As what is left of a task whose loop has been closed."""
+    one = Standing()
+    loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+    done: list[bool] = []
+    await settle()
+    loop.call_soon(
+        lambda: done.append(one.eager_runner.run_eagerly(caller, lambda _: one.work(), None))
+    )
+    await settle()
+
+    assert done == [False]
+    assert one.seen == []
+    await one.end()
+
+
 async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateTask) -> None:
     one = Standing(create_task)
 
@@ -1320,7 +1336,7 @@ async def test_outside_of_any_task_nothing_is_cut_off() -> None:
 
 async def observer(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:
     """Have `source` observer; then turn the loop, so that what comes too late would hit."""
-    await runner.run(source, Watched())
+    await runner.run(lambda: source, Watched())
     await settle()
 
 

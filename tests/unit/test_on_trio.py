@@ -158,7 +158,7 @@ async def test_a_stretch_that_is_cut_off_early_is_so_where_it_waits_first() -> N
 
 
 async def run_source(runner: SourceRunner, source: Coroutine[Any, Any, None]) -> None:
-    await runner.run(source, Watched())
+    await runner.run(lambda: source, Watched())
 
 
 async def cleans_up(seen: list[str]) -> None:

@@ -124,8 +124,10 @@ class SourceRunner(Protocol):
     def clean_up(self) -> None:
         """From now on the source is left alone, until its time is up."""
 
-    def run(self, source: Coroutine[Any, Any, None], observer: StepObserver, /) -> Awaitable[None]:
-        """Await `source`, and keep `observer` up to date."""
+    def run(
+        self, begin: Callable[[], Coroutine[Any, Any, None]], observer: StepObserver, /
+    ) -> Awaitable[None]:
+        """Await the source that `begin` returns, and keep `observer` up to date."""
 
 
 class Loop(Protocol):

@@ -193,9 +193,11 @@ class TrioSourceRunner:
             if self._cleanup_seconds is not None:
                 self._cleanup.deadline = anyio.current_time() + self._cleanup_seconds
 
-    async def run(self, source: Coroutine[Any, Any, None], observer: StepObserver) -> None:
+    async def run(
+        self, begin: Callable[[], Coroutine[Any, Any, None]], observer: StepObserver
+    ) -> None:
         with self._cancelling, self._cleanup:
-            await self._watch(source, observer)
+            await self._watch(begin(), observer)
 
     @types.coroutine
     def _watch(
@@ -211,7 +213,8 @@ class TrioSourceRunner:
         # the way out, so the same is true of them.
         reached = within = False
         while True:
-            observer.runs_since = observer.time()
+            if observer.notes_time:
+                observer.runs_since = observer.time()
             observer.just_woke = True
             try:
                 wait = resume(outcome)

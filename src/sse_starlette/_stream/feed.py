@@ -10,7 +10,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from .._runtime.loop import Loop
 
 JOINED_BYTES = 65_536
 """Where a feed stops joining: about what one write to a socket takes without waiting."""
@@ -103,6 +105,10 @@ class Feed(ABC):
     @abstractmethod
     async def run(self) -> None:
         """Do what the feed needs a task for; return when it has ended and everything is given back."""
+
+    def run_noting_first_wait(self, loop: Loop, note: Callable[[], None]) -> Awaitable[None]:
+        """Await `run`; call `note` once, when it first waits, or has ended without."""
+        return loop.run_noting_first_wait(self.run(), note)
 
     @abstractmethod
     def stop(self) -> None:

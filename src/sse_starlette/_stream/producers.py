@@ -158,7 +158,7 @@ class Producers:
     async def _run_feed(self) -> None:
         self._feed_task = RUNNING
         try:
-            await self._loop.run_noting_first_wait(self._feed.run(), self._note_first_wait)
+            await self._feed.run_noting_first_wait(self._loop, self._note_first_wait)
         finally:
             self._feed_task = max(self._feed_task, DONE)
             self._wake.set()

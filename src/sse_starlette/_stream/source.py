@@ -28,8 +28,10 @@ _SENDS_IN_A_TURN = 4
 complains in the log of the fifth write after that."""
 
 _BYTES = (bytes, bytearray, memoryview)
-_DOUBLED, _BEHIND_DOUBLED = b"data: data:", b"data: data;"
+_DOUBLED = b"data: data:"
 """How the frames of a source begin that yields the lines of another stream as text."""
+_LOOKED_AT = 16
+"""Events of a source that are looked at for that, if they come alone: it's seen soon."""
 
 
 class SourceFeed(Feed):
@@ -79,9 +81,11 @@ class SourceFeed(Feed):
         self.joins = joins
         self._batching = Batching(on=joins)
         self.time: Callable[[], float] = loop.stopwatch
+        self.notes_time = False
         self.runs_since = 0.0
         self.just_woke = False
-        self.notes_waits = False
+        self.notes_waits = True
+        self._on_first_wait: Callable[[], None] | None = None
         self._pushed = 0
         self._turn_room = JOINED_BYTES
         self._turn_due = 0.0
@@ -131,13 +135,7 @@ class SourceFeed(Feed):
     def release(self) -> None:
         threads = self._in_threads
         if threads is not None and threads.stepping_in is not None and not threads.is_released:
-            logger.warning(
-                "%r is still at a step in thread %r, which can't be interrupted; it's closed when it "
-                "comes back",
-                self._content,
-                self.thread,
-                extra={"sse_event": "source_stuck", "sse_thread": self.thread},
-            )
+            _warn_of_stuck(self._content, self.thread)
             threads.release()
 
     def finish_event(self) -> bytes:
@@ -148,123 +146,128 @@ class SourceFeed(Feed):
         return self._boundary.finish(self._sep)
 
     async def run(self) -> None:
-        try:
-            await self._runner.run(self._drive(), self)
-            if self._runner.cut_short:
-                where = self.thread
-                logger.warning(
-                    "cleanup of %r was cut short after %s s (cleanup_timeout)%s",
-                    self._content,
-                    self._cleanup_timeout,
-                    "" if where is None else f"; a step of it goes on in thread {where!r}",
-                    extra={"sse_event": "cleanup_cut_short", "sse_thread": where},
-                )
-        finally:
-            self.ended = True
-            self._wake()
-            self._wake = _wake_nobody
+        await self._runner.run(self._drive, self)
+
+    def run_noting_first_wait(self, loop: Loop, note: Callable[[], None]) -> Awaitable[None]:  # noqa: ARG002
+        self._on_first_wait = note
+        # As few coroutines as can be, here and below: each is passed on the way to each event.
+        return self._runner.run(self._drive, self)
 
     async def _drive(self) -> None:
         cancelled = anyio.get_cancelled_exc_class()
-        iterator: AsyncIterator[object] | None = None
-        thrown_away = False
-        try:
-            if not self._stopping:
-                iterator = iterate(self._content, self._loop)
-                if isinstance(iterator, ThreadedIterator):
-                    self._in_threads = iterator
-                await self._pump(iterator, cancelled)
-        except GeneratorExit:
-            thrown_away = True
-            raise
-        except BaseException as exc:  # What is not ours is raised again.
-            # A cancellation that was asked for ends here: nobody outside waits for it, and one that
-            # went through other hands may not look like anyio's any more.
-            error = _error_in(exc, cancelled)
-            if self._stopping:
-                _log(self._content, error)
-            elif error is not None:
-                self.error = error
-            else:
-                self.error = RuntimeError(
-                    f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
-                )
-                self.error.__cause__ = exc
-        finally:
-            if not thrown_away:
-                self._runner.clean_up()
-                await _close(self._content, iterator, self._loop, cancelled)
-
-    async def _pump(self, iterator: AsyncIterator[object], cancelled: type[BaseException]) -> None:
-        encode, frames, now, step_on = self._encode, self._frames, self.time, iterator.__anext__
+        encode, frames, now = self._encode, self._frames, self.time
         batching, offer, clock = self._batching, self.offer, self._loop.time
         caller = self._loop.current_task()
         size = sends = 0
         turn = 0.0
-        step: Awaitable[object] = step_on()
-        while True:
-            try:
-                value = await step
-            except StopAsyncIteration:
-                if self.unfinished:
-                    self._tell_of_bytes()
-                return
-            frame = encode(value)
-            if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
-                frame = self._bounded(value, frame)
-            taken: bool | bytes | None = False
-            if self.just_woke and not batching.joins_first:
-                # The first since the source has waited: nothing else is ready that it could be joined with.
-                self.just_woke = False
-                self.has_begun = True
-                # As `startswith` has it, in a third of the time.
-                if _DOUBLED <= frame < _BEHIND_DOUBLED:
-                    doubt("frame")
-                taken = frame and offer(frame, clock(), caller)
-                if taken or taken is None:
-                    batching.sent += 1
-                if taken and not self._stopping:
-                    step = step_on()
-                    continue
-            if taken is None:
-                self._sending = True
-            elif not taken:
-                size = size + len(frame) if frames else len(frame)
-                frames.append(frame)
-                self.notes_waits = True
-                if (
-                    batching.joins
-                    and size < self._turn_room
-                    and now() <= self.runs_since + HELD_SECONDS
-                ):
-                    step = step_on()
-                    continue
-                if turn != self.runs_since:
-                    turn, sends = self.runs_since, 0
-                sends += 1
-                self._turn_room -= size
-                self._tell_writer()
+        iterator: AsyncIterator[object] | None = None
+        thrown_away = False
+        try:
             if self._stopping:
                 return
-            if (
-                frames
-                or self._sending
-                or sends >= _SENDS_IN_A_TURN
-                or self._turn_room <= 0
-                or now() > turn + HELD_SECONDS
-            ):
+            iterator = iterate(self._content, self._loop)
+            if isinstance(iterator, ThreadedIterator):
+                self._in_threads = iterator
+            step_on = iterator.__anext__
+            step: Awaitable[object] = step_on()
+            while True:
                 try:
-                    await self._pause()
-                except cancelled as exc:
-                    # A timeout or cancel scope that the source holds open around its `yield` has
-                    # run out. It's the source's, so there it goes; the writer, in a task of its
-                    # own, is not hit, and the frames stay where they are.
-                    throw = getattr(iterator, "athrow", None)
-                    if self._stopping or throw is None:
-                        raise
-                    step = throw(exc)
-                    continue
-            step = step_on()
+                    value = await step
+                except StopAsyncIteration:
+                    if self.unfinished:
+                        self._tell_of_bytes()
+                    return
+                frame = encode(value)
+                if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
+                    frame = self._bounded(value, frame)
+                taken: bool | bytes | None = False
+                if self.just_woke and not batching.joins_first:
+                    # The first since the source has waited: nothing else is ready that it could be joined with.
+                    self.just_woke = False
+                    self.has_begun = True
+                    if not self.notes_time:
+                        self.runs_since = 0.0  # It's known when there's a second one.
+                    if batching.sent < _LOOKED_AT and frame.startswith(_DOUBLED):
+                        doubt("frame")
+                    taken = frame and offer(frame, clock(), caller)
+                    if taken or taken is None:
+                        batching.sent += 1
+                    if taken and not self._stopping:
+                        step = step_on()
+                        continue
+                if taken is None:
+                    self._sending = True
+                elif not taken:
+                    size = size + len(frame) if frames else len(frame)
+                    frames.append(frame)
+                    self.notes_waits = True
+                    if (
+                        batching.joins
+                        and size < self._turn_room
+                        and now() <= self.runs_since + HELD_SECONDS
+                    ):
+                        step = step_on()
+                        continue
+                    if not self.runs_since:
+                        self.runs_since = now()
+                    if turn != self.runs_since:
+                        turn, sends = self.runs_since, 0
+                    sends += 1
+                    self._turn_room -= size
+                    self._tell_writer()
+                if self._stopping:
+                    return
+                if (
+                    frames
+                    or self._sending
+                    or sends >= _SENDS_IN_A_TURN
+                    or self._turn_room <= 0
+                    or now() > turn + HELD_SECONDS
+                ):
+                    try:
+                        await self._pause()
+                    except cancelled as exc:
+                        # A timeout or cancel scope that the source holds open around its `yield` has
+                        # run out. It's the source's, so there it goes; the writer, in a task of its
+                        # own, is not hit, and the frames stay where they are.
+                        throw = getattr(iterator, "athrow", None)
+                        if self._stopping or throw is None:
+                            raise
+                        step = throw(exc)
+                        continue
+                step = step_on()
+        except GeneratorExit:
+            thrown_away = True
+            raise
+        except BaseException as exc:  # What is not ours is raised again.
+            self._note_error(exc, cancelled)
+        finally:
+            try:
+                if not thrown_away:
+                    self._runner.clean_up()
+                    await _close(self._content, iterator, self._loop, cancelled)
+                    if self._runner.cut_short:
+                        _warn_of_cut(self._content, self._cleanup_timeout, self.thread)
+            finally:
+                self.ended = True
+                self._note_first_wait()
+                self._wake()
+                self._wake = _wake_nobody
+
+    def _note_error(self, exc: BaseException, cancelled: type[BaseException]) -> None:
+        """Keep what has ended the source; raise what is not ours."""
+        # A cancellation that was asked for ends here: nobody outside waits for it, and one that
+        # went through other hands may not look like anyio's any more.
+        error = _error_in(exc, cancelled)
+        if self._stopping:
+            _log(self._content, error)
+        elif error is not None:
+            self.error = error
+        else:
+            self.error = RuntimeError(
+                f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
+            )
+            self.error.__cause__ = exc
 
     def _bounded(self, value: object, frame: bytes) -> bytes:
         """Return `frame` with what must come before it, and take note of where it ends."""
@@ -281,13 +284,7 @@ class SourceFeed(Feed):
     def _tell_of_bytes(self) -> None:
         if not self._told_of_bytes:
             self._told_of_bytes = True
-            logger.warning(
-                "%r has yielded bytes that don't end with a blank line, and then something else, or "
-                "nothing: bytes are sent as they are. End an event with a blank line, as in "
-                r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
-                self._content,
-                extra={"sse_event": "bytes_unfinished"},
-            )
+            _warn_of_bytes(self._content)
 
     def _tell_writer(self) -> None:
         # Where the loop can do that, this sends the frames.
@@ -306,16 +303,24 @@ class SourceFeed(Feed):
             self._ask_for_a_turn()
             await self._room
         self.just_woke = False
+        self.runs_since = self.time()
 
     def about_to_wait(self) -> None:
+        self._note_first_wait()
         if self._frames:
             self._tell_writer()
         if self._pushed:
             self._turn_room = JOINED_BYTES
             self._batching.waits(self._pushed, self.time() - self.runs_since)
+            self.notes_time = self._batching.joins
             self._pushed = 0
             self._ask_for_a_turn()
         self.notes_waits = False
+
+    def _note_first_wait(self) -> None:
+        note, self._on_first_wait = self._on_first_wait, None
+        if note is not None:
+            note()
 
     def _ask_for_a_turn(self) -> None:
         """Have the loop make a call: how late it is with that tells how late it is with everything."""
@@ -325,6 +330,7 @@ class SourceFeed(Feed):
 
     def _on_turn(self) -> None:
         self._batching.had_a_turn(self.time() - self._turn_due)
+        self.notes_time = self._batching.joins
         self._turn_due = 0.0
         if not self._blocked:
             self._room.set()
@@ -332,6 +338,35 @@ class SourceFeed(Feed):
 
 def _wake_nobody() -> None:
     """Stand in for the writer until there is one."""
+
+
+def _warn_of_bytes(content: object) -> None:
+    logger.warning(
+        "%r has yielded bytes that don't end with a blank line, and then something else, or "
+        "nothing: bytes are sent as they are. End an event with a blank line, as in "
+        r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
+        content,
+        extra={"sse_event": "bytes_unfinished"},
+    )
+
+
+def _warn_of_stuck(content: object, thread: str | None) -> None:
+    logger.warning(
+        "%r is still at a step in thread %r, which can't be interrupted; it's closed when it comes back",
+        content,
+        thread,
+        extra={"sse_event": "source_stuck", "sse_thread": thread},
+    )
+
+
+def _warn_of_cut(content: object, seconds: float | None, thread: str | None) -> None:
+    logger.warning(
+        "cleanup of %r was cut short after %s s (cleanup_timeout)%s",
+        content,
+        seconds,
+        "" if thread is None else f"; a step of it goes on in thread {thread!r}",
+        extra={"sse_event": "cleanup_cut_short", "sse_thread": thread},
+    )
 
 
 async def _close(

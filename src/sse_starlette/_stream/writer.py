@@ -212,7 +212,7 @@ class Writer:
     def go_on(self) -> None:
         """Send what is due, in the name of the writer if it only stands by; else wake it."""
         self._called = True
-        if self._standing_by and not self._feed.ended:
+        if self._standing_by and not self._feed.ended and self._loop.is_current():
             # Not also for what happens in that send.
             self._standing_by = False
             if self._wake.run_eagerly(self._loop.current_task(), self._send_what_is_due, None):

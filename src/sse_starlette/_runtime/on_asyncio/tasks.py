@@ -148,16 +148,18 @@ class AsyncioSourceRunner:
 
     @types.coroutine
     def run(
-        self, source: Coroutine[Any, Any, None], observer: StepObserver
+        self, begin: Callable[[], Coroutine[Any, Any, None]], observer: StepObserver
     ) -> Generator[Any, Any, None]:
         self._task = current_task()
+        source = begin()
         send: Callable[[Any], Any] = source.send
         resume = send
         outcome: Any = None
         now = observer.time
         try:
             while True:
-                observer.runs_since = now()
+                if observer.notes_time:
+                    observer.runs_since = now()
                 observer.just_woke = True
                 try:
                     wait = resume(outcome)

@@ -100,15 +100,19 @@ class AsyncioEagerRunner(AsyncioWaker):
         argument: object,
     ) -> bool:
         loop = self._loop
-        # A loop that stands still has been closed, and what is left of its tasks is thrown away.
-        if self._resume is None or not (enter_task and leave_task) or not loop.is_running():
+        if self._resume is None or not (enter_task and leave_task):
             return False
         coroutine = run(argument)
         if type(coroutine) is not CoroutineType:
             coroutine = _awaited(coroutine)
         task = self._task
         if caller is not None:
-            leave_task(loop, caller)
+            try:
+                leave_task(loop, caller)
+            except RuntimeError:
+                # The loop has been closed, and what is left of its tasks is thrown away.
+                coroutine.close()
+                return False
         enter_task(loop, task)
         try:
             waits_for = self._context.run(next, coroutine.__await__(), _DONE)
