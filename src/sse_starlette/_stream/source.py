@@ -250,9 +250,9 @@ class SourceFeed(Feed):
                         _warn_of_cut(self._content, self._cleanup_timeout, self.thread)
             finally:
                 self.ended = True
-                self._note_first_wait()
                 self._wake()
                 self._wake = _wake_nobody
+                self._note_first_wait()  # Behind it: nobody needs to watch a stream that is over.
 
     def _note_error(self, exc: BaseException, cancelled: type[BaseException]) -> None:
         """Keep what has ended the source; raise what is not ours."""
