@@ -302,7 +302,6 @@ class EventSourceResponse(StreamingResponse):
                 f"EventSourceResponse answers requests, and not ASGI's {scope['type']!r}"
             )
         loop = current_loop()
-        warn_of_doubts()
         record = record_stream(scope) if is_observed() else None
         feed = self._feed(loop)
         over = feed.is_over()
@@ -359,6 +358,7 @@ class EventSourceResponse(StreamingResponse):
             feed.joins = options.join_events
             feed.cleanup_timeout = options.cleanup_timeout
             return feed
+        warn_of_doubts()
         return SourceFeed(
             body,
             self._source_encoder(),
