@@ -11,12 +11,12 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 from ._arguments import check_listener, check_seconds, check_type
+from ._runtime.workers import warn_of_other_workers
 from .hub import own_channel
 
 if TYPE_CHECKING:
@@ -90,9 +90,8 @@ class Tickets:
         self._key = key
         self._seconds = seconds
         self._hub = hub
-        self._lock = Lock()
-        # The tickets that were used here, and until when they'd be good.
-        self._used: dict[str, float] = {}
+        # The tickets that were used here, until when they'd be good, and what tells who was first.
+        self._used: dict[str, tuple[float, object]] = {}
 
     def issue(self, listener: str, *, path: str = "") -> str:
         """
@@ -153,20 +152,22 @@ class Tickets:
         return hmac.digest(self._key, b"sse_starlette ticket\n" + said, hashlib.sha256)
 
     def _is_first_here(self, nonce: str, good_until: float, now: float) -> bool:
-        with self._lock:
-            if nonce in self._used:
-                return False
-            # They were used in about the order of their age.
-            for used, until in list(self._used.items()):
-                if until > now:
-                    break
-                del self._used[used]
-            self._used[nonce] = good_until
-            return True
+        # They were used in about the order of their age.
+        for used, (until, _) in list(self._used.items()):
+            if until > now:
+                break
+            self._used.pop(used, None)
+        # Without a lock, for several threads: of all that set a default at once, one has set it.
+        claim = good_until, object()
+        return self._used.setdefault(nonce, claim) is claim
 
     async def _is_first(self, nonce: str) -> bool:
         """Whether no other process has redeemed it: of all that say so with one key, the log takes one."""
         if self._hub is None or self._hub.log is None:
+            warn_of_other_workers(
+                "the tickets that were used are in its memory: each is good once in every worker",
+                "Give Tickets a hub that has an event log",
+            )
             return True
         channel = own_channel(self._hub, "tickets")
         claim = secrets.token_urlsafe(16)

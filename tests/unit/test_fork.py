@@ -118,6 +118,35 @@ done.set()
 thread.join()
 """
 
+STREAMS_ARE_COUNTED = """
+from sse_starlette.metrics._tally import Tally
+from sse_starlette.observe import StreamRecord
+
+tally = Tally()
+stream = StreamRecord("endpoint")
+tally.stream_began(stream)
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with tally._lock:
+        held.set()
+        done.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+
+def child():
+    assert tally.open_by_endpoint() == tally.sent_by_endpoint() == {}
+    tally.stream_began(StreamRecord("other"))
+    assert tally.open_by_endpoint() == {"other": 1}
+
+in_child(child)
+done.set()
+thread.join()
+assert tally.open_by_endpoint() == {"endpoint": 1}
+"""
+
 A_LIFESPAN_IS_UNDER_WAY = """
 from sse_starlette import Hub
 
@@ -275,10 +304,18 @@ assert sorted(got) == sorted(expected), got
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there's no fork here")
 @pytest.mark.parametrize(
     "program",
-    [IDENTITIES, A_LOCK_IS_HELD, A_LIFESPAN_IS_UNDER_WAY, A_LOOP_IS_FORKED, SQLITE_IS_AT_WORK],
+    [
+        IDENTITIES,
+        A_LOCK_IS_HELD,
+        STREAMS_ARE_COUNTED,
+        A_LIFESPAN_IS_UNDER_WAY,
+        A_LOOP_IS_FORKED,
+        SQLITE_IS_AT_WORK,
+    ],
     ids=[
         "identities",
         "a lock is held",
+        "streams are counted",
         "a lifespan is under way",
         "a loop is forked",
         "SQLite is at work",

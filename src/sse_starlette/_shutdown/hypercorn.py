@@ -8,6 +8,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from .._runtime.loop import current_loop
+from .._runtime.workers import given_to_worker
 from .hooks import Hook, MethodHook
 from .signals import getsignal, in_main_thread
 from .streams import drain_loop_of_server
@@ -57,13 +58,7 @@ class WorkerHook(Hook):
     @staticmethod
     def _stop_event() -> Any:
         """Find what the parent tells this worker with that it's to stop."""
-        processes = sys.modules.get("multiprocessing.process")
-        if processes is None:
-            return None
-        worker = processes.current_process()
-        if not getattr(getattr(worker, "_target", None), "__module__", "").startswith("hypercorn."):
-            return None
-        return worker._kwargs.get("shutdown_event")  # noqa: SLF001  (there's no other way to it)
+        return given_to_worker("shutdown_event", "hypercorn")
 
     @staticmethod
     def _handle(

@@ -11,6 +11,7 @@ import anyio.lowlevel
 
 from .._arguments import check_key
 from .._runtime.lock import InterruptedHolderError, interrupted_holder
+from .._runtime.workers import warn_of_other_workers
 from .._wire.cursor import new_epoch
 from ..errors import ChannelClosed, HistoryGap
 from ._parsed import event_of
@@ -18,8 +19,10 @@ from ._start import offset_after
 from ._state import ChannelState
 
 if TYPE_CHECKING:
+    from .._runtime.loop import Loop
     from .._wire.values import Serializer
     from ..event import Event, ServerSentEvent
+    from ._fanout import Subscriber
     from ._options import ChannelOptions
 
 _KEYS_KEPT_SECONDS = 120.0
@@ -32,6 +35,14 @@ class MemoryChannel(ChannelState):
     def __init__(self, name: str, options: ChannelOptions, serializer: Serializer | None) -> None:
         super().__init__(name, options, serializer, new_epoch(name))
         self._ids_by_key: dict[str, tuple[str, float]] = {}
+
+    def join(self, subscriber: Subscriber, loop: Loop) -> None:
+        warn_of_other_workers(
+            "its channels are in memory: their subscribers here get what is published here, and nothing else",
+            'Keep channels where all workers reach them, as in Hub("redis://localhost") or '
+            'Hub("sqlite:///channels.db"), or run one worker',
+        )
+        super().join(subscriber, loop)
 
     async def publish(self, event: Event, key: str | None, wait: float | None) -> str:  # noqa: ARG002
         await anyio.lowlevel.checkpoint()

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from .._runtime.loop import current_loop, loop_override
+from .._runtime.workers import warn_of_other_workers
 from .._shutdown.streams import end_streams, on_listener
 from ..event import parse_frame, split_frames
 from ._feed import SubscriptionFeed
@@ -59,6 +60,11 @@ class Revocations:
         if self._shared:
             said = json.dumps({"listener": listener, "at": time.time()})
             await self._channel(_NAME).publish({"data": said})
+        else:
+            warn_of_other_workers(
+                "its hub is in memory: `revoke` ends the streams of this process, and no others",
+                'Give the hub an event log, as in Hub("redis://localhost") or Hub("sqlite:///channels.db")',
+            )
 
     @contextmanager
     def followed(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._runtime.fork import tell_child
 from ..observe import Observer, StreamRecord
 
 if TYPE_CHECKING:
@@ -51,10 +52,15 @@ class Tally(Observer):
 
     def __init__(self, hub: Hub | None = None) -> None:
         self._hub = hub
+        self._seen: dict[str, tuple[int, int]] = {}
+        self.after_fork()
+        tell_child(self)
+
+    def after_fork(self) -> None:
+        """Begin at 0, in the child of a fork too: what was counted before is the parent's to tell."""
         self._lock = Lock()
         self._open: dict[int, StreamRecord] = {}
         self._sent: dict[str, Sent] = {}
-        self._seen: dict[str, tuple[int, int]] = {}
         self._published = 0
         self._delivered = 0
         self.ended: Counter[tuple[str, str]] = Counter()
