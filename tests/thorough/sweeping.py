@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, NamedTuple
 
 import anyio
@@ -64,15 +64,14 @@ def all_places() -> set[Place]:
     return {place for path in SWEPT for _, _, place in places_in(path)}
 
 
-def place_at(frame: FrameType) -> Place | None:
-    """The place where a suspended frame of the package waits."""
-    path = Path(frame.f_code.co_filename)
+@cache
+def place_at(file: str, line: int) -> Place | None:
+    """The place where a frame of the package waits that is suspended at this line."""
+    path = Path(file)
     if path not in SWEPT:
         return None
     around = [
-        (last - first, place)
-        for first, last, place in places_in(path)
-        if first <= frame.f_lineno <= last
+        (last - first, place) for first, last, place in places_in(path) if first <= line <= last
     ]
     return min(around)[1] if around else None
 
@@ -152,33 +151,29 @@ def waiting_now() -> set[Place]:
     found = set()
     for coroutine in coroutines:
         for frame in frames_of(coroutine, set()):
-            if (place := place_at(frame)) is not None:
+            if (place := place_at(frame.f_code.co_filename, frame.f_lineno)) is not None:
                 found.add(place)
     return found
 
 
+FRAME_AND_AWAITED = {
+    CoroutineType: ("cr_frame", "cr_await"),
+    GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
+"""What each kind of thing that can be suspended calls its frame, and what it waits for."""
+
+
 def frames_of(awaited: Any, seen: set[int]) -> Iterator[FrameType]:
     """The frames of a suspended coroutine and of what it waits for."""
-    if awaited is None or id(awaited) in seen:
-        return
-    seen.add(id(awaited))
-    frame = next(
-        (f for name in ("cr_frame", "gi_frame", "ag_frame") if (f := getattr(awaited, name, None))),
-        None,
-    )
-    if frame is None:
-        return
-    yield frame
-    inner = next(
-        (
-            one
-            for name in ("cr_await", "gi_yieldfrom", "ag_await")
-            if (one := getattr(awaited, name, None)) is not None
-        ),
-        None,
-    )
-    yield from frames_of(inner, seen)
-    # What drives a coroutine by hand, step by step, has it among its variables.
-    for value in list(frame.f_locals.values()):
-        if hasattr(value, "cr_frame"):
-            yield from frames_of(value, seen)
+    while (names := FRAME_AND_AWAITED.get(type(awaited))) and id(awaited) not in seen:
+        seen.add(id(awaited))
+        frame = getattr(awaited, names[0])
+        if frame is None:
+            return
+        yield frame
+        # What drives a coroutine by hand, step by step, has it among its variables.
+        for value in frame.f_locals.values():
+            if type(value) is CoroutineType:
+                yield from frames_of(value, seen)
+        awaited = getattr(awaited, names[1])
