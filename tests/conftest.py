@@ -1,9 +1,11 @@
-"""How asyncio is to work where the tests run on it."""
+"""How asyncio is to work where the tests run on it, and how they are collected."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from collections.abc import Generator
 
 import pytest
 
@@ -36,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
     _, options = LOOPS["asyncio"]
     options["loop_factory"] = eager_loop
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from what is imported: it would look through all of it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
