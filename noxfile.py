@@ -27,6 +27,8 @@ FURTHER_PYTHONS = [v for v in ("3.11", "3.12", "3.13") if v != "{}.{}".format(*s
 QUICK_SUITES = ("tests/unit", "tests/kit", "tests/eventlogs", "tests/metrics")
 # Counted together with these, where everything can be installed: not beside the oldest starlette.
 OPTIONAL_SUITES = ("tests/adapters",)
+# One more than the two cores that there are: of the seconds of these tests more than a third are spent waiting.
+WORKERS = ("-n", "3")
 SLOW_SUITES = ("tests/thorough", "tests/docs", "tests/typing", "tests/servers", "tests/compat")
 
 nox.needs_version = ">=2026.1"
@@ -95,12 +97,12 @@ def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
 
 def all_loops(session: nox.Session) -> None:
     """Run the quick suites on asyncio, trio and uvloop."""
-    pytest(session, *QUICK_SUITES, "-m", "", "-n", "2")
+    pytest(session, *QUICK_SUITES, "-m", "", *WORKERS)
 
 
 def debug_mode(session: nox.Session) -> None:
     """Run the unit suite in asyncio's debug mode."""
-    pytest(session, "tests/unit", "-n", "2", PYTHONASYNCIODEBUG="1")
+    pytest(session, "tests/unit", *WORKERS, PYTHONASYNCIODEBUG="1")
 
 
 def eager_tasks(session: nox.Session) -> None:
@@ -110,7 +112,7 @@ def eager_tasks(session: nox.Session) -> None:
         return
     # What goes wrong there hangs, and most of the suite with it: so it's given up soon.
     soon = ("--max-worker-restart=2", "-o", "faulthandler_timeout=60")
-    pytest(session, "tests/unit", "-n", "2", "--eager-tasks", *soon)
+    pytest(session, "tests/unit", *WORKERS, "--eager-tasks", *soon)
 
 
 @nox.session(python=False, name="pytest")
@@ -125,13 +127,13 @@ def quick(session: nox.Session) -> None:
     # The gate is in pyproject.toml. Before Python 3.12 a coroutine isn't traced any further once something
     # has been thrown into it, as asyncio does at each cancellation; so what counts is what either loop has reached.
     suites = (*QUICK_SUITES, *OPTIONAL_SUITES)
-    pytest(session, *suites, "--cov", "-m", "not uvloop", "-n", "2")
+    pytest(session, *suites, "--cov", "-m", "not uvloop", *WORKERS)
 
 
 @nox.session(python=False, tags=["test"])
 def uvloop(session: nox.Session) -> None:
     """The quick suites on uvloop."""
-    pytest(session, *QUICK_SUITES, *OPTIONAL_SUITES, "-m", "uvloop", "-n", "2")
+    pytest(session, *QUICK_SUITES, *OPTIONAL_SUITES, "-m", "uvloop", *WORKERS)
 
 
 @nox.session(python=False, tags=["test"])
