@@ -369,7 +369,6 @@ class Watched:
 
     def __init__(self, *, notes_waits: bool = True) -> None:
         self.time = current_loop().time
-        self.notes_time = True
         self.runs_since = 0.0
         self.just_woke = False
         self.notes_waits = notes_waits

@@ -213,8 +213,7 @@ class TrioSourceRunner:
         # the way out, so the same is true of them.
         reached = within = False
         while True:
-            if observer.notes_time:
-                observer.runs_since = observer.time()
+            observer.runs_since = observer.time()
             observer.just_woke = True
             try:
                 wait = resume(outcome)

@@ -14,14 +14,11 @@ class StepObserver(Protocol):
     time: Callable[[], float]
     """The clock by which."""
 
-    notes_time: bool
-    """Whether the time is to be taken at each step, which takes a third of what a step does."""
-
     runs_since: float
-    """Set to the time, then, when the task begins or goes on."""
+    """Set to the time each time the task begins or goes on."""
 
     just_woke: bool
-    """Set to True each time the task begins or goes on."""
+    """Set to True with it."""
 
     notes_waits: bool
     """Whether `about_to_wait` is to be called: that takes as long as all the rest of a step."""

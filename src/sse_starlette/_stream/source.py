@@ -81,7 +81,6 @@ class SourceFeed(Feed):
         self.joins = joins
         self._batching = Batching(on=joins)
         self.time: Callable[[], float] = loop.stopwatch
-        self.notes_time = False
         self.runs_since = 0.0
         self.just_woke = False
         self.notes_waits = True
@@ -185,8 +184,6 @@ class SourceFeed(Feed):
                     # The first since the source has waited: nothing else is ready that it could be joined with.
                     self.just_woke = False
                     self.has_begun = True
-                    if not self.notes_time:
-                        self.runs_since = 0.0  # It's known when there's a second one.
                     if batching.sent < _LOOKED_AT and frame.startswith(_DOUBLED):
                         doubt("frame")
                     taken = frame and offer(frame, clock(), caller)
@@ -208,8 +205,6 @@ class SourceFeed(Feed):
                     ):
                         step = step_on()
                         continue
-                    if not self.runs_since:
-                        self.runs_since = now()
                     if turn != self.runs_since:
                         turn, sends = self.runs_since, 0
                     sends += 1
@@ -303,7 +298,6 @@ class SourceFeed(Feed):
             self._ask_for_a_turn()
             await self._room
         self.just_woke = False
-        self.runs_since = self.time()
 
     def about_to_wait(self) -> None:
         self._note_first_wait()
@@ -312,7 +306,6 @@ class SourceFeed(Feed):
         if self._pushed:
             self._turn_room = JOINED_BYTES
             self._batching.waits(self._pushed, self.time() - self.runs_since)
-            self.notes_time = self._batching.joins
             self._pushed = 0
             self._ask_for_a_turn()
         self.notes_waits = False
@@ -330,7 +323,6 @@ class SourceFeed(Feed):
 
     def _on_turn(self) -> None:
         self._batching.had_a_turn(self.time() - self._turn_due)
-        self.notes_time = self._batching.joins
         self._turn_due = 0.0
         if not self._blocked:
             self._room.set()

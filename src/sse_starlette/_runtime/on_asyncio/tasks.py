@@ -158,8 +158,7 @@ class AsyncioSourceRunner:
         now = observer.time
         try:
             while True:
-                if observer.notes_time:
-                    observer.runs_since = now()
+                observer.runs_since = now()
                 observer.just_woke = True
                 try:
                     wait = resume(outcome)
