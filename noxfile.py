@@ -151,7 +151,7 @@ def eager(session: nox.Session) -> None:
 @nox.session(python=False, tags=["test"])
 def slow(session: nox.Session) -> None:
     """The suites with real servers, pages, browsers, and many random schedules."""
-    # They wait more than they compute; the slow ones shouldn't queue behind each other.
+    # Four keep two cores busy all the time, six are no quicker; the slow ones shouldn't queue behind each other.
     pytest(session, *SLOW_SUITES, "-n", "4", "--dist", "worksteal")
 
 
