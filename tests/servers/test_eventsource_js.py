@@ -111,6 +111,25 @@ def test_parser_reads_what_the_standard_reads_wherever_the_text_is_cut(tmp_path:
         assert (blocks[-1]["cursor"] if blocks else "") == expected.last_event_id
 
 
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({"retry": 10**12}, {"body": ""}),
+        ({}, {"body": f"retry: {10**12}\n\n"}),
+        ({}, {"headers": {"Retry-After": "99999999"}}),
+        ({"silence": 10**12, "retry": 10**12}, {"body": "data: x\n\n"}),
+    ],
+)
+def test_who_is_to_wait_for_weeks_doesnt_come_back_at_once(
+    options: dict[str, int], answer: dict[str, Any]
+) -> None:
+    """As a timer of more than 2,147,483,647 ms does (WHATWG HTML 8.6: it's a signed long)."""
+    with node_script("waits.mjs", str(MODULE), json.dumps(options), json.dumps(answer)) as node:
+        assert node.wait(90) == 0, node.lines
+
+    assert set(json.loads(node.lines[0])) == {2**31 - 1}
+
+
 @pytest.mark.slow
 def test_whatever_happens_in_whatever_order_each_tab_gets_each_event_and_one_is_connected() -> None:
     """Tabs are opened, killed, closed and begun anew, connections are cut, events and the end come."""

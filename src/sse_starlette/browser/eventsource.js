@@ -10,7 +10,7 @@
 
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 const REMEMBERED = 1_000; // messages, while a tab catches up; and ids, to know what came twice
-const LONGEST_WAIT = 60_000; // milliseconds between two attempts
+const [LONGEST_WAIT, LONGEST_TIMER] = [60_000, 2 ** 31 - 1]; // ms between attempts; what lasts longer is due at once
 const WAKING = ["online", "pageshow"];
 const TRY_AGAIN = [408, 425, 429]; // and 500 and more: statuses of what may pass
 
@@ -172,7 +172,7 @@ export class EventStream extends EventTarget {
       const growing = Math.min(this.#retry * 2 ** this.#failures++, Math.max(this.#retry, LONGEST_WAIT));
       const wait = Math.max(retryAfter, growing * (0.75 + Math.random() / 2)); // Not all clients at once.
       await new Promise((resolve) => {
-        const timer = setTimeout(resolve, wait);
+        const timer = setTimeout(resolve, Math.min(wait, LONGEST_TIMER));
         this.#hurry = () => (clearTimeout(timer), resolve());
         signal.addEventListener("abort", this.#hurry);
       });
@@ -200,7 +200,7 @@ export class EventStream extends EventTarget {
     const parse = eventStreamParser(this.#cursor);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
-      const timer = silence && setTimeout(() => reader.cancel(), silence);
+      const timer = silence && setTimeout(() => reader.cancel(), Math.min(silence, LONGEST_TIMER));
       const { done, value } = await reader.read().finally(() => clearTimeout(timer));
       if (done || signal.aborted) return 0;
       this.#failures = 0;
