@@ -130,6 +130,9 @@ class Hub:
         )
         self._runs = RunKeeper(self._registry, self._replicator, serializer)
 
+    def __repr__(self) -> str:
+        return f"<Hub {'in memory' if self._replicator is None else f'on {self._replicator.backend!r}'}>"
+
     @property
     def log(self) -> str | None:
         """The kind of its event log, `"RedisLog"` for example; None in memory."""

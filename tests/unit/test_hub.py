@@ -74,6 +74,23 @@ def test_threads_that_ask_for_a_name_get_the_same_channel() -> None:
     assert answers == [answers[0]] * 4
 
 
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        (None, "<Hub in memory>"),
+        ("sqlite:////var/events.db", "<Hub on <SQLiteLog /var/events.db>>"),
+        ("sqlite:///events.db", f"<Hub on <SQLiteLog {Path('events.db').absolute()}>>"),
+        (
+            "redis://me:secret@host:7000/3",
+            "<Hub on <RedisLog redis://host:7000/3, database 3, prefix 'sse'>>",
+        ),
+    ],
+)
+def test_hub_shows_where_its_channels_are_and_no_password(log: str | None, shown: str) -> None:
+    """Two programs with one relative path, but two working directories, have two logs."""
+    assert repr(Hub(log)) == shown
+
+
 OPTIONS: dict[str, tuple[Any, Any]] = {
     "history": (5, 6),
     "history_bytes": (1_000, 2_000),

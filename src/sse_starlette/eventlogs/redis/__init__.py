@@ -124,10 +124,14 @@ class RedisLog(RedisLeases, BatchingBackend):
                 f"a URL or a client of redis.asyncio is needed, got: {type(server).__name__}"
             )
         self._names = Names(prefix, db_of(client))
+        self._shown = f"<RedisLog {where}, database {db_of(client)}, prefix {prefix!r}>"
         self._faults = Explainer(where, Secrets(options_of(client)), self._names, timeout=timeout)
         self._watched: set[str] = set()
         self._commands: Commands | None = None
         self._connection: PubSubConnection | None = None
+
+    def __repr__(self) -> str:
+        return self._shown
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -116,6 +116,9 @@ class SQLiteLog(Leases, BatchingBackend):
         self._counter = count()
         self._follower: Follower | None = None
 
+    def __repr__(self) -> str:
+        return f"<SQLiteLog {self._path}>"
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         self._file = DatabaseFile(self._path, self._synchronous)
