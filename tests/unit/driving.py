@@ -15,18 +15,17 @@ response.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from sse_starlette._runtime.loop import EagerRunner, Loop, TaskStarter, Timer, Waker, current_loop
+from sse_starlette._runtime.loop import TaskStarter, Timer, current_loop
 from sse_starlette._stream.feed import Feed
+from sse_starlette.testing._clock import Clock, ServedLoop
 
 if TYPE_CHECKING:
     import anyio.abc
@@ -378,90 +377,33 @@ class Watched:
         self.waits += 1
 
 
-class StillLoop:
-    """The running loop, but its clock stands still until the test moves it."""
+class StillLoop(ServedLoop):
+    """The running loop, but its clock, that of the kit, stands still until the test moves it."""
 
     def __init__(self) -> None:
-        self.now = 1_000.0
+        self.clock = Clock()
         self.timers = 0
         """How many timers have been asked for."""
-        self._real: Loop = current_loop()
-        self.key = self._real.key
-        self.task_group = self._real.task_group
-        self.cancel_scope = self._real.cancel_scope
-        self.source_runner = self._real.source_runner
-        self.run_noting_first_wait = self._real.run_noting_first_wait
-        self._order = count()
-        self._due: list[tuple[float, int, StillTimer]] = []
+        super().__init__(None, self.clock)
+        self.now = 1_000.0
+        self.advance = self.clock.advance
 
-    def time(self) -> float:
-        return self.now
+    @property
+    def now(self) -> float:
+        return self.clock.time()
 
-    def stopwatch(self) -> float:
-        return self.now
-
-    def waker(self) -> Waker:
-        return self._real.waker()
-
-    def eager_runner(self) -> EagerRunner:
-        return self._real.eager_runner()
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self.clock._now = seconds
 
     def timer(self, fire: Callable[[], None], starter: TaskStarter) -> Timer:
         self.timers += 1
-        return StillTimer(self, fire)
-
-    def call_soon(self, call: Callable[[], object], /) -> object:
-        return self._real.call_soon(call)
-
-    def call_later(self, seconds: float, call: Callable[[], object], /) -> object:
-        return self._real.call_later(seconds, call)
-
-    def current_task(self) -> object:
-        return self._real.current_task()
-
-    def is_current(self) -> bool:
-        return self._real.is_current()
-
-    def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
-        self._real.call_soon_threadsafe(call)
+        return super().timer(fire, starter)
 
     @property
     def waiting(self) -> int:
         """How many timers are set."""
-        return sum(timer.when == when for when, _, timer in self._due)
-
-    def put(self, when: float, timer: StillTimer) -> None:
-        heapq.heappush(self._due, (when, next(self._order), timer))
-
-    async def advance(self, seconds: float) -> None:
-        """Move the clock, let each timer fire at its time, and let everyone react to it."""
-        await settled()
-        until_then = self.now + seconds
-        while self._due and self._due[0][0] <= until_then:
-            when, _, timer = heapq.heappop(self._due)
-            if timer.when == when:
-                self.now = max(self.now, when)
-                timer.fire()
-                await settled()
-        self.now = until_then
-
-
-class StillTimer:
-    def __init__(self, loop: StillLoop, fire: Callable[[], None]) -> None:
-        self.when: float | None = None
-        self._loop = loop
-        self._fire = fire
-
-    def set(self, when: float) -> None:
-        self.when = when
-        self._loop.put(when, self)
-
-    def stop(self) -> None:
-        self.when = None
-
-    def fire(self) -> None:
-        self.when = None
-        self._fire()
+        return sum(timer.when == when for when, _, timer in self.clock._due)
 
 
 class HandFeed(Feed):
