@@ -204,7 +204,9 @@ async def test_text_needs_no_id() -> None:
 
     got = [each async for each in text_chunks(model.words())]
 
-    assert got[0] == {"type": "start"}
+    assert got[:2] == [{"type": "start"}, {"type": "text-start", "id": "0"}]
+    assert [each["delta"] for each in got[2:-2]] == ["The", " answer", " is", " 1"]
+    assert got[-2:] == [{"type": "text-end", "id": "0"}, {"type": "finish"}]
 
 
 @both

@@ -696,6 +696,23 @@ async def test_the_newest_entry_may_be_larger_than_all_that_is_kept(path: Path) 
 
 
 @pytest.mark.anyio
+async def test_of_what_followers_have_read_as_much_is_kept_as_the_bytes_allow(path: Path) -> None:
+    log = SQLiteLog(path)
+    limits = KEEP_ALL._replace(bytes=30)
+    async with opened(log):
+        for _ in range(_appending._TRIM_EVERY - 1):
+            await append(log, "a", b"x" * 10, limits=limits)
+        with another_process(path) as connection:
+            connection.execute("UPDATE sse_entries SET made = made - 3600")
+            connection.commit()
+        newest = await append(log, "a", b"x" * 10, limits=limits)
+        with another_process(path) as connection:
+            kept = [row[0] for row in connection.execute('SELECT "offset" FROM sse_entries')]
+
+    assert sorted(kept) == [newest.offset - 2, newest.offset - 1, newest.offset]
+
+
+@pytest.mark.anyio
 async def test_a_channel_that_was_just_used_is_not_written_for_a_look_at_its_head(
     path: Path,
 ) -> None:

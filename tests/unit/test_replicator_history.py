@@ -149,6 +149,8 @@ async def test_a_history_can_be_read_from_the_log_without_listening(
         assert [event.data for event in await channel.history(after="e1.3", limit=2)] == ["4", "5"]
         assert [event.data for event in await channel.history()] == ["3", "4", "5", "6", "7"]
         assert await channel.history(after=7) == []
+        with pytest.raises(ValueError, match="limit must be at least 1 event, got: 0"):
+            await channel.history(limit=0)
         with pytest.raises(HistoryGap, match="trimmed"):
             await channel.history(after="start")
         assert log.watched == {}

@@ -94,6 +94,7 @@ async def test_all_who_ask_get_all_of_it(hub: Hub) -> None:
         async def join(number: int) -> None:
             found = await hub.find_run("a")
             assert found is not None
+            assert not found.started
             late[number] = await all_of(found)
 
         for number in range(5):
