@@ -169,31 +169,6 @@ def test_reasons_to_close_are_public() -> None:
 # The constructor
 
 
-def test_old_parameters_keep_their_order_and_defaults() -> None:
-    parameters = inspect.signature(EventSourceResponse).parameters.values()
-
-    assert [
-        (one.name, one.default)
-        for one in parameters
-        if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    ] == [
-        ("content", inspect.Parameter.empty),
-        ("status_code", 200),
-        ("headers", None),
-        ("media_type", "text/event-stream"),
-        ("background", None),
-        ("ping", None),
-        ("sep", None),
-        ("ping_message_factory", None),
-        ("data_sender_callable", None),
-        ("send_timeout", None),
-        ("client_close_handler_callable", None),
-        ("shutdown_event", None),
-        ("shutdown_grace_period", 0),
-        ("cleanup_timeout", 30.0),
-    ]
-
-
 def test_new_parameters_are_given_by_name() -> None:
     parameters = inspect.signature(EventSourceResponse).parameters.values()
     new = {
