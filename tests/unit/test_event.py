@@ -518,7 +518,7 @@ def encoded_from_a_dict(field: str, value: Any) -> object:
     return encode({"data": "a", field: value}, "\n")
 
 
-@pytest.mark.parametrize(
+in_every_way = pytest.mark.parametrize(
     "act",
     [
         made_by_the_constructor,
@@ -527,6 +527,9 @@ def encoded_from_a_dict(field: str, value: Any) -> object:
         encoded_from_a_dict,
     ],
 )
+
+
+@in_every_way
 @pytest.mark.parametrize(
     ("field", "value", "error"),
     [
@@ -581,15 +584,7 @@ def test_a_field_may_be_whatever_has_a_text(value: object) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        made_by_the_constructor,
-        made_by_the_json_constructor,
-        encoded_after_assignment,
-        encoded_from_a_dict,
-    ],
-)
+@in_every_way
 @pytest.mark.parametrize(
     ("value", "found"),
     [

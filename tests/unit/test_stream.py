@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -79,10 +80,19 @@ async def test_message_that_is_no_disconnect_is_passed_over() -> None:
         assert run.stream.life.reason is None
 
 
-async def test_receive_that_always_returns_something_does_not_stop_the_others() -> None:
-    async def receive(exchange: Exchange) -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+async def receive_at_once(exchange: Exchange) -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
+
+async def receive_never(exchange: Exchange) -> Message:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("receive", [receive_at_once, receive_never])
+async def test_receive_that_has_nothing_to_say_is_no_hindrance(
+    receive: Callable[[Exchange], Awaitable[Message]],
+) -> None:
     run = Run(b"data")
 
     async with drive(run, receive=receive) as exchange:
@@ -108,21 +118,6 @@ async def test_receive_is_not_asked_again_after_the_disconnect() -> None:
     assert exchange.receives == 1
     assert run.stream.life.reason == "client"
     assert run.feed.closed
-
-
-async def test_receive_that_never_returns_is_no_hindrance_at_the_end() -> None:
-    async def receive(exchange: Exchange) -> Message:
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    run = Run(b"data")
-
-    async with drive(run, receive=receive) as exchange:
-        await exchange.chunk(0)
-        run.feed.end()
-        await exchange.returns()
-
-    assert exchange.complete
 
 
 async def test_receive_that_raises_ends_the_stream_as_an_error() -> None:
