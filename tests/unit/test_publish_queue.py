@@ -235,12 +235,18 @@ async def test_a_channel_of_the_same_name_has_its_own_batch(log: Batches) -> Non
 
 
 async def test_what_is_too_much_for_one_batch_fails_with_it_when_its_time_is_over(
-    log: Batches,
+    log: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "QUEUE_LIMIT", 300)
     log.store.down = True
     async with hub_on(log, publish_wait=0) as hub:
         futures = [hub.channel("c").publish_threadsafe("x") for _ in range(300)]
         await until(lambda: all(future.done() for future in futures))
+        # They have made room for as many others.
+        log.store.down = False
+        others = [hub.channel("c").publish_threadsafe("x") for _ in range(300)]
+        await until(lambda: all(future.done() for future in others))
+        assert [future.exception() for future in others] == [None] * 300
 
     assert all(isinstance(future.exception(), LogUnavailable) for future in futures)
     assert len({id(future.exception()) for future in futures}) == 300
