@@ -169,8 +169,8 @@ def check_callable(name: str, value: object, takes: str = "", *, waits: bool) ->
         )
     if not waits and (iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__)):
         raise TypeError(
-            f"{name} is the async function {value!r}: an event is made without waiting. Give a plain "
-            "function; what has to be awaited, await in the source."
+            f"{name} is the async function {value!r}: what it returns is used without waiting. Give a plain "
+            "function; what has to be awaited, await before, or in the source."
         )
 
 

@@ -528,6 +528,10 @@ async def test_policy_that_cannot_name_its_listener_fails_that_request_alone() -
     assert (policy.open, source.begun, source.reasons) == (0, 0, ["error"])
 
 
+async def name_later(request: HTTPConnection) -> str:
+    return "ann"
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
@@ -540,6 +544,12 @@ async def test_policy_that_cannot_name_its_listener_fails_that_request_alone() -
         ({"max_age": "10"}, TypeError, "max_age is str"),
         ({"send_timeout": -1}, ValueError, "send_timeout"),
         ({"listener": "ann"}, TypeError, "listener is str"),
+        pytest.param(
+            {"listener": name_later},
+            TypeError,
+            "listener is the async function",
+            id="listener async",
+        ),
         ({"revalidate": True}, TypeError, "revalidate is bool"),
     ],
     ids=str,
