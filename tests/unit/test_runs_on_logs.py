@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,6 +10,7 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
 from tests.unit.leasing import LeasingFakeLog
 from tests.unit.logs import FakeStore
+from tests.unit.replicating import running as hubs_on
 from tests.unit.test_runs import TOKENS, Source, all_of, endless, told
 
 from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
@@ -31,16 +31,6 @@ LEASE = 0.2
 @pytest.fixture(autouse=True)
 def looks_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_watch, "LOOK_SECONDS", 0.02)
-
-
-@asynccontextmanager
-async def hubs_on(*logs: LeasingFakeLog, **options: Any) -> AsyncIterator[list[Hub]]:
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with AsyncExitStack() as stack:
-            hubs = [Hub(log, **options) for log in logs]
-            for hub in hubs:
-                await stack.enter_async_context(hub.lifespan())
-            yield hubs
 
 
 @pytest.fixture
