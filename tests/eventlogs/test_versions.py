@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.eventlogs.stores import ON_ASYNCIO
 from tests.servers.redis_servers import RedisServer
 
 from sse_starlette.errors import LogRefused
-from sse_starlette.eventlogs.base import Limits, Position
+from sse_starlette.eventlogs.base import Backend, Limits, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import append, opened, read
@@ -59,6 +60,19 @@ def append_as_earlier_in_redis(server: RedisServer, offset: int) -> None:
     server.say("PUBLISH", f"{base}:p0", f"{position} {len(key)} {key}{body}")
 
 
+async def goes_on_with(log: Backend, append_as_earlier: Callable[[int], object]) -> None:
+    async with opened(log):
+        repeated = await append(log, "c", key="k2")
+        own = await append(log, "c", b"data: 3")
+        append_as_earlier(4)
+        last = await append(log, "c", b"data: 5")
+        page = await read(log, "c")
+
+    assert repeated == Position(EPOCH, 2)
+    assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
+    assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
+
+
 @ON_ASYNCIO
 @pytest.mark.anyio
 async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: RedisServer) -> None:
@@ -66,16 +80,7 @@ async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: Re
     for offset in (1, 2):
         append_as_earlier_in_redis(server, offset)
 
-    async with opened(log):
-        repeated = await append(log, "c", key="k2")
-        own = await append(log, "c", b"data: 3")
-        append_as_earlier_in_redis(server, 4)
-        last = await append(log, "c", b"data: 5")
-        page = await read(log, "c")
-
-    assert repeated == Position(EPOCH, 2)
-    assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
-    assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
+    await goes_on_with(log, partial(append_as_earlier_in_redis, server))
     assert server.say("HMGET", "{sse:c}:m", "e", "n") == [EPOCH, "5"]
 
 
@@ -135,16 +140,7 @@ async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(tmp_path:
         append_as_earlier_in_sqlite(path, offset)
     log = SQLiteLog(f"sqlite:///{path}")
 
-    async with opened(log):
-        repeated = await append(log, "c", key="k2")
-        own = await append(log, "c", b"data: 3")
-        append_as_earlier_in_sqlite(path, 4)
-        last = await append(log, "c", b"data: 5")
-        page = await read(log, "c")
-
-    assert repeated == Position(EPOCH, 2)
-    assert (own, last) == (Position(EPOCH, 3), Position(EPOCH, 5))
-    assert [entry.body for entry in page.entries] == [b"data: %d" % n for n in range(1, 6)]
+    await goes_on_with(log, partial(append_as_earlier_in_sqlite, path))
 
 
 @ON_ASYNCIO
