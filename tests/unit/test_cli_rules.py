@@ -228,6 +228,8 @@ def test_coming_back_is_judged_by_what_comes_first(
             ["Varnish", "hypercorn"],
         ),
         ({"x-envoy-upstream-service-time": "5"}, b"", ["Envoy"]),
+        ({"server": "envoy"}, b"", ["Envoy"]),
+        ({"server": "istio-envoy"}, b"", ["Envoy"]),
         ({"server": "cloudflare", "cf-ray": "1"}, b"", ["Cloudflare"]),
         ({}, b"HTTP/1.1 400 Bad request\r\n\r\nYour browser sent an invalid request.", ["HAProxy"]),
         ({}, b"HTTP/1.1 400 Bad Request\r\nServer: Apache/2.4\r\n\r\n", ["Apache"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
@@ -90,6 +91,7 @@ async def test_figures_tell_of_channels_streams_and_listeners() -> None:
         found = json.loads((await get(hub.app(allow=everybody), "/figures")).body)
 
     assert found["streams"] == {"open": 2, "nameless": 1, "listeners": 1, "most": [["ann", 1]]}
+    assert found["process"]["pid"] == os.getpid()
     assert found["log"]["kind"] is None
     assert found["totals"]["subscribers"] == 2
     assert found["totals"]["delivered"] == 2
