@@ -106,6 +106,24 @@ def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
     assert (one.calls, another.calls) == (2, 2)
 
 
+def test_who_has_all_keeps_nothing_from_those_behind() -> None:
+    """In whatever order they are gone through."""
+    loop, channel = ManualLoop(), FakeChannel()
+    channel.ring.append(b"first;", 0.0)
+    head = channel.ring.head
+    has_all = [StandingSubscriber(channel.ring, head) for _ in range(10)]
+    behind = [StandingSubscriber(channel.ring, head - 1) for _ in range(10)]
+    fanout = Fanout(channel, loop)
+    for subscriber in has_all + behind:
+        fanout.add(subscriber)
+
+    fanout.call(events=True)
+    loop.turn()
+
+    assert [one.taken for one in behind] == [[b"first;"]] * 10
+    assert [(one.taken, one.calls) for one in has_all] == [([], 0)] * 10
+
+
 def test_what_follows_is_offered_and_whoever_cannot_take_it_is_called() -> None:
     loop, channel = ManualLoop(), FakeChannel()
     ring = channel.ring
