@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -145,23 +145,31 @@ async def test_a_snapshot_whose_cleanup_fails_has_been_sent_and_the_channel_foll
 
 
 @pytest.mark.anyio
-async def test_a_snapshot_may_be_closed_without_waiting() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_snapshot_and_what_iterates_it_may_be_closed_without_waiting(apart: bool) -> None:
     closed: list[str] = []
 
-    class Rows(AsyncIterator[str]):
+    class Cursor(AsyncIterator[str]):
         async def __anext__(self) -> str:
             raise StopAsyncIteration
+
+        def close(self) -> None:
+            closed.append("cursor")
+
+    class Rows(AsyncIterable[str]):
+        def __aiter__(self) -> Cursor:
+            return Cursor()
 
         def close(self) -> None:
             closed.append("rows")
 
     channel = Channel("c")
-    subscription = channel.subscribe(snapshot=Rows)
+    subscription = channel.subscribe(snapshot=Rows if apart else Cursor)
     channel.publish_nowait("x")
 
     assert (await anext(subscription)).data == "x"
     await subscription.aclose()
-    assert closed
+    assert closed == (["cursor", "rows"] if apart else ["cursor"])
 
 
 @pytest.mark.anyio
