@@ -304,6 +304,8 @@ class EventSourceResponse(StreamingResponse):
         loop = current_loop()
         record = record_stream(scope) if is_observed() else None
         feed = self._feed(loop)
+        if feed.has_work:  # What a channel has is encoded where it's published.
+            warn_of_doubts()
         over = feed.is_over()
         head = over or scope.get("method", "").upper() == "HEAD"
         options = self._options
@@ -358,7 +360,6 @@ class EventSourceResponse(StreamingResponse):
             feed.joins = options.join_events
             feed.cleanup_timeout = options.cleanup_timeout
             return feed
-        warn_of_doubts()
         return SourceFeed(
             body,
             self._source_encoder(),

@@ -90,14 +90,15 @@ def test_what_is_published_and_hardly_meant_is_warned_of_once(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("pings", [0, 20])
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
 async def test_lines_of_another_stream_that_are_relayed_as_text_are_warned_of(
-    ending: str, caplog: pytest.LogCaptureFixture
+    ending: str, pings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What `aiter_lines()` of an HTTP client gives has no line ends."""
+    """What `aiter_lines()` of an HTTP client gives has no line ends. It may be silent for long."""
 
     async def lines() -> AsyncIterator[str]:
-        for line in ("data: 1", "", "data: 2", ""):
+        for line in (*([": ping"] * pings), "data: 1", "", "data: 2", ""):
             yield line + ending
             await anyio.lowlevel.checkpoint()
 
@@ -107,6 +108,20 @@ async def test_lines_of_another_stream_that_are_relayed_as_text_are_warned_of(
     assert b"data: data: 2" in exchange.body
     (record,) = caplog.records
     assert 'lines by `yield f"{line}\\n".encode()`' in record.getMessage()
+
+
+@pytest.mark.anyio
+async def test_a_snapshot_that_is_hardly_meant_is_warned_of_in_each_response(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    channel = Channel("c")
+    channel.close()
+    for _ in range(2):
+        snapshot = channel.subscribe(snapshot=lambda: "data: hi\n\n")
+        async with drive(EventSourceResponse(snapshot)) as exchange:
+            await exchange.returns()
+
+    assert [SAID["frame"] in record.getMessage() for record in caplog.records] == [True, True]
 
 
 @pytest.mark.anyio
