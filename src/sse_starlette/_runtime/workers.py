@@ -15,11 +15,10 @@ from typing import Any
 _logger = logging.getLogger("sse_starlette.hub")
 
 _VARIABLES = {
-    "gunicorn": ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY"),
+    "gunicorn": ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"),
     "granian": ("GRANIAN_WORKERS",),
 }
-"""The servers whose workers have the command line of their parent, and where else these are told what to do."""
-
+"""The servers whose workers have the command line of their parent, and what else tells these what to do, before it."""
 
 _warned: set[str] = set()
 
@@ -74,19 +73,17 @@ def _count_in_command() -> int | None:
     name = program.parent.name if program.name == "__main__.py" else program.name
     if name not in _VARIABLES:
         return None
-    words = list(sys.argv[1:])
+    import argparse  # noqa: PLC0415  (whoever isn't started like that needn't have it)
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-w", "--workers", type=int)
+    words: list[str] = []
     for variable in _VARIABLES[name]:
         # A number alone is that of the workers.
         value = os.environ.get(variable, "")
         words += ["--workers", value] if value.isdigit() else value.split()
-    for place, word in enumerate(words):
-        option, _, value = word.partition("=")
-        if option == "--workers" or word == "-w":
-            value = value or "".join(words[place + 1 : place + 2])
-        elif word.startswith("-w"):
-            value = word.removeprefix("-w")
-        else:
-            continue
-        if value.isdigit():
-            return int(value)
-    return None
+    try:
+        found: int | None = parser.parse_known_args([*words, *sys.argv[1:]])[0].workers
+    except argparse.ArgumentError:
+        return None
+    return found

@@ -29,7 +29,8 @@ class WorkerHook(Hook):
         self._installed: tuple[Any, Any] | None = None
 
     def install(self) -> None:
-        stop = self._stop_event()
+        # What the parent tells this worker with that it's to stop.
+        stop = given_to_worker("shutdown_event", "hypercorn")
         if (
             stop is not None
             and self._installed is None
@@ -54,11 +55,6 @@ class WorkerHook(Hook):
                 if getsignal(signal.SIGTERM) is ours:
                     signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 self._installed = None
-
-    @staticmethod
-    def _stop_event() -> Any:
-        """Find what the parent tells this worker with that it's to stop."""
-        return given_to_worker("shutdown_event", "hypercorn")
 
     @staticmethod
     def _handle(

@@ -123,8 +123,9 @@ class RedisLog(RedisLeases, BatchingBackend):
             raise TypeError(
                 f"a URL or a client of redis.asyncio is needed, got: {type(server).__name__}"
             )
-        self._names = Names(prefix, db_of(client))
-        self._shown = f"<RedisLog {where}, database {db_of(client)}, prefix {prefix!r}>"
+        db = db_of(client)
+        self._names = Names(prefix, db)
+        self._shown = f"<RedisLog {where}, database {db}, prefix {prefix!r}>"
         self._faults = Explainer(where, Secrets(options_of(client)), self._names, timeout=timeout)
         self._watched: set[str] = set()
         self._commands: Commands | None = None
