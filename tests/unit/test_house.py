@@ -107,7 +107,6 @@ LONGER_FILES: dict[str, str] = {}
 """By module, with the reason."""
 LONGER_CLASSES = {
     "Hub": "more than half of it is what its users read; the rooms below do the work",
-    "SubscriptionFeed": "each of ten thousand clients has one, and would pay for a second object",
 }
 
 

@@ -411,8 +411,8 @@ async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
     taken: list[bytes] = []
 
     def take() -> None:
-        first = subscription._feed._sending_first
-        if first is not None and not first.ended:
+        sender = subscription._feed._opening_sender
+        if sender is not None and sender._source is not None and not sender._source.ended:
             taken.append(subscription._feed.take())
             subscription._feed.sent()
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
-import anyio
-
 from .._runtime.loop import current_loop
 from .._stream.feed import Feed, offer_nobody
-from .._stream.source import SourceFeed
 from ._opening import Opening
+from ._opening_sender import OpeningSender
 from ._pending_start import PendingStart
 from ._positions import Positions
 from ._preface import Preface
@@ -27,7 +25,7 @@ from ._reader import Read, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._runtime.loop import Loop, Waker
+    from .._runtime.loop import Loop
     from .._stream.feed import Offer
     from ._options import SubscribeOptions
     from ._ring import Ring
@@ -81,14 +79,13 @@ class SubscriptionFeed(Feed):
     # There may be ten thousand of them.
     __slots__ = (
         "_loop",
+        "_opening_sender",
         "_pending",
         "_phase",
         "_preface",
         "_reader",
         "_seats",
-        "_sending_first",
         "_whole",
-        "_work",
         "call",
         "cleanup_timeout",
         "close_reason",
@@ -134,9 +131,7 @@ class SubscriptionFeed(Feed):
         self._phase = _NEW
         self._seats: Sequence[Seat] = ()
         self._loop: Loop | None = None
-        self._work: Waker | None = None
-        # The events that come first, where the application makes them.
-        self._sending_first: SourceFeed | None = None
+        self._opening_sender: OpeningSender | None = None
         self._pending: PendingStart | None = PendingStart(came_with, options, len(channels))
         self._reader.log_news.must_run()
         self._resolve(self._pending)
@@ -159,23 +154,14 @@ class SubscriptionFeed(Feed):
 
     def is_over(self) -> bool:
         """Whether the channels are closed and the client has all their events."""
-        return not self._preface.has_events and all(
-            channel.closed and self._has_all(place, channel)
-            for place, channel in enumerate(self.positions.channels)
-        )
-
-    def _has_all(self, place: int, channel: ChannelState) -> bool:
-        offset = self.positions.offsets[place]
-        if not self._reader.id_blocks and channel.closes_at == offset + 1:
-            return True  # What is left is an id alone.
-        return channel.read_each(self.positions.rings[place], offset, 1) == []
+        return not self._preface.has_events and self._reader.has_all()
 
     def open(self, wake: Callable[[], None]) -> None:
         if self._loop is not None or self.stopped:
             raise RuntimeError("a Subscription can be streamed or iterated once: subscribe again")
         self._loop = loop = current_loop()
         if self.has_work:
-            self._work = loop.waker()
+            self._opening_sender = OpeningSender(self, loop)
         self.call = wake
         self._reader.look_everywhere()
         positions = self.positions
@@ -204,15 +190,8 @@ class SubscriptionFeed(Feed):
         self.call()
 
     async def run(self) -> None:
-        if self._work is None or self._loop is None:
-            return
-        while not self.ended and not self.stopped:
-            if self._preface.due and self._pending is None:
-                await self._prepare(self._loop)
-                self.call()
-            else:
-                with anyio.CancelScope(shield=True):
-                    await self._work
+        if self._opening_sender is not None:
+            await self._opening_sender.run()
 
     def stop(self) -> None:
         if not self.stopped:
@@ -226,13 +205,12 @@ class SubscriptionFeed(Feed):
                 channel.leave(self, subscriber)
             self._seats = ()
             self.call = _call_nobody
-            if self._sending_first is not None:
-                self._sending_first.stop()
-            self._wake_work()
+            if self._opening_sender is not None:
+                self._opening_sender.stop()
 
     def sent(self) -> None:
-        if self._sending_first is not None:
-            self._sending_first.sent()
+        if self._opening_sender is not None:
+            self._opening_sender.sent()
 
     def take(self) -> bytes:
         if self._phase is _NEW:
@@ -240,9 +218,8 @@ class SubscriptionFeed(Feed):
         self.drained = False
         if self._preface.ready:
             return self._preface.take(joins=self.joins)
-        if self._sending_first is not None:
-            self._sending_first.sent()  # Nobody takes more before that.
-            return self._sending_first.take()
+        if self._opening_sender is not None and self._opening_sender.sending:
+            return self._opening_sender.take()
         if self._preface.due or self.ended:
             if self._pending is not None and not self.ended:
                 return self._take_pending(self._pending)
@@ -327,30 +304,13 @@ class SubscriptionFeed(Feed):
     # What comes first.
 
     def _prepare_soon(self) -> None:
-        if self.has_work:
-            self._wake_work()
+        if self._opening_sender is not None:
+            self._opening_sender.wake()
         else:
             self._prepare_at_once()
 
     def _prepare_at_once(self) -> None:
         self.prepared([step for step in self._preface.steps() if isinstance(step, bytes)])
-
-    async def _prepare(self, loop: Loop) -> None:
-        """Send what comes first, as any source is sent."""
-        first = SourceFeed(
-            self.opening(loop),
-            _as_it_is,
-            loop,
-            sep="\r\n",
-            cleanup_timeout=self.cleanup_timeout,
-            joins=self.joins,
-        )
-        first.open(self.call)
-        self._sending_first = first
-        await first.run()
-        self._sending_first = None
-        rest = first.take()
-        self.prepared([rest] if rest else [], first.error)
 
     @property
     def must_prepare(self) -> bool:
@@ -377,8 +337,11 @@ class SubscriptionFeed(Feed):
     def _on_lag(self) -> bytes:
         """Tell of the events that are not here any more: in all channels that have such, at once."""
         self.stands = None
-        if self._whole is not None and self._begins_anew(self._whole):
-            return self.take()
+        if self._whole is not None:
+            self._pending = PendingStart.anew(self.positions, self._whole)
+            if self._pending is not None:
+                self._preface.due = True
+                return self.take()
         positions = self.positions
         for place in list(self._reader.due) if positions.cursor is not None else [0]:
             if not positions.is_lost(place):
@@ -404,29 +367,11 @@ class SubscriptionFeed(Feed):
         self._prepare_soon()
         return self.take()
 
-    def _begins_anew(self, options: SubscribeOptions) -> bool:
-        """Begin again where the channel has another history, of which the client needs all."""
-        epoch = self.positions.channels[0].epoch
-        if epoch in ("", self.positions.rings[0].epoch):
-            return False
-        self._pending = PendingStart(self.positions.last_event_id, options, 1)
-        self._preface.due = True
-        return True
-
-    def _wake_work(self) -> None:
-        if self._work is not None:
-            self._work.set()
-
     def _end(self) -> None:
         self.ended = True
-        self._wake_work()
+        if self._opening_sender is not None:
+            self._opening_sender.wake()
 
 
 def _call_nobody() -> None:
     """Stand in for who is to be called until there is one."""
-
-
-def _as_it_is(frame: object) -> bytes:
-    """Encode what is encoded already."""
-    assert isinstance(frame, bytes)  # noqa: S101  (an opening makes nothing else)
-    return frame

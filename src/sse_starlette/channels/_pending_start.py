@@ -5,7 +5,7 @@ It needs no task for that. A channel that has learned something calls the subscr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ._start import asked_by
 
@@ -27,6 +27,14 @@ class PendingStart:
             came_with, options.after, options.seconds_ago(), options.replay, whole=options.whole
         )
         self._places = list(range(channels))
+
+    @classmethod
+    def anew(cls, positions: Positions, options: SubscribeOptions) -> Self | None:
+        """Return the start of a client that needs all of a channel; None: the channel has no other history."""
+        epoch = positions.channels[0].epoch
+        if epoch in ("", positions.rings[0].epoch):
+            return None
+        return cls(positions.last_event_id, options, 1)
 
     def resolve(self, subscription: object, positions: Positions, preface: Preface) -> bool:
         """Take the positions that are known by now, and say whether all are."""

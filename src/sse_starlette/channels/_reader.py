@@ -106,6 +106,19 @@ class Reader:
     def _some_open(self) -> bool:
         return len(self._at_end) < len(self._channels)
 
+    def has_all(self) -> bool:
+        """Whether the channels are closed, and nothing of theirs is left to be read."""
+        return all(
+            channel.closed and self._has_all_of(place, channel)
+            for place, channel in enumerate(self._channels)
+        )
+
+    def _has_all_of(self, place: int, channel: ChannelState) -> bool:
+        offset = self._positions.offsets[place]
+        if not self.id_blocks and channel.closes_at == offset + 1:
+            return True  # What is left is an id alone.
+        return channel.read_each(self._positions.rings[place], offset, 1) == []
+
     def look_everywhere(self) -> None:
         """Count all channels as those that may have something new, where that's asked."""
         if self.looks_at_each:
