@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import version
 
 import pytest
-from tests.compat.differences import DIFFERENCES
 
 from sse_starlette.sse import AppStatus, EventSourceResponse
-
-INCUMBENT = version("sse-starlette").startswith("3.")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        name = getattr(item, "originalname", item.name)
-        if INCUMBENT and item.path.parent.name == "compat" and name in DIFFERENCES:
-            item.add_marker(pytest.mark.xfail(reason=DIFFERENCES[name], strict=True))
 
 
 @pytest.fixture

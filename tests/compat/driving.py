@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any, Self
 
 Message = MutableMapping[str, Any]
@@ -22,7 +21,13 @@ class Client:
     """Calls `app` in a task of its own and notes what it sends, from `async with` on."""
 
     def __init__(
-        self, app: App, *, method: str = "GET", kind: str = "http", blocks_at: bytes | None = None
+        self,
+        app: App,
+        *,
+        method: str = "GET",
+        kind: str = "http",
+        blocks_at: bytes | None = None,
+        breaks: bool = False,
     ) -> None:
         self._app = app
         self._scope = {
@@ -38,6 +43,7 @@ class Client:
             "headers": [],
         }
         self._blocks_at = blocks_at
+        self._breaks = breaks
         self._asked = False
         self._left = asyncio.Event()
         self._sent = asyncio.Event()
@@ -47,12 +53,7 @@ class Client:
         self.task = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.task.cancel()
         await asyncio.wait([self.task])
 
@@ -66,6 +67,8 @@ class Client:
     async def _send(self, message: Message) -> None:
         if self._blocks_at is not None and self._blocks_at in message.get("body", b""):
             await asyncio.Event().wait()
+        if self._breaks and message["type"] == "http.response.body":
+            raise OSError("connection reset")
         self.messages.append(message)
         self._sent.set()
         # A server's `send` lets others have their turn.

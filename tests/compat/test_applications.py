@@ -23,6 +23,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
+from tests.compat.differences import COMPLETED, STREAMING_RESPONSE
 from tests.compat.driving import SEAT_BELT_SECONDS, Client, body_of
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -35,95 +36,13 @@ async def two() -> AsyncIterator[dict[str, Any]]:
         yield {"data": number}
 
 
-async def endpoint(request: Any) -> EventSourceResponse:
+async def endpoint(request: Request) -> EventSourceResponse:
     return EventSourceResponse(two())
 
 
-def test_a_starlette_route_is_read_by_its_test_client() -> None:
-    app = Starlette(routes=[Route("/", endpoint)])
-
-    with TestClient(app) as client:
-        answer = client.get("/")
-
-    assert answer.status_code == 200
-    assert answer.content == TWO
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-store"
-
-
-def test_a_test_client_streams_line_by_line() -> None:
-    app = Starlette(routes=[Route("/", endpoint)])
-
-    with TestClient(app) as client, client.stream("GET", "/") as answer:
-        lines = list(answer.iter_lines())
-
-    assert lines == ["data: 0", "", "data: 1", ""]
-
-
-def test_a_route_answers_head() -> None:
-    app = Starlette(routes=[Route("/", endpoint)])
-
-    with TestClient(app) as client:
-        answer = client.head("/")
-
-    assert (answer.status_code, answer.content) == (200, b"")
-
-
-def test_a_fastapi_route_streams() -> None:
-    app = FastAPI()
-
-    @app.get("/")
-    async def stream(request: Request) -> EventSourceResponse:
-        return EventSourceResponse(two(), sep="\n")
-
-    with TestClient(app) as client:
-        assert client.get("/").content == TWO.replace(b"\r\n", b"\n")
-
-
-def test_fastapi_may_have_it_as_response_class() -> None:
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
-    async def stream() -> EventSourceResponse:
-        return EventSourceResponse(two())
-
-    with TestClient(app) as client:
-        assert client.get("/").content == TWO
-
-
-def test_openapi_tells_the_content_type() -> None:
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
-    async def stream() -> EventSourceResponse:
-        return EventSourceResponse(two())
-
-    answers = app.openapi()["paths"]["/"]["get"]["responses"]["200"]
-    assert "text/event-stream" in answers["content"]
-
-
-def test_a_mounted_application_streams() -> None:
-    inner = FastAPI()
-    inner.add_api_route("/stream", endpoint, response_model=None)
-    app = Starlette(routes=[Mount("/inner", app=inner)])
-
-    with TestClient(app) as client:
-        assert client.get("/inner/stream?request=1").content == TWO
-
-
-def test_a_post_is_answered_with_a_stream() -> None:
-    async def answer(request: Any) -> EventSourceResponse:
-        question = await request.json()
-
-        async def events() -> AsyncIterator[ServerSentEvent]:
-            yield ServerSentEvent(question["q"], event="answer")
-
-        return EventSourceResponse(events())
-
-    app = Starlette(routes=[Route("/", answer, methods=["POST"])])
-
-    with TestClient(app) as client:
-        assert client.post("/", json={"q": "x"}).content == b"event: answer\r\ndata: x\r\n\r\n"
+async def answer_to_a_post(request: Request) -> EventSourceResponse:
+    question = await request.json()
+    return EventSourceResponse([ServerSentEvent(question["q"], event="answer")])
 
 
 class Marking(BaseHTTPMiddleware):
@@ -133,35 +52,66 @@ class Marking(BaseHTTPMiddleware):
         return answer
 
 
-def test_it_streams_through_base_http_middleware() -> None:
-    app = Starlette(routes=[Route("/", endpoint)], middleware=[Middleware(Marking)])
+def starlette(*middleware: Any) -> Starlette:
+    return Starlette(routes=[Route("/", endpoint)], middleware=[*map(Middleware, middleware)])
 
+
+fastapi = FastAPI()
+fastapi.add_api_route("/", endpoint, response_model=None)
+fastapi.add_api_route("/class", endpoint, response_class=EventSourceResponse)
+fastapi.add_api_route("/ask", answer_to_a_post, methods=["POST"], response_model=None)
+
+
+@pytest.mark.parametrize(
+    ("app", "path"),
+    [
+        pytest.param(starlette(), "/", id="a Starlette route"),
+        pytest.param(starlette(Marking), "/", id="through BaseHTTPMiddleware"),
+        pytest.param(starlette(GZipMiddleware), "/", id="gzip leaves it alone"),
+        pytest.param(fastapi, "/", id="a FastAPI route"),
+        pytest.param(fastapi, "/class", id="as FastAPI's response class"),
+        pytest.param(Starlette(routes=[Mount("/in", fastapi)]), "/in/", id="a mounted application"),
+    ],
+)
+def test_an_application_streams_to_its_test_client(app: Any, path: str) -> None:
     with TestClient(app) as client:
-        answer = client.get("/")
+        answer = client.get(path, headers={"accept-encoding": "gzip"})
+        with client.stream("GET", path) as streamed:
+            lines = list(streamed.iter_lines())
 
-    assert answer.content == TWO
-    assert answer.headers["x-marked"] == "yes"
-
-
-def test_gzip_leaves_it_alone() -> None:
-    app = Starlette(routes=[Route("/", endpoint)], middleware=[Middleware(GZipMiddleware)])
-
-    with TestClient(app) as client:
-        answer = client.get("/", headers={"accept-encoding": "gzip"})
-
+    assert (answer.status_code, answer.content) == (200, TWO)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
     assert "content-encoding" not in answer.headers
-    assert answer.content == TWO
+    assert lines == ["data: 0", "", "data: 1", ""]
+
+
+def test_middleware_adds_its_headers_and_a_route_answers_head() -> None:
+    with TestClient(starlette(Marking)) as client:
+        assert client.get("/").headers["x-marked"] == "yes"
+        answer = client.head("/")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@STREAMING_RESPONSE
+def test_openapi_tells_the_content_type() -> None:
+    answers = fastapi.openapi()["paths"]["/class"]["get"]["responses"]["200"]
+
+    assert "text/event-stream" in answers["content"]
+
+
+def test_a_post_is_answered_with_a_stream() -> None:
+    with TestClient(fastapi) as client:
+        assert client.post("/ask", json={"q": "x"}).content == b"event: answer\r\ndata: x\r\n\r\n"
 
 
 @pytest.mark.anyio
 async def test_httpx_reads_a_finite_stream_in_memory() -> None:
-    app = Starlette(routes=[Route("/", endpoint)])
-    transport = httpx2.ASGITransport(app=app)
+    transport = httpx2.ASGITransport(app=starlette())
 
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get("/")
-
-    assert answer.content == TWO
+        assert (await client.get("/")).content == TWO
 
 
 @pytest.mark.anyio
@@ -182,9 +132,7 @@ async def test_the_source_may_ask_whether_the_client_is_there() -> None:
 
 @pytest.mark.anyio
 async def test_several_streams_of_one_application_are_apart() -> None:
-    app = Starlette(routes=[Route("/", endpoint)])
-
-    assert await asyncio.gather(*(body_of(app) for _ in range(5))) == [TWO] * 5
+    assert await asyncio.gather(*(body_of(starlette()) for _ in range(5))) == [TWO] * 5
 
 
 def test_each_new_event_loop_has_streams() -> None:
@@ -228,42 +176,33 @@ def uvicorn(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.kill()
 
 
-def opened(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=SEAT_BELT_SECONDS)
-    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
-    return connection
-
-
-def read_until(connection: socket.socket, wanted: bytes) -> bytes:
-    read = b""
-    while wanted not in read:
-        chunk = connection.recv(65536)
-        assert chunk, read
-        read += chunk
+def read_from_a_server_that_stops(folder: Path) -> bytes:
+    """Read a stream until its third event, have the server stop, and read the rest."""
+    with (
+        uvicorn(folder) as (process, port),
+        socket.create_connection(("127.0.0.1", port), timeout=SEAT_BELT_SECONDS) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        read = b""
+        while b"id: 2\r\ndata: 2\r\n\r\n" not in read:
+            chunk = connection.recv(65536)
+            assert chunk, read
+            read += chunk
+        process.send_signal(signal.SIGTERM)
+        while chunk := connection.recv(65536):
+            read += chunk
+        process.wait(SEAT_BELT_SECONDS)
     return read
 
 
 def test_a_real_server_streams_and_stops_when_told_to(tmp_path: Path) -> None:
-    with uvicorn(tmp_path) as (process, port), opened(port) as connection:
-        read = read_until(connection, b"id: 2\r\ndata: 2\r\n\r\n")
-
-        process.send_signal(signal.SIGTERM)
-        while connection.recv(65536):
-            pass
-        process.wait(SEAT_BELT_SECONDS)
+    read = read_from_a_server_that_stops(tmp_path)
 
     assert read.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"content-type: text/event-stream; charset=utf-8\r\n" in read
     assert b"id: 0\r\ndata: 0\r\n\r\n" in read
 
 
+@COMPLETED
 def test_the_body_that_a_real_server_stops_is_complete(tmp_path: Path) -> None:
-    with uvicorn(tmp_path) as (process, port), opened(port) as connection:
-        read = read_until(connection, b"id: 2\r\n")
-
-        process.send_signal(signal.SIGTERM)
-        while chunk := connection.recv(65536):
-            read += chunk
-        process.wait(SEAT_BELT_SECONDS)
-
-    assert read.endswith(b"0\r\n\r\n")
+    assert read_from_a_server_that_stops(tmp_path).endswith(b"0\r\n\r\n")
