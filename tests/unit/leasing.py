@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import anyio
 import anyio.lowlevel
+from tests.unit.jumping import comes
 from tests.unit.logs import FakeLog, FakeStore
 
 from sse_starlette.eventlogs.base import Limits, NewEntry, Position
@@ -31,6 +32,17 @@ class LeasingFakeLog(Leases, FakeLog):
         if shelf is not None and shelf.closed:
             closed_by = shelf.entries[-1].key
         return lease._replace(age=anyio.current_time() - since, closed_by=closed_by)
+
+    def lease(self, channel: str) -> Lease:
+        """The lease that somebody has taken for this channel."""
+        found = self._lease(channel)
+        assert found is not None
+        return found
+
+    async def asked_again(self, what: str, times: int = 1) -> None:
+        """Let time pass until somebody has called this method so often."""
+        before = self.store.calls[what]
+        await comes(lambda: self.store.calls[what] >= before + times)
 
     async def _asked(self, what: str) -> None:
         await anyio.lowlevel.checkpoint()

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 from starlette.requests import HTTPConnection
-from tests.unit.driving import (
-    Exchange,
-    http_scope,
-)
-from tests.unit.following import (
-    Client,
-    opened,
-)
+from tests.unit.driving import Exchange, drive, http_scope
+from tests.unit.following import Client, opened, read
 
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, Subscription, state_of
 from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
 
 
 def reading(exchange: Exchange) -> Client:
     client = Client()
     client.read(exchange.body)
     return client
+
+
+@asynccontextmanager
+async def streaming(subscription: Subscription, **options: Any) -> AsyncIterator[Exchange]:
+    """Stream a subscription; the client has had its first block."""
+    async with drive(EventSourceResponse(subscription, **options)) as client:
+        await client.chunk(0)
+        yield client
+
+
+async def streamed(subscription: Subscription, **options: Any) -> Exchange:
+    """Stream a subscription to its end."""
+    async with drive(EventSourceResponse(subscription, **options)) as client:
+        await client.returns()
+    return client
+
+
+def data_of(subscription: Subscription) -> list[str]:
+    """What a client gets that takes all that is ready."""
+    return [one.data for one in read(opened(subscription))]
+
+
+async def some_of(subscription: Subscription, count: int) -> list[str]:
+    """Iterate for so many events, and close."""
+    async with subscription:
+        return [(await anext(subscription)).data for _ in range(count)]
 
 
 def asking(header: str = "", **query: str) -> HTTPConnection:

@@ -1,46 +1,26 @@
-"""A channel: what it keeps, how it ends, what it shows, and for whom it is kept."""
+"""A channel: what it keeps, how it ends, and what it shows."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from tests.unit.driving import (
-    drive,
-)
-from tests.unit.following import (
-    FakeClock,
-    ManualLoop,
-    fill,
-    numbers,
-    opened,
-    read,
-    taken,
-)
-from tests.unit.subscribing import (
-    even,
-    reading,
-)
+from tests.unit.following import ManualLoop, fill, numbers, opened, read, taken
+from tests.unit.subscribing import even, reading, streamed, streaming
 
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import ChannelClosed, SubscriberTooSlow
-from sse_starlette.sse import EventSourceResponse
+
+ALL_OR_FILTERED = pytest.mark.parametrize(
+    "options", [{}, {"filter": lambda event: True}], ids=["all", "filtered"]
+)
 
 # --- What is kept
-
-
-def test_no_more_events_are_kept_than_history_says() -> None:
-    channel = Channel("c", history=3)
-
-    fill(channel, 1, 10)
-
-    assert (channel.stats().kept_events, channel.stats().published) == (3, 10)
 
 
 def test_no_more_bytes_are_kept_than_history_bytes_says_but_the_newest_event_is() -> None:
@@ -54,24 +34,6 @@ def test_no_more_bytes_are_kept_than_history_bytes_says_but_the_newest_event_is(
 
     assert channel.stats().kept_events == 1
     assert channel.stats().kept_bytes > 10_000
-
-
-def test_an_event_is_kept_no_longer_than_history_seconds_says(
-    loop: ManualLoop, clock: FakeClock
-) -> None:
-    channel = Channel("c", history_seconds=60)
-    fill(channel, 1, 2)
-    clock.now += 30
-    fill(channel, 3, 3)
-    clock.now += 31
-
-    assert channel.stats().kept_events == 1
-    assert [one.data for one in read(opened(channel.subscribe(f"{channel.epoch}.2")))] == ["3"]
-    (reset,) = read(opened(channel.subscribe(f"{channel.epoch}.1")))
-    assert reset.reset["reason"] == "trimmed"
-    clock.now += 30
-    assert channel.stats().kept_events == 0
-    assert taken(opened(channel.subscribe(channel.last_event_id))) == b""
 
 
 @pytest.mark.parametrize(
@@ -118,10 +80,8 @@ def test_nothing_can_be_published_to_a_closed_channel(loop: ManualLoop) -> None:
 async def test_what_was_published_before_the_close_is_delivered_and_then_the_stream_ends() -> None:
     channel = Channel("c", history=2_000)
     reasons: list[str] = []
-    response = EventSourceResponse(channel.subscribe(), on_close=reasons.append)
 
-    async with drive(response) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe(), on_close=reasons.append) as client:
         fill(channel, 1, 2_000)
         channel.close()
         await client.returns()
@@ -131,11 +91,10 @@ async def test_what_was_published_before_the_close_is_delivered_and_then_the_str
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("options", [{}, {"filter": lambda event: True}], ids=["all", "filtered"])
+@ALL_OR_FILTERED
 async def test_close_from_another_thread_ends_the_streams(options: dict[str, Any]) -> None:
     channel = Channel("c")
-    async with drive(EventSourceResponse(channel.subscribe(**options))) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe(**options)) as client:
 
         def publish_and_close() -> None:
             fill(channel, 1, 3)
@@ -148,7 +107,7 @@ async def test_close_from_another_thread_ends_the_streams(options: dict[str, Any
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"filter": lambda event: True}], ids=["all", "filtered"])
+@ALL_OR_FILTERED
 def test_what_is_published_between_a_look_and_the_close_is_not_lost(
     loop: ManualLoop, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
@@ -178,53 +137,49 @@ def test_what_is_published_between_a_look_and_the_close_is_not_lost(
 
 
 @pytest.mark.anyio
-async def test_the_answer_to_the_reconnect_of_who_has_everything_is_204() -> None:
+@pytest.mark.parametrize(
+    ("asked", "data"),
+    [
+        pytest.param(None, [], id="a new client"),
+        pytest.param("{epoch}.3", [], id="who has everything"),
+        pytest.param("{epoch}.1", ["2", "3"], id="who lacks events"),
+        pytest.param("nonsense", ["reset unknown"], id="who has a gap"),
+    ],
+)
+async def test_who_lacks_events_of_a_closed_channel_gets_them_and_then_204(
+    asked: str | None, data: list[str]
+) -> None:
     channel = Channel("c")
     fill(channel, 1, 3)
     channel.close()
+    last = asked and asked.replace("{epoch}", channel.epoch)
+    if data:
+        client = await streamed(channel.subscribe(last))
+        reader = reading(client)
+        shown = [
+            f"reset {one.reset['reason']}" if one.event == "reset" else one.data
+            for one in reader.got
+        ]
+        assert (client.status, client.complete, shown) == (200, True, data)
+        last = reader.cut()
 
-    for asked in (channel.last_event_id, None):
-        response = EventSourceResponse(channel.subscribe(asked))
-        async with drive(response) as client:
-            await client.returns()
-        assert (client.status, client.body, client.complete) == (204, b"", True)
+    client = await streamed(channel.subscribe(last))
+    assert (client.status, client.body, client.complete) == (204, b"", True)
     assert channel.stats().subscribers == 0
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("asked", ["{epoch}.1", "nonsense"])
-async def test_who_lacks_events_of_a_closed_channel_gets_them_and_then_204(asked: str) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 3)
-    channel.close()
-    response = EventSourceResponse(channel.subscribe(asked.replace("{epoch}", channel.epoch)))
-    async with drive(response) as client:
-        await client.returns()
-    reader = reading(client)
-
-    assert (client.status, client.complete) == (200, True)
-    assert reader.data == ["2", "3"] or reader.got[0].reset["reason"] == "unknown"
-    async with drive(EventSourceResponse(channel.subscribe(reader.cut()))) as client:
-        await client.returns()
-    assert client.status == 204
 
 
 @pytest.mark.anyio
 async def test_who_had_the_last_events_left_out_is_answered_with_204_too() -> None:
     channel = Channel("c")
-    async with drive(EventSourceResponse(channel.subscribe(filter=even))) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe(filter=even)) as client:
         fill(channel, 1, 3)
         await client.contains("data: 2\r\n")
         channel.close()
         await client.returns()
     reader = reading(client)
 
-    async with drive(EventSourceResponse(channel.subscribe(reader.cut(), filter=even))) as client:
-        await client.returns()
-
     assert reader.data == ["2"]
-    assert client.status == 204
+    assert (await streamed(channel.subscribe(reader.cut(), filter=even))).status == 204
 
 
 @pytest.mark.anyio
@@ -243,64 +198,13 @@ async def test_iteration_ends_with_the_channel() -> None:
 
 
 def test_a_channel_shows_what_is_for_users_and_nothing_else() -> None:
-    assert [name for name in dir(Channel("c")) if not name.startswith("_")] == [
-        "aclose",
-        "close",
-        "closed",
-        "epoch",
-        "head",
-        "history",
-        "last_event_id",
-        "name",
-        "position",
-        "publish",
-        "publish_nowait",
-        "publish_threadsafe",
-        "stats",
-        "subscribe",
-    ]
+    assert " ".join(name for name in dir(Channel("c")) if not name.startswith("_")) == (
+        "aclose close closed epoch head history last_event_id name position"
+        " publish publish_nowait publish_threadsafe stats subscribe"
+    )
 
 
-# --- For whom a channel is kept
-
-
-def test_a_channel_is_idle_when_nobody_has_used_it_for_its_linger_time(
-    loop: ManualLoop, clock: FakeClock
-) -> None:
-    channel = Channel("c", linger=30)
-
-    def idle_after(seconds: float) -> bool:
-        return state_of(channel).idle_since(clock.now + seconds)
-
-    assert (idle_after(30), idle_after(30.1)) == (False, True)
-    clock.now += 100
-    uses: list[Callable[[], object]] = [
-        state_of(channel).touch,
-        lambda: channel.publish_nowait("x"),
-        lambda: channel.subscribe().last_event_id,
-        channel.close,
-    ]
-    for use in uses:
-        clock.now += 100
-        use()
-        gc.collect()
-        assert (idle_after(30), idle_after(30.1)) == (False, True)
-
-
-def test_a_channel_with_a_subscription_is_not_idle_and_lingers_after_it(
-    loop: ManualLoop, clock: FakeClock
-) -> None:
-    channel = Channel("c", linger=30)
-    subscription = channel.subscribe()
-    clock.now += 100
-    assert not state_of(channel).idle_since(clock.now)
-    subscription._feed.open(lambda: None)
-    assert not state_of(channel).idle_since(clock.now)
-
-    subscription._feed.stop()
-
-    assert not state_of(channel).idle_since(clock.now + 30)
-    assert state_of(channel).idle_since(clock.now + 31)
+# --- How it is read
 
 
 def test_who_stands_with_others_gets_no_more_than_one_send_takes() -> None:

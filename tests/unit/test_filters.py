@@ -1,70 +1,24 @@
-"""Filters: which events a client gets."""
+"""Filters: which events a client gets. See also test_channel_scenarios.py."""
 
 from __future__ import annotations
 
 import pytest
-from tests.unit.driving import (
-    StillLoop,
-    drive,
-    settled,
-)
-from tests.unit.following import (
-    Client,
-    ManualLoop,
-    fill,
-    on_loop,
-    opened,
-    read,
-    taken,
-)
+from tests.unit.driving import StillLoop, settled
+from tests.unit.following import ManualLoop, fill, on_loop, opened, taken
 from tests.unit.subscribing import (
     MadeUpError,
     Promise,
     allow,
     even,
     reading,
+    some_of,
+    streaming,
 )
 
 import sse_starlette.channels._parsed as parsed_module
 from sse_starlette._stream.feed import JOINED_BYTES
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.event import ServerSentEvent, parse_frame
-from sse_starlette.sse import EventSourceResponse
-
-
-def test_what_a_filter_leaves_out_makes_no_gap(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    client = Client()
-    subscription = opened(channel.subscribe(filter=even))
-
-    fill(channel, 1, 5)
-
-    assert [one.id for one in read(subscription, client)] == [
-        f"{channel.epoch}.2",
-        f"{channel.epoch}.4",
-    ]
-    assert channel.stats().delivered == 2
-    subscription._feed.stop()
-    fill(channel, 6, 7)
-    read(opened(channel.subscribe(client.cut(), filter=even)), client)
-    assert client.data == ["2", "4", "6"]
-
-
-def test_a_client_whose_filter_takes_nothing_does_not_fall_behind(loop: ManualLoop) -> None:
-    channel = Channel("c", history=10)
-    subscription = opened(channel.subscribe(filter=lambda event: False))
-    client = Client()
-    read(subscription, client)
-
-    for first in range(1, 100, 10):
-        fill(channel, first, first + 9)
-        assert subscription._feed.take() == b""
-
-    assert not subscription._feed.ended
-    client.read(subscription._feed.ping())
-    assert client.last_event_id == f"{channel.epoch}.100"
-    assert subscription._feed.ping() == b""
-    assert read(opened(channel.subscribe(client.cut())), client) == []
 
 
 def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: ManualLoop) -> None:
@@ -126,9 +80,7 @@ async def test_an_event_for_which_the_filter_raises_is_left_out_counted_and_pass
             raise MadeUpError
         return True
 
-    response = EventSourceResponse(channel.subscribe(filter=picky), join_events=join)
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
+    async with streaming(channel.subscribe(filter=picky), join_events=join) as exchange:
         fill(channel, 1, 5)
         await exchange.contains("data: 5\r\n")
 
@@ -143,10 +95,10 @@ async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
 ) -> None:
     channel = Channel("c")
     answers = iter([allow(ServerSentEvent("x")), Promise(), True])
-    async with channel.subscribe(filter=lambda event: next(answers)) as subscription:
-        fill(channel, 1, 3)
-        assert (await anext(subscription)).data == "3"
+    subscription = channel.subscribe(filter=lambda event: next(answers))
+    fill(channel, 1, 3)
 
+    assert await some_of(subscription, 1) == ["3"]
     assert channel.stats().failures == 2
     assert "has to be awaited" in caplog.text
 
@@ -154,10 +106,8 @@ async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
 @pytest.mark.anyio
 async def test_a_filter_and_single_sends_go_together() -> None:
     channel = Channel("c")
-    response = EventSourceResponse(channel.subscribe(filter=even), join_events=False)
 
-    async with drive(response) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe(filter=even), join_events=False) as client:
         fill(channel, 1, 9)
         await client.contains("data: 8\r\n")
 
@@ -178,11 +128,11 @@ def test_filtered_events_are_joined_up_to_about_one_write(loop: ManualLoop) -> N
 
 
 @pytest.mark.anyio
-async def test_a_ping_carries_the_cursor_when_something_was_left_out() -> None:
+@pytest.mark.parametrize("join", [True, False])
+async def test_a_ping_carries_the_cursor_when_something_was_left_out(*, join: bool) -> None:
     channel = Channel("c")
     with on_loop(StillLoop()) as clock:
-        async with drive(EventSourceResponse(channel.subscribe(filter=even), ping=15)) as client:
-            await client.chunk(0)
+        async with streaming(channel.subscribe(filter=even), ping=15, join_events=join) as client:
             await clock.advance(15)
             assert client.chunks[-1].startswith(b": ping")
             assert b"id:" not in client.chunks[-1]
@@ -195,22 +145,7 @@ async def test_a_ping_carries_the_cursor_when_something_was_left_out() -> None:
             assert f"id: {channel.epoch}.3\r\n\r\n".encode() in client.chunks[before]
 
             await clock.advance(15)
-            assert b"id:" not in client.chunks[before + 1]
-
-    assert reading(client).last_event_id == f"{channel.epoch}.3"
-
-
-@pytest.mark.anyio
-async def test_a_ping_that_must_not_be_joined_carries_the_cursor_too() -> None:
-    channel = Channel("c")
-    response = EventSourceResponse(channel.subscribe(filter=even), ping=15, join_events=False)
-    with on_loop(StillLoop()) as clock:
-        async with drive(response) as client:
-            await client.chunk(0)
-            fill(channel, 1, 3)
-            await client.contains("data: 2\r\n")
-            await settled()
-            await clock.advance(15)
+            assert b"id:" not in client.chunks[-1]
 
     assert reading(client).last_event_id == f"{channel.epoch}.3"
 

@@ -14,25 +14,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from tests.unit.driving import (
-    SEAT_BELT_SECONDS,
-    drive,
-    settled,
-    until,
-)
-from tests.unit.following import (
-    FakeClock,
-    ManualLoop,
-    numbers,
-    opened,
-    read,
-    taken,
-)
-from tests.unit.subscribing import (
-    Promise,
-    allow,
-    note,
-)
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
+from tests.unit.following import FakeClock, ManualLoop, numbers, opened, read, taken
+from tests.unit.subscribing import Promise, allow, note
 
 from sse_starlette.channels._ring import Ring
 from sse_starlette.channels.channel import Channel, state_of

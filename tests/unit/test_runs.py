@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
+from tests.unit.jumping import backend_that_jumps, clock_of_the_loop, comes
 from tests.unit.logs import FakeLog
 
 from sse_starlette import EventSourceResponse, Hub, Run, RunEnd, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.channels.channel import state_of
+from sse_starlette.channels.subscription import Subscription
+from sse_starlette.event import ServerSentEvent
 from sse_starlette.eventlogs.base import NewEntry, Position
 from sse_starlette.eventlogs.leases import Lease, LeaseLostError
-from sse_starlette.runs import _memory
+from sse_starlette.runs._producer import Producer
 from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio
@@ -45,17 +48,18 @@ async def hub() -> AsyncIterator[Hub]:
 
 
 class Source:
-    """What is to be generated: it waits before each token until the test lets it go on."""
+    """What is to be generated; if it's held, it waits after each token until the test lets it go on."""
 
     def __init__(self, *tokens: object, held: bool = False) -> None:
         self.tokens = tokens
         self.calls = 0
         self.closed = False
         self.held = held
-        self.go = anyio.Event()
+        self.asked, self.go = anyio.Event(), anyio.Event()
 
     async def __call__(self) -> AsyncIterator[object]:
         self.calls += 1
+        self.asked.set()
         try:
             for token in self.tokens:
                 yield token
@@ -70,14 +74,56 @@ def endless() -> Source:
     return Source("one", "two", held=True)
 
 
-def told(run: Any) -> list[str]:
-    """What clients got: the names of events, or their data."""
-    return [one.event or one.data for one in run]
+class NeverReady:
+    """A source that is waited for."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.closed = False
+
+    async def __call__(self) -> list[object]:
+        try:
+            self.asked.set()
+            await anyio.sleep_forever()
+        finally:
+            self.closed = True
+        return []
+
+
+def shown(event: ServerSentEvent) -> str:
+    if not event.event:
+        return str(event.data)
+    return f"{event.event} {json.loads(event.data)['reason']}" if event.data else str(event.event)
+
+
+def told(events: Iterable[ServerSentEvent]) -> list[str]:
+    """What clients got: the data of events, or the names of those that have one and the reason they give."""
+    return [shown(event) for event in events]
+
+
+async def rest_of(events: Subscription) -> list[str]:
+    return told([event async for event in events])
 
 
 async def all_of(run: Run, came_with: Any = None) -> list[str]:
     async with run.subscribe(came_with) as events:
-        return told([one async for one in events])
+        return await rest_of(events)
+
+
+async def first_of(run: Run) -> ServerSentEvent:
+    async with run.subscribe() as events:
+        return await anext(events)
+
+
+async def found(hub: Hub, key: str = "a") -> Run:
+    run = await hub.find_run(key)
+    assert run is not None
+    return run
+
+
+def producers_of(hub: Hub) -> set[Producer]:
+    assert hub._runs._lifespan is not None
+    return hub._runs._lifespan.producers
 
 
 TOKENS = [f"t{number}" for number in range(300)]
@@ -89,23 +135,22 @@ async def test_all_who_ask_get_all_of_it(hub: Hub) -> None:
     joined = await hub.run("a", source)
     async with run.subscribe() as early, anyio.create_task_group() as tasks:
         first = await anext(early)
-        late: dict[int, list[str]] = {}
+        late: list[list[str]] = []
 
-        async def join(number: int) -> None:
-            found = await hub.find_run("a")
-            assert found is not None
-            assert not found.started
-            late[number] = await all_of(found)
+        async def join() -> None:
+            run = await found(hub)
+            assert not run.started
+            late.append(await all_of(run))
 
-        for number in range(5):
-            tasks.start_soon(join, number)
+        for _ in range(5):
+            tasks.start_soon(join)
         await until(lambda: state_of(run._entry.channel).stats().subscribers == 6)
         source.go.set()
-        rest = told([one async for one in early])
+        rest = await rest_of(early)
 
     assert (run.started, joined.started, source.calls) == (True, False, 1)
     assert [first.data, *rest] == [*TOKENS, "end"]
-    assert list(late.values()) == [[*TOKENS, "end"]] * 5
+    assert late == [[*TOKENS, "end"]] * 5
     assert await run.wait() is RunStatus.DONE
     assert told(await run.events()) == [*TOKENS, "end"]
     assert await all_of(run) == [*TOKENS, "end"]
@@ -130,7 +175,7 @@ async def test_of_all_who_start_it_at_once_one_does(hub: Hub) -> None:
 
 async def test_a_request_that_is_cancelled_leaves_it_alone(hub: Hub) -> None:
     SEEN.set("the request's")
-    source = Source("one", "two", held=True)
+    source = endless()
     seen = []
 
     async def answer() -> AsyncIterator[object]:
@@ -144,8 +189,7 @@ async def test_a_request_that_is_cancelled_leaves_it_alone(hub: Hub) -> None:
 
     async with connect(app) as stream:
         await stream.expect(data="one")
-    run = await hub.find_run("a")
-    assert run is not None
+    run = await found(hub)
     assert await run.status() is RunStatus.RUNNING
     source.go.set()
 
@@ -158,18 +202,11 @@ async def test_a_client_that_has_all_of_it_is_told_to_stay_away(hub: Hub) -> Non
     run = await hub.run("a", Source("one"), end_event={"event": "end"})
     await run.wait()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        found = await hub.find_run("a")
-        assert found is not None
-        await EventSourceResponse(found.subscribe(last))(scope, receive, send)
-
-    last: Any = None
-    async with drive(app) as client:
-        await client.until(lambda: client.over)
-    last = (await run.events())[-1].id
-    async with drive(app) as client:
-        await client.until(lambda: client.over)
-        assert client.status == 204
+    for last, status in (("", 200), ((await run.events())[-1].id, 204)):
+        events = (await found(hub)).subscribe(str(last))
+        async with drive(EventSourceResponse(events)) as client:
+            await client.returns()
+        assert client.status == status
 
 
 # --- How it ends
@@ -188,30 +225,27 @@ async def makes(made: object) -> object:
     return made
 
 
-ERROR, LIMIT = 'error {"reason":"error"}', 'error {"reason":"limit"}'
+def in_other_words(end: RunEnd) -> object:
+    return {"data": f"{end.status} {end.reason} {end.error!r:.16}"}
+
 
 ENDINGS: dict[str, tuple[Callable[[], Any], dict[str, Any], str, list[str]]] = {
     "to its end": (Source("one"), {}, "done", ["one"]),
     "without an event": (Source(), {}, "done", []),
-    "with an event for its end": (
-        Source("one"),
-        {"end_event": "[DONE]"},
-        "done",
-        ["one", "[DONE]"],
-    ),
+    "with an event for its end": (Source("1"), {"end_event": "[DONE]"}, "done", ["1", "[DONE]"]),
     "a list": (lambda: ["one", "two"], {}, "done", ["one", "two"]),
     "a sync generator": (lambda: iter(("one", "two")), {}, "done", ["one", "two"]),
     "an awaitable of a source": (partial(makes, ["one"]), {}, "done", ["one"]),
-    "it raises": (raises_later, {}, "failed", ["one", ERROR]),
-    "what makes it raises": (lambda: next(raises()), {}, "failed", [ERROR]),
-    "one event is no source": (lambda: {"data": "one"}, {}, "failed", [ERROR]),
-    "nor is nothing": (lambda: None, {}, "failed", [ERROR]),
-    "an event that can't be sent": (lambda: [object()], {}, "failed", [ERROR]),
-    "too many events": (Source("one", "two"), {"max_events": 1}, "failed", ["one", LIMIT]),
-    "too many bytes": (Source("one", "x" * 99), {"max_bytes": 50}, "failed", ["one", LIMIT]),
+    "it raises": (raises_later, {}, "failed", ["one", "error error"]),
+    "what makes it raises": (lambda: next(raises()), {}, "failed", ["error error"]),
+    "one event is no source": (lambda: {"data": "one"}, {}, "failed", ["error error"]),
+    "nor is nothing": (lambda: None, {}, "failed", ["error error"]),
+    "an event that can't be sent": (lambda: [object()], {}, "failed", ["error error"]),
+    "too many events": (Source("1", "2"), {"max_events": 1}, "failed", ["1", "error limit"]),
+    "too many bytes": (Source("1", "x" * 99), {"max_bytes": 50}, "failed", ["1", "error limit"]),
     "in other words": (
         raises_later,
-        {"last_event": lambda end: {"data": f"{end.status} {end.reason} {end.error!r:.16}"}},
+        {"last_event": in_other_words},
         "failed",
         ["one", "failed error ConnectionError("],
     ),
@@ -225,15 +259,12 @@ async def test_it_ends(hub: Hub, ending: str) -> None:
     run = await hub.run("a", source, **options)
 
     assert await run.wait() == status
-    assert [
-        " ".join(str(part) for part in (one.event, one.data) if part is not None)
-        for one in await run.events()
-    ] == events
+    assert told(await run.events()) == events
     assert await run.status() == status
     assert await run.stop() == status
 
 
-@pytest.mark.parametrize(("fails_for", "event"), [("failed", "error"), ("done", "two")])
+@pytest.mark.parametrize(("fails_for", "event"), [("failed", "error error"), ("done", "two")])
 async def test_a_last_event_that_fails_is_replaced(hub: Hub, fails_for: str, event: str) -> None:
     def last_event(end: RunEnd) -> object:
         if end.status == fails_for:
@@ -247,41 +278,32 @@ async def test_a_last_event_that_fails_is_replaced(hub: Hub, fails_for: str, eve
     assert told(await run.events())[-1] == event
 
 
-async def test_to_stop_it_is_told_at_once_and_cancels_its_source(hub: Hub) -> None:
-    source = endless()
-    run = await hub.run("a", source)
-    async with run.subscribe() as events:
-        assert (await anext(events)).data == "one"
+@pytest.mark.parametrize("source_type", [endless, NeverReady])
+@pytest.mark.parametrize("end", ["stopped stop", "lost shutdown"])
+async def test_an_end_from_outside_is_told_at_once_and_cancels_its_source(
+    source_type: Callable[[], Source | NeverReady], end: str
+) -> None:
+    source = source_type()
+    async with hub_of_runs() as hub:
+        run = await hub.run("a", source)
+        events = run.subscribe()
+        await source.asked.wait()
+        if end == "stopped stop":
+            assert await run.stop() is RunStatus.STOPPED
+            assert (await rest_of(events))[-1] == end
+            await until(lambda: source.closed and not producers_of(hub))
+            assert await run.stop() is RunStatus.STOPPED
 
-        assert await run.stop() is RunStatus.STOPPED
-
-        assert told([one async for one in events]) == ["stopped"]
-    await until(lambda: source.closed)
-    assert await run.stop() is RunStatus.STOPPED
+    assert told(await run.events())[-1] == end
+    assert end == "stopped stop" or (await rest_of(events))[-1] == end
+    assert source.closed
 
 
 async def test_what_is_stopped_before_it_has_begun_makes_nothing(hub: Hub) -> None:
-    source = endless()
-
-    run = await hub.run("a", source)
-    assert await run.stop() is RunStatus.STOPPED
-
-    assert told(await run.events()) in (["stopped"], ["one", "stopped"])
-
-
-async def test_a_source_that_is_waited_for_can_be_stopped(hub: Hub) -> None:
-    waits = anyio.Event()
-
-    async def source() -> list[object]:
-        waits.set()
-        await anyio.sleep_forever()
-        return []
-
-    run = await hub.run("a", source)
-    await waits.wait()
+    run = await hub.run("a", endless())
 
     assert await run.stop() is RunStatus.STOPPED
-    await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries["a"].producer)
+    assert told(await run.events()) in (["stopped stop"], ["one", "stopped stop"])
 
 
 @pytest.mark.parametrize("then", ["returns", "yields", "raises"])
@@ -307,9 +329,9 @@ async def test_a_source_that_will_not_be_stopped_adds_nothing(hub: Hub, then: st
     await waits.wait()
     await run.stop()
     go.set()
-    await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries["a"].producer)
+    await until(lambda: not producers_of(hub))
 
-    assert told(await run.events()) == ["stopped"]
+    assert told(await run.events()) == ["stopped stop"]
 
 
 async def test_a_source_in_a_thread_stops_at_its_next_token(hub: Hub) -> None:
@@ -325,61 +347,46 @@ async def test_a_source_in_a_thread_stops_at_its_next_token(hub: Hub) -> None:
     async with run.subscribe() as events:
         await anext(events)
         await run.stop()
-        assert told([one async for one in events]) == ["stopped"]
+        assert await rest_of(events) == ["stopped stop"]
     go.release(1_000)
-    await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries["a"].producer)
+    await until(lambda: not producers_of(hub))
 
     assert made in ([0], [0, 1])
-    assert told(await run.events()) == ["0", "stopped"]
+    assert told(await run.events()) == ["0", "stopped stop"]
 
 
-async def test_one_that_nobody_reads_goes_on_or_is_stopped_as_is_said(hub: Hub) -> None:
-    kept = await hub.run("kept", endless())
-    options: Any = {"on_abandon": "cancel", "abandon_after": 0.1}
-    left = await hub.run("left", endless(), **options)
-    is_read = await hub.run("read", endless(), **options)
-    async with is_read.subscribe() as events:
-        await anext(events)
-
-        await until(lambda: state_of(left._entry.channel).closed)
-        assert await left.status() is RunStatus.STOPPED
-        assert (await left.events())[-1].data == '{"reason":"abandoned"}'
-        assert await is_read.status() is RunStatus.RUNNING
-        assert await kept.status() is RunStatus.RUNNING
-    await until(lambda: state_of(is_read._entry.channel).closed)
+in_no_time = pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(backend_that_jumps("asyncio"), id="asyncio"),
+        pytest.param(backend_that_jumps("trio"), id="trio", marks=pytest.mark.trio),
+    ],
+)
 
 
-async def test_the_end_of_the_lifespan_is_told_to_its_clients() -> None:
-    source = endless()
+@in_no_time
+async def test_one_that_nobody_reads_goes_on_or_is_stopped_as_is_said() -> None:
+    options: Any = {"on_abandon": "cancel", "abandon_after": 5}
     async with hub_of_runs() as hub:
-        run = await hub.run("a", source)
-        events = run.subscribe()
-        await anext(events)
+        kept = await hub.run("kept", endless())
+        left = await hub.run("left", endless(), **options)
+        is_read = await hub.run("read", endless(), **options)
+        async with is_read.subscribe() as events:
+            await anext(events)
 
-    assert [(one.event, one.data) async for one in events] == [("lost", '{"reason":"shutdown"}')]
-    assert source.closed
-
-
-async def test_the_end_of_the_lifespan_stops_a_source_that_is_waited_for() -> None:
-    waits = anyio.Event()
-
-    async def source() -> None:
-        waits.set()
-        await anyio.sleep_forever()
-
-    async with hub_of_runs() as hub:
-        run = await hub.run("a", source)
-        await waits.wait()
-
-    assert told(await run.events()) == ["lost"]
+            await comes(lambda: state_of(left._entry.channel).closed)
+            assert await left.status() is RunStatus.STOPPED
+            assert told(await left.events())[-1] == "stopped abandoned"
+            assert await is_read.status() is RunStatus.RUNNING
+            assert await kept.status() is RunStatus.RUNNING
+        await comes(lambda: state_of(is_read._entry.channel).closed)
 
 
 async def test_one_may_be_given_time_to_finish() -> None:
     source = endless()
     async with hub_of_runs() as hub:
         run = await hub.run("a", source, shutdown_grace=SEAT_BELT_SECONDS)
-        async with run.subscribe() as reading:
-            await anext(reading)
+        await first_of(run)
         source.go.set()
 
     assert told(await run.events()) == ["one", "two"]
@@ -398,7 +405,7 @@ async def test_an_error_in_the_lifespan_is_raised_as_it_is() -> None:
 async def test_one_that_has_ended_is_started_again_if_that_is_said(
     hub: Hub, restart: list[str]
 ) -> None:
-    first = await hub.run("a", Source("one", "two", held=True))
+    first = await hub.run("a", endless())
     reading = first.subscribe()
     begin = await anext(reading)
     await first.stop()
@@ -412,10 +419,10 @@ async def test_one_that_has_ended_is_started_again_if_that_is_said(
     if restart:
         assert await all_of(again) == ["three", "four"]
         # Who has a part of the first one, and comes back or is still there.
-        assert await all_of(again, begin.id) == ["reset", "three", "four"]
-        assert told([one async for one in reading]) == ["reset", "three", "four"]
+        assert await all_of(again, begin.id) == ["reset epoch", "three", "four"]
+        assert await rest_of(reading) == ["reset epoch", "three", "four"]
     else:
-        assert told([one async for one in reading]) == ["stopped"]
+        assert await rest_of(reading) == ["stopped stop"]
 
 
 async def test_one_is_started_again_while_the_first_is_still_closing(hub: Hub) -> None:
@@ -431,14 +438,12 @@ async def test_one_is_started_again_while_the_first_is_still_closing(hub: Hub) -
                 await go.wait()
 
     run = await hub.run("a", first)
-    async with run.subscribe() as events:
-        await anext(events)
+    await first_of(run)
     await run.stop()
     await waits.wait()
     second = endless()
     again = await hub.run("a", second, restart=["stopped"])
-    assert hub._runs._lifespan is not None
-    producers = hub._runs._lifespan.producers
+    producers = producers_of(hub)
     assert len(producers) == 2
     go.set()
     await until(lambda: len(producers) == 1)
@@ -447,19 +452,23 @@ async def test_one_is_started_again_while_the_first_is_still_closing(hub: Hub) -
     await until(lambda: second.closed)
 
 
-@pytest.mark.parametrize("came_with", ["x", "otherepoch.3", "{epoch}.9"])
-async def test_whatever_id_a_client_has_it_gets_all_of_it(hub: Hub, came_with: str) -> None:
+@pytest.mark.parametrize(
+    ("came_with", "reset"),
+    [("x", "reset unknown"), ("otherepoch.3", "reset epoch"), ("{epoch}.9", "reset future")],
+)
+async def test_whatever_id_a_client_has_it_gets_all_of_it(
+    hub: Hub, came_with: str, reset: str
+) -> None:
     run = await hub.run("a", Source("one", "two"))
     await run.wait()
     epoch = run._entry.channel.epoch
 
-    assert await all_of(run, came_with.replace("{epoch}", epoch)) == ["reset", "one", "two"]
+    assert await all_of(run, came_with.replace("{epoch}", epoch)) == [reset, "one", "two"]
 
 
 async def test_after_its_time_it_is_forgotten(hub: Hub) -> None:
     run = await hub.run("a", Source("one"), ttl=1e-9)
-    async with run.subscribe() as events:
-        assert told([one async for one in events]) == ["one"]
+    assert await all_of(run) == ["one"]
     await until(lambda: state_of(run._entry.channel).closed)
 
     assert await hub.find_run("a") is None
@@ -469,18 +478,17 @@ async def test_after_its_time_it_is_forgotten(hub: Hub) -> None:
         await run.stop()
     again = await hub.run("a", Source("two"), ttl=1e-9)
     assert again.started
-    async with again.subscribe() as events:
-        assert told([one async for one in events]) == ["two"]
+    assert await all_of(again) == ["two"]
 
 
-async def test_an_ended_run_takes_no_memory_after_its_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_memory, "_SWEEP_SECONDS", 0.01)
+@in_no_time
+async def test_an_ended_run_takes_no_memory_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_of_the_loop(monkeypatch)
     async with hub_of_runs() as hub:
-        await hub.run("a", Source("one"), ttl=1e-9)
+        await hub.run("a", Source("one"), ttl=30)
 
-        await until(lambda: not hub._runs._memory._held)
+        await comes(lambda: hub._runs._memory._held)
+        await comes(lambda: not hub._runs._memory._held)
 
 
 # --- Mistakes, in the call
@@ -538,7 +546,7 @@ async def test_to_read_it_after_is_as_with_a_channel(hub: Hub) -> None:
     await run.wait()
 
     async with run.subscribe(after=1, filter=lambda event: event.data != "two") as events:
-        assert told([one async for one in events]) == ["three"]
+        assert await rest_of(events) == ["three"]
 
 
 # --- Other loops, other holders, forks
@@ -548,33 +556,36 @@ async def test_another_loop_may_ask(hub: Hub) -> None:
     run = await hub.run("a", Source("one"))
 
     async def ask() -> tuple[RunStatus, list[str], bool]:
-        found = await hub.find_run("a")
+        await found(hub)
         again = await hub.run("a", Source())
-        return await run.wait(), told(await run.events()), found is not None and not again.started
+        return await run.wait(), told(await run.events()), again.started
 
-    assert await anyio.to_thread.run_sync(anyio.run, ask) == (RunStatus.DONE, ["one"], True)
+    assert await anyio.to_thread.run_sync(anyio.run, ask) == (RunStatus.DONE, ["one"], False)
+
+
+async def take_lease(hub: Hub, run: Run, holder: str, replaces: int) -> Lease:
+    note = run._entry.note
+    return await hub._runs._memory.take_lease(
+        RUN_A,
+        holder=holder,
+        replaces=replaces,
+        renewals=None,
+        note=note.encode(),
+        anew=False,
+        limits=note.limits,
+    )
 
 
 async def test_who_has_lost_the_lease_adds_nothing(hub: Hub) -> None:
     source = endless()
     run = await hub.run("a", source)
-    async with run.subscribe() as events:
-        await anext(events)
-    lease = (await hub._runs._memory.find_leases([RUN_A]))[RUN_A]
-    note = lease.note
-    taken: dict[str, Any] = {"renewals": None, "note": note, "anew": False}
-    limits = run._entry.note.limits
+    await first_of(run)
 
-    other = await hub._runs._memory.take_lease(
-        RUN_A, holder="x", replaces=1, limits=limits, **taken
-    )
-    again = await hub._runs._memory.take_lease(
-        RUN_A, holder="y", replaces=1, limits=limits, **taken
-    )
+    holders = [(await take_lease(hub, run, holder, replaces=1)).holder for holder in "xy"]
     source.go.set()
     await until(lambda: source.closed)
 
-    assert (other.holder, again.holder) == ("x", "x")
+    assert holders == ["x", "x"]
     assert told(await run.events()) == ["one"]
 
 
@@ -601,38 +612,25 @@ async def test_a_forked_child_has_no_run_of_its_parent(hub: Hub) -> None:
 async def test_leases_in_memory_are_those_of_an_event_log(hub: Hub) -> None:
     held = hub._runs._memory
     run = await hub.run("a", endless())
-    async with run.subscribe() as events:
-        await anext(events)
-    note, limits = run._entry.note.encode(), run._entry.note.limits
-
-    async def take(replaces: int) -> Lease:
-        return await held.take_lease(
-            RUN_A,
-            holder=f"holder{replaces}",
-            replaces=replaces,
-            renewals=None,
-            note=note,
-            anew=False,
-            limits=limits,
-        )
+    await first_of(run)
+    limits = run._entry.note.limits
 
     def entry(body: bytes, key: str) -> NewEntry:
         return NewEntry(body, key, 60.0, "", 0)
 
     with pytest.raises(LeaseLostError):
         await held.renew_lease(RUN_A, "somebody", limits=limits)
-    await take(1)
-    assert (await take(1)).holder == "holder1"
-    renewed = await held.renew_lease(RUN_A, "holder1", limits=limits)
+    await take_lease(hub, run, "first", replaces=1)
+    renewed = await held.renew_lease(RUN_A, "first", limits=limits)
     end = [entry(b"data: x\r\n\r\n", "x"), entry(b"", "the end"), entry(b"", "too late")]
-    added = await held.append_leased(RUN_A, end, holder="holder1", limits=limits)
+    added = await held.append_leased(RUN_A, end, holder="first", limits=limits)
     with pytest.raises(LeaseLostError):
-        held.append_now(RUN_A, end[0], holder="holder1")
-    late = await take(2)
+        held.append_now(RUN_A, end[0], holder="first")
+    late = await take_lease(hub, run, "second", replaces=2)
 
     assert (renewed.token, renewed.renewals) == (2, 1)
     assert added == [Position(run._entry.channel.epoch, 2)] * 3
-    assert (late.holder, late.closed_by) == ("holder2", "the end")
+    assert (late.holder, late.closed_by) == ("second", "the end")
 
 
 async def test_no_channel_of_the_application_is_that_of_a_run(hub: Hub) -> None:

@@ -7,42 +7,49 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, turns
+from tests.unit.jumping import backend_that_jumps, clock_of_the_loop, comes
 from tests.unit.leasing import LeasingFakeLog
 from tests.unit.logs import FakeStore
 from tests.unit.replicating import running as hubs_on
-from tests.unit.test_runs import TOKENS, Source, all_of, endless, told
+from tests.unit.test_runs import (
+    RUN_A,
+    TOKENS,
+    Source,
+    all_of,
+    endless,
+    first_of,
+    found,
+    rest_of,
+    told,
+)
 
 from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
+from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import NewEntry
-from sse_starlette.runs import _producer, _watch
+from sse_starlette.runs import _producer
 from sse_starlette.runs._ledger import RunLedger
 from sse_starlette.runs._options import RunOptions, note_of
 from sse_starlette.testing.eventlogs import opened
 
 pytestmark = pytest.mark.anyio
 
-LEASE = 0.2
-"""Seconds; the tests that wait for one to be lost wait so long."""
 
-
-@pytest.fixture(autouse=True)
-def looks_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watch, "LOOK_SECONDS", 0.02)
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.trio)])
+def anyio_backend(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, Any]]:
+    """Nobody waits for leases to be lost: the clock jumps."""
+    clock_of_the_loop(monkeypatch)
+    return backend_that_jumps(request.param)
 
 
 @pytest.fixture
 def logs(store: FakeStore) -> list[LeasingFakeLog]:
     """The ways of three processes to one store."""
     return [LeasingFakeLog(store) for _ in range(3)]
-
-
-async def found(hub: Hub, key: str = "a") -> Run:
-    run = await hub.find_run(key)
-    assert run is not None
-    return run
 
 
 async def status_of(run: Run, last_event_id: str) -> int | None:
@@ -52,11 +59,22 @@ async def status_of(run: Run, last_event_id: str) -> int | None:
     return client.status
 
 
-def die(hub: Hub) -> None:
-    """Have a process say nothing any more, as one that is stopped or cut off."""
+async def begun(hub: Hub) -> Subscription:
+    """Read the first token of the run."""
+    events = (await found(hub)).subscribe()
+    assert (await anext(events)).data == "one"
+    return events
+
+
+def log_of(hub: Hub) -> LeasingFakeLog:
     log = hub._runs._replicator and hub._runs._replicator.backend
     assert isinstance(log, LeasingFakeLog)
-    log.cut = True
+    return log
+
+
+def die(hub: Hub) -> None:
+    """Have a process say nothing any more, as one that is stopped or cut off."""
+    log_of(hub).cut = True
 
 
 async def test_all_processes_get_all_of_it_and_one_makes_it(logs: list[LeasingFakeLog]) -> None:
@@ -86,19 +104,16 @@ async def test_after_a_restart_of_everything_it_is_read_and_ends(
     logs: list[LeasingFakeLog],
 ) -> None:
     async with hubs_on(logs[0]) as (hub,):
-        run = await hub.run("a", Source("one", "two"))
-        await run.wait()
+        await (await hub.run("a", Source("one", "two"))).wait()
     async with hubs_on(logs[1]) as (hub,):
-        again = await found(hub)
-        async with again.subscribe() as events:
-            got = [one async for one in events]
-        last = events.last_event_id
-        statuses = [await status_of(await found(hub), last)]
+        async with (await found(hub)).subscribe() as events:
+            got = await rest_of(events)
+        statuses = [await status_of(await found(hub), events.last_event_id)]
     async with hubs_on(logs[2]) as (hub,):
         # This process has read nothing of it.
-        statuses.append(await status_of(await found(hub), last))
+        statuses.append(await status_of(await found(hub), events.last_event_id))
 
-    assert told(got) == ["one", "two"]
+    assert got == ["one", "two"]
     assert statuses == [204, 204]
 
 
@@ -109,24 +124,24 @@ async def test_one_of_many_processes_that_start_it_at_once_makes_it(
     async with hubs_on(*logs) as hubs, anyio.create_task_group() as tasks:
         for hub, source in zip(hubs, sources, strict=True):
             tasks.start_soon(hub.run, "a", source)
-        await until(lambda: any(source.calls for source in sources))
+        await comes(lambda: any(source.calls for source in sources))
 
     assert sum(source.calls for source in sources) == 1
 
 
-async def test_any_process_can_stop_it(logs: list[LeasingFakeLog]) -> None:
+@pytest.mark.parametrize("last_event", [None, lambda _: None], ids=["told", "without an event"])
+async def test_any_process_can_stop_it(logs: list[LeasingFakeLog], last_event: Any) -> None:
     source = endless()
     async with hubs_on(*logs) as hubs:
-        await hubs[0].run("a", source, lease=LEASE)
-        async with (await found(hubs[2])).subscribe() as events:
-            assert (await anext(events)).data == "one"
+        await hubs[0].run("a", source, **({"last_event": last_event} if last_event else {}))
+        events = await begun(hubs[2])
+        run = await found(hubs[1])
 
-            assert await (await found(hubs[1])).stop() is RunStatus.STOPPED
+        assert await run.stop() is RunStatus.STOPPED
 
-            assert [(one.event, one.data) async for one in events] == [
-                ("stopped", '{"reason":"stop"}')
-            ]
-        await until(lambda: source.closed)
+        assert await rest_of(events) == ([] if last_event else ["stopped stop"])
+        assert await run.status() is RunStatus.STOPPED
+        await comes(lambda: source.closed)
 
 
 @pytest.mark.parametrize("reads", ["it's read meanwhile", "it's read later"])
@@ -135,51 +150,46 @@ async def test_a_lost_producer_is_told_and_adds_nothing_when_it_comes_back(
 ) -> None:
     source = endless()
     async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source, lease=LEASE)
-        reading = (await found(hubs[1])).subscribe()
-        assert (await anext(reading)).data == "one"
+        await hubs[0].run("a", source)
+        reading = await begun(hubs[1])
         if reads == "it's read later":
             await reading.aclose()
         die(hubs[0])
         run = await found(hubs[1])
         if reads == "it's read later":
-            reading = run.subscribe()
-            await anext(reading)
+            reading = await begun(hubs[1])
 
-        assert [(one.event, one.data) async for one in reading] == [
-            ("lost", '{"reason":"silence"}')
-        ]
+        assert await rest_of(reading) == ["lost silence"]
         source.go.set()
         logs[0].cut = False
-        await until(lambda: source.closed)
+        await comes(lambda: source.closed)
 
         assert await run.status() is RunStatus.LOST
-        assert told(await run.events()) == ["one", "lost"]
+        assert told(await run.events()) == ["one", "lost silence"]
 
 
 @pytest.mark.parametrize("way", ["in place of the dead one", "after it was told"])
 async def test_a_lost_one_is_started_again_as_one_run(logs: list[LeasingFakeLog], way: str) -> None:
-    first, second, third = endless(), Source("three", held=True), Source("four", held=True)
+    second, third = Source("three", held=True), Source("four", held=True)
     async with hubs_on(*logs) as hubs:
-        await hubs[0].run("a", first, lease=LEASE)
-        begin = (await found(hubs[1])).subscribe()
-        cursor = (await anext(begin)).id
+        await hubs[0].run("a", endless())
+        begin = await begun(hubs[1])
+        cursor = begin.last_event_id
         if way == "in place of the dead one":
             await begin.aclose()
         die(hubs[0])
         if way == "after it was told":
-            assert told([one async for one in begin]) == ["lost"]
+            assert await rest_of(begin) == ["lost silence"]
 
-        again = await hubs[1].run("a", second, lease=LEASE, restart=["lost"])
-        also = await hubs[2].run("a", third, lease=LEASE, restart=["lost"])
-        await until(lambda: second.calls or third.calls)
+        again = await hubs[1].run("a", second, restart=["lost"])
+        also = await hubs[2].run("a", third, restart=["lost"])
+        await comes(lambda: second.calls or third.calls)
         maker = second if second.calls else third
         maker.go.set()
 
-        data = str(maker.tokens[0])
         assert second.calls + third.calls == 1
-        assert await all_of(again, cursor) == ["reset", data]
-        assert await all_of(also, cursor) == ["reset", data]
+        for run in (again, also):
+            assert await all_of(run, cursor) == ["reset epoch", str(maker.tokens[0])]
         assert again.started == (way == "after it was told")
 
 
@@ -198,7 +208,7 @@ async def test_one_that_another_process_starts_again_is_watched_as_any_other(
 
     async with hubs_on(*logs[:2]) as hubs:
         await (await hubs[0].run("a", never_over)).stop()
-        await hubs[1].run("a", endless(), restart=["stopped"], ttl=60.0, lease=LEASE)
+        await hubs[1].run("a", endless(), restart=["stopped"], ttl=60.0)
         run = await found(hubs[0])
         die(hubs[1])
 
@@ -213,13 +223,12 @@ async def test_one_whose_channel_somebody_has_closed_is_lost(
     source = endless()
     async with hubs_on(logs[0]) as (hub,):
         run = await hub.run("a", source)
-        async with run.subscribe() as events:
-            assert (await anext(events)).data == "one"
-            store.add(f"{OF_RUNS}a", b"")
-            source.go.set()
+        events = await begun(hub)
+        store.add(RUN_A, b"")
+        source.go.set()
 
-            assert told([one async for one in events]) == []
-        await until(lambda: source.closed)
+        assert await rest_of(events) == []
+        await comes(lambda: source.closed)
         assert await run.status() is RunStatus.LOST
 
 
@@ -234,29 +243,25 @@ async def test_whatever_a_log_raises_the_lifespan_goes_on_and_clients_are_told(
     store: FakeStore,
 ) -> None:
     async with hubs_on(StrangeLog(store)) as (hub,):
-        run = await hub.run("a", Source("one"), lease=LEASE)
+        run = await hub.run("a", Source("one"))
 
         assert await run.wait() is RunStatus.LOST
-        assert told(await run.events()) == ["lost"]
+        assert told(await run.events()) == ["lost silence"]
 
 
 async def test_who_can_not_look_or_end_it_tries_again(logs: list[LeasingFakeLog]) -> None:
     async with hubs_on(*logs[:2], publish_wait=0.01) as hubs:
-        await hubs[0].run("a", endless(), lease=LEASE)
-        reading = (await found(hubs[1])).subscribe()
-        assert (await anext(reading)).data == "one"
+        await hubs[0].run("a", endless())
+        reading = await begun(hubs[1])
         die(hubs[0])
-        calls = logs[0].store.calls
-        for call, error in (
+        for logs[1].refused, logs[1].refuses in (
             ("take_lease", LogUnavailable("fake://", "away")),
             ("find_leases", ValueError("strange")),
         ):
-            logs[1].refuses, logs[1].refused = error, call
-            before = calls[call]
-            await until(lambda: calls[call] > before + 1)  # noqa: B023
+            await logs[1].asked_again(logs[1].refused, times=2)
         logs[1].refuses = None
 
-        assert told([one async for one in reading]) == ["lost"]
+        assert await rest_of(reading) == ["lost silence"]
 
 
 class LateLog(LeasingFakeLog):
@@ -276,39 +281,22 @@ async def test_who_is_not_the_one_to_end_it_adds_nothing(
     ledger = RunLedger(mine, 0.0)
     note = note_of(RunOptions(), lambda event: f"{event}".encode())
     async with opened(mine):
-        seen = await ledger.take(f"{OF_RUNS}a", None, note, anew=False)
+        seen = await ledger.take(RUN_A, None, note, anew=False)
         if log is LeasingFakeLog:
-            await ledger.take(f"{OF_RUNS}a", seen, note, anew=False)
+            await ledger.take(RUN_A, seen, note, anew=False)
 
-        ended = await ledger.end_for_another(
-            f"{OF_RUNS}a", seen, note, RunStatus.LOST, renewed=False
-        )
+        ended = await ledger.end_for_another(RUN_A, seen, note, RunStatus.LOST, renewed=False)
 
     assert not ended
-    assert not store.shelf(f"{OF_RUNS}a").entries
-
-
-async def test_an_end_without_an_event_is_one(logs: list[LeasingFakeLog]) -> None:
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", endless(), last_event=lambda _: None)
-        run = await found(hubs[1])
-        async with run.subscribe() as events:
-            await anext(events)
-            await run.stop()
-
-            assert [one async for one in events] == []
-        assert await run.status() is RunStatus.STOPPED
+    assert not store.shelf(RUN_A).entries
 
 
 async def test_a_call_that_the_lifespan_does_not_outlive_says_so(
     logs: list[LeasingFakeLog],
 ) -> None:
-    errors: list[str] = []
-
     async def ask(hub: Hub) -> None:
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError, match="the hub's lifespan has ended meanwhile"):
             await hub.find_run("a")
-        errors.append(str(caught.value))
 
     async with (
         anyio.create_task_group() as tasks,
@@ -316,9 +304,7 @@ async def test_a_call_that_the_lifespan_does_not_outlive_says_so(
     ):
         logs[0].cut = True
         tasks.start_soon(ask, hub)
-        await until(lambda: logs[0].store.calls["find_leases"])
-
-    assert errors == ["the hub's lifespan has ended meanwhile"]
+        await comes(lambda: logs[0].store.calls["find_leases"])
 
 
 async def test_it_needs_the_lifespan_of_its_hub(logs: list[LeasingFakeLog]) -> None:
@@ -331,10 +317,10 @@ async def test_who_would_start_it_again_joins_one_that_is_alive(
 ) -> None:
     source, other = endless(), endless()
     async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source, lease=LEASE)
-        run = await hubs[1].run("a", other, lease=LEASE, restart=["lost"])
+        await hubs[0].run("a", source)
+        run = await hubs[1].run("a", other, restart=["lost"])
         assert run._entry.restarter is not None
-        await until(lambda: run._entry.restarter is None)
+        await comes(lambda: run._entry.restarter is None)
         die(hubs[0])
 
         assert await run.wait() is RunStatus.LOST
@@ -346,11 +332,11 @@ async def test_the_status_of_one_that_looks_dead_is_known_after_a_while(
     logs: list[LeasingFakeLog],
 ) -> None:
     async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", endless(), lease=LEASE)
+        await hubs[0].run("a", endless())
         run = await found(hubs[1])
         assert await run.status() is RunStatus.RUNNING
         die(hubs[0])
-        await until(lambda: logs[1]._lease(f"{OF_RUNS}a").age > LEASE)  # type: ignore[union-attr]
+        await comes(lambda: logs[1].lease(RUN_A).age > 3)
 
         assert await run.status() is RunStatus.LOST
 
@@ -361,15 +347,15 @@ async def test_an_outage_is_nobodys_death_and_loses_no_token(
     monkeypatch.setattr(_producer, "_BATCH_EVENTS", 7)
     source = Source(*TOKENS, held=True)
     async with hubs_on(*logs[:2]) as hubs:
-        run = await hubs[0].run("a", source, lease=LEASE)
+        run = await hubs[0].run("a", source)
         async with (await found(hubs[1])).subscribe() as events:
             assert (await anext(events)).data == TOKENS[0]
             store.down = True
             source.go.set()
-            await until(lambda: logs[0].store.calls["renew_lease"] > 8)
+            await comes(lambda: store.calls["renew_lease"] > 8)
             store.down = False
 
-            assert told([one async for one in events]) == TOKENS[1:]
+            assert await rest_of(events) == TOKENS[1:]
         assert await run.wait() is RunStatus.DONE
 
 
@@ -396,16 +382,14 @@ async def test_an_append_whose_answer_is_lost_is_repeated_and_not_doubled(
 async def test_a_log_that_refuses_is_waited_for(
     logs: list[LeasingFakeLog], error: Exception
 ) -> None:
-    source, calls = endless(), logs[0].store.calls
+    source = endless()
     async with hubs_on(*logs[:2]) as hubs:
-        run = await hubs[0].run("a", source, lease=LEASE)
-        async with run.subscribe() as events:
-            await anext(events)
+        run = await hubs[0].run("a", source)
+        await first_of(run)
         logs[0].refuses = error
         source.go.set()
         for call in ("append_leased", "renew_lease", "append_leased"):
-            before = calls[call]
-            await until(lambda: calls[call] > before)  # noqa: B023
+            await logs[0].asked_again(call)
         with pytest.raises(type(error)):
             await run.status()
         logs[0].refuses = None
@@ -415,7 +399,7 @@ async def test_a_log_that_refuses_is_waited_for(
 
 
 async def test_a_source_waits_while_too_much_waits_for_the_log(
-    store: FakeStore, logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_producer, "_AHEAD_EVENTS", 10)
     made = []
@@ -426,16 +410,10 @@ async def test_a_source_waits_while_too_much_waits_for_the_log(
             yield number
 
     async with hubs_on(logs[0]) as (hub,):
-        run = await hub.run("a", endless())
-        store.down = True
-        logs[0].refuses = LogUnavailable("fake://", "down")
-        store.down = False
-        logs[0].refuses = None
         logs[0].appending.shut()
         run = await hub.run("b", source)
-        await until(lambda: logs[0].appending.waiting)
-        for _ in range(20):
-            await anyio.lowlevel.checkpoint()
+        await comes(lambda: logs[0].appending.waiting)
+        await turns(20)
         ahead = len(made)
         logs[0].appending.open()
 
@@ -446,19 +424,19 @@ async def test_a_source_waits_while_too_much_waits_for_the_log(
 
 
 async def test_who_reads_in_another_process_keeps_it_alive(logs: list[LeasingFakeLog]) -> None:
-    options: Any = {"on_abandon": "cancel", "abandon_after": 0.2, "lease": LEASE}
     async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("left", endless(), **options)
+        await hubs[0].run("left", endless(), on_abandon="cancel", abandon_after=2)
         # Longer, for its reader is to be noticed before.
-        is_read = await hubs[0].run("read", endless(), **{**options, "abandon_after": 2.0})
+        is_read = await hubs[0].run("read", endless(), on_abandon="cancel", abandon_after=12)
         async with (await found(hubs[1], "read")).subscribe() as events:
             await anext(events)
             left = await found(hubs[1], "left")
-            await until(lambda: logs[1]._lease(f"{OF_RUNS}left").closed_by)  # type: ignore[union-attr]
+            await comes(lambda: logs[1].lease(f"{OF_RUNS}left").closed_by)
 
             assert await left.status() is RunStatus.STOPPED
+            await anyio.sleep(15)
             assert await is_read.status() is RunStatus.RUNNING
-        await until(lambda: logs[1]._lease(f"{OF_RUNS}read").closed_by)  # type: ignore[union-attr]
+        await comes(lambda: logs[1].lease(f"{OF_RUNS}read").closed_by)
 
 
 async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
@@ -467,25 +445,23 @@ async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
     async with hubs_on(logs[0]) as (reader,):
         async with hubs_on(logs[1]) as (maker,):
             await maker.run("a", endless())
-            events = (await found(reader)).subscribe()
-            await anext(events)
+            events = await begun(reader)
 
-        assert [(one.event, one.data) async for one in events] == [
-            ("lost", '{"reason":"shutdown"}')
-        ]
+        assert await rest_of(events) == ["lost shutdown"]
 
 
-async def test_the_end_of_a_lifespan_does_not_wait_for_a_log_that_is_away(
-    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+async def test_the_end_of_a_lifespan_waits_for_a_log_that_is_away_but_not_for_long(
+    logs: list[LeasingFakeLog],
 ) -> None:
-    monkeypatch.setattr("sse_starlette.runs._keeper._LAST_APPENDS_SECONDS", 0.05)
     source = endless()
     async with hubs_on(logs[0]) as (hub,):
         await hub.run("a", source)
-        await until(lambda: source.calls)
+        await comes(lambda: source.calls)
         die(hub)
+        before = anyio.current_time()
 
     assert source.closed
+    assert anyio.current_time() - before == pytest.approx(2)
 
 
 async def test_a_log_that_has_lost_its_data_ends_it(
@@ -493,14 +469,13 @@ async def test_a_log_that_has_lost_its_data_ends_it(
 ) -> None:
     source = endless()
     async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source, lease=LEASE)
-        async with (await found(hubs[1])).subscribe() as events:
-            await anext(events)
-            store.flush(f"{OF_RUNS}a")
-            store.lose_all()
+        await hubs[0].run("a", source)
+        events = await begun(hubs[1])
+        store.flush(RUN_A)
+        store.lose_all()
 
-            assert told([one async for one in events]) == ["reset", "lost"]
-        await until(lambda: source.closed)
+        assert await rest_of(events) == ["reset epoch", "lost silence"]
+        await comes(lambda: source.closed)
 
 
 async def test_one_that_is_forgotten_is_not_found(
@@ -509,22 +484,19 @@ async def test_one_that_is_forgotten_is_not_found(
     async with hubs_on(logs[0]) as (hub,):
         run = await hub.run("a", Source("one"))
         await run.wait()
-        store.flush(f"{OF_RUNS}a")
+        store.flush(RUN_A)
 
         assert await hub.find_run("a") is None
         with pytest.raises(RunNotFound):
             await run.status()
 
 
-async def test_what_nobody_uses_is_let_go(
-    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_watch, "_UNUSED_SECONDS", 0.01)
+async def test_what_nobody_uses_is_let_go(logs: list[LeasingFakeLog]) -> None:
     async with hubs_on(logs[0]) as (hub,):
         run = await hub.run("a", Source("one"))
         await run.wait()
 
-        await until(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries)
+        await comes(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries)
         assert await run.status() is RunStatus.DONE
 
 

@@ -1,4 +1,4 @@
-"""Several channels on one stream."""
+"""Several channels on one stream, and what else a subscription does. See also test_channel_scenarios.py."""
 
 from __future__ import annotations
 
@@ -9,28 +9,9 @@ import anyio
 import anyio.lowlevel
 import fastapi.sse
 import pytest
-from tests.unit.driving import (
-    SEAT_BELT_SECONDS,
-    drive,
-    settled,
-    until,
-)
-from tests.unit.following import (
-    Client,
-    ManualLoop,
-    fill,
-    numbers,
-    opened,
-    read,
-    taken,
-)
-from tests.unit.subscribing import (
-    both,
-    key,
-    note,
-    publish,
-    reading,
-)
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
+from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read, taken
+from tests.unit.subscribing import both, note, reading, streamed, streaming
 
 import sse_starlette._stream.batching as batching_module
 import sse_starlette._stream.source as source_module
@@ -42,22 +23,6 @@ from sse_starlette.errors import HistoryGap
 from sse_starlette.sse import EventSourceResponse
 
 
-def test_one_cursor_holds_the_position_in_each_channel(loop: ManualLoop) -> None:
-    a, b = Channel("a"), Channel("b")
-    fill(a, 1, 2)
-    subscription = both(a, b)
-
-    first = subscription._feed.take()
-    b.publish_nowait("b1")
-    a.publish_nowait("a3")
-    got = read(subscription)
-
-    assert first == f"id: {a.epoch}.2-{b.epoch}.0\r\n\r\n".encode()
-    assert {one.data for one in got} == {"a3", "b1"}
-    assert got[-1].id == f"{a.epoch}.3-{b.epoch}.1"
-    assert (a.stats().delivered, b.stats().delivered) == (1, 1)
-
-
 @pytest.mark.anyio
 async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() -> None:
     # None of them pauses, for as long as its last round has taken.
@@ -65,8 +30,7 @@ async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() ->
     states = [state_of(channel) for channel in channels]
     subscription: Subscription[Any] = Subscription(states, None, SubscribeOptions())
 
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.chunk(0)
+    async with streaming(subscription) as client:
         await settled()
         for _ in range(2):
             before = len(client.chunks)
@@ -78,41 +42,6 @@ async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() ->
             assert client.chunks[-1].count(b"data: ") == 3
 
 
-def test_the_newest_events_of_one_channel_move_no_position_in_another(loop: ManualLoop) -> None:
-    a, b = Channel("a"), Channel("b", history=2, slow="latest", latest_by=key)
-    fill(a, 1, 7)
-    subscription = both(a, b)
-    taken(subscription)
-
-    publish(b, "x1", "y2", "x3")
-    reset, *latest = read(subscription)
-
-    assert reset.reset["channel"] == "b"
-    assert [one.id for one in latest] == [f"{a.epoch}.7-{b.epoch}.{offset}" for offset in (2, 3)]
-
-
-def test_what_is_ready_in_one_channel_goes_out_before_the_gap_in_another(loop: ManualLoop) -> None:
-    a, b = Channel("a"), Channel("b", history=2, slow="reset")
-    subscription = both(a, b)
-    client = Client()
-    read(subscription, client)
-    a.publish_nowait("a1")
-    fill(b, 1, 3)
-
-    client.read(subscription._feed.take())
-    assert (client.data, client.last_event_id) == (["a1"], f"{a.epoch}.1-{b.epoch}.0")
-    (reset,) = read(subscription, client)
-
-    assert reset.reset["channel"] == "b"
-    assert reset.id == f"{a.epoch}.1-{b.epoch}.3"
-
-
-@pytest.mark.anyio
-async def test_who_is_not_opened_has_nothing_to_run() -> None:
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        await Channel("c").subscribe(snapshot=list)._feed.run()
-
-
 @pytest.mark.anyio
 async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() -> None:
     asked: list[str] = []
@@ -122,11 +51,12 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
         return []
 
     subscription = Channel("c").subscribe(snapshot=snapshot)
-    subscription._feed.open(lambda: None)
-    assert subscription._feed.take() == b""
-    subscription._feed.stop()
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
+        await subscription._feed.run()  # Nor has who isn't opened.
+        opened(subscription)
+        assert subscription._feed.take() == b""
+        subscription._feed.stop()
         await subscription._feed.run()
 
     assert asked == []
@@ -135,8 +65,7 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
 @pytest.mark.anyio
 async def test_the_task_of_a_subscription_ends_with_it() -> None:
     channel = Channel("c")
-    subscription = channel.subscribe(snapshot=lambda: ["snapshot"])
-    subscription._feed.open(lambda: None)
+    subscription = opened(channel.subscribe(snapshot=lambda: ["snapshot"]))
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
@@ -151,33 +80,16 @@ async def test_the_task_of_a_subscription_ends_with_it() -> None:
     subscription._feed.stop()
 
 
-def test_each_gap_is_told_once(loop: ManualLoop) -> None:
-    channel = Channel("c", history=2, slow="reset")
-    subscription = opened(channel.subscribe("nonsense"))
-    client = Client()
-
-    for _ in range(3):
-        read(subscription, client)
-        fill(channel, 1, 3)
-    read(subscription, client)
-
-    assert [one.reset["reason"] for one in client.got] == ["unknown", *["lagging"] * 3]
-
-
 @pytest.mark.anyio
 async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
     channel = Channel("burst", history=100)
     ended: list[str] = []
-    response = EventSourceResponse(channel.subscribe(), on_close=ended.append)
 
-    async with drive(response) as exchange:
-        await exchange.chunk(0)
+    async with streaming(channel.subscribe(), on_close=ended.append) as exchange:
         for number in range(5_000):
             channel.publish_nowait({"data": number})
             await anyio.lowlevel.checkpoint()
         await exchange.until(lambda: exchange.body.count(b"data:") == 5_000)
-        exchange.leave()
-        await exchange.returns()
 
     assert ended == ["client"]
     assert channel.stats().disconnected == 0
@@ -204,7 +116,7 @@ async def test_a_snapshot_that_takes_longer_than_the_history_lasts_is_made_once(
         yield "snapshot"
         fill(channel, 1, 5)
 
-    async with drive(EventSourceResponse(channel.subscribe(snapshot=snapshot))) as client:
+    async with streaming(channel.subscribe(snapshot=snapshot)) as client:
         await client.contains("event: reset")
         fill(channel, 6, 6)
         await client.contains("data: 6\r\n")
@@ -235,8 +147,6 @@ async def test_a_large_snapshot_is_sent_as_the_client_takes_it_and_cleaned_up_in
         client.block()
         await settled()
         assert len(made) < 100
-        client.leave()
-        await client.returns()
 
     assert cleaned == ["up"]
 
@@ -253,13 +163,11 @@ async def test_a_new_client_of_a_closed_channel_gets_the_snapshot_and_then_the_e
     if way == "iterated":
         assert [event.data async for event in subscription] == ["all"]
     else:
-        async with drive(EventSourceResponse(subscription)) as client:
-            await client.returns()
+        client = await streamed(subscription)
         assert (client.status, reading(client).data) == (200, ["all"])
 
 
-@pytest.mark.anyio
-async def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none() -> None:
+def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = opened(
         channel.subscribe(id_blocks=False, filter=lambda event: event.data != "2")
@@ -272,28 +180,17 @@ async def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none() -> None
 
 
 def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:
-    a, b = Channel("a"), Channel("b")
-    subscription = both(a, b, name_channels=True)
+    a, b, odd = Channel("a"), Channel("b"), Channel("\ud800!")
+    subscription = both(a, b, odd, name_channels=True)
     taken(subscription)
     a.publish_nowait({"data": "1", "event": "tick"})
     b.publish_nowait("event: none")
     b.publish_nowait({"comment": "only"})
+    odd.publish_nowait("x")
 
-    frames = taken(subscription)
+    got = [(one.event, one.data) for one in read(subscription)]
 
-    got = Client().read(frames)
-    assert [(one.event, one.data) for one in got] == [("a:tick", "1"), ("b", "event: none")]
-
-
-def test_an_event_is_named_after_a_channel_whose_name_is_half_a_surrogate_pair(
-    loop: ManualLoop,
-) -> None:
-    channel = Channel("\ud800!")
-    subscription = both(channel, Channel("b"), name_channels=True)
-    taken(subscription)
-    channel.publish_nowait("x")
-
-    assert b"event: \xef\xbf\xbd!\r\n" in taken(subscription)
+    assert got == [("a:tick", "1"), ("b", "event: none"), ("\ufffd!", "x")]
 
 
 @pytest.mark.anyio
@@ -355,7 +252,6 @@ def test_what_takes_no_time_is_read_in_one_turn(loop: ManualLoop) -> None:
 
 @pytest.mark.anyio
 async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the_snapshot() -> None:
-    channel = Channel("c")
     asked, answered = anyio.Event(), anyio.Event()
     closed: list[bool] = []
 
@@ -368,34 +264,15 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
         finally:
             closed.append(True)
 
-    subscription = channel.subscribe(snapshot=snapshot)
-    got: list[str] = []
+    subscription = Channel("c").subscribe(snapshot=snapshot)
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(note, subscription, got)
+            tasks.start_soon(note, subscription, [])
             await asked.wait()
             subscription._feed.stop()
             answered.set()
 
     assert closed == [True]
-
-
-def test_a_channel_that_has_news_is_not_behind_because_another_one_is(loop: ManualLoop) -> None:
-    behind, other = Channel("behind", history=2, slow="reset"), Channel("other")
-    subscription = both(behind, other)
-    subscription._feed.take()
-
-    fill(behind, 1, 5)
-    other.publish_nowait("news")
-    loop.settle()
-    client = Client()
-    while frames := subscription._feed.take():
-        client.read(frames)
-
-    assert [one.event for one in client.got] == ["reset", "message"]
-    assert client.got[0].gaps == {"behind": "lagging"}
-    assert client.got[1].data == "news"
-    assert other.stats().resets == {}
 
 
 @pytest.mark.anyio
@@ -406,26 +283,22 @@ async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
     for module in (batching_module, source_module):
         monkeypatch.setattr(module, "HELD_SECONDS", 1e9)
     monkeypatch.setattr(batching_module, "SLOW_SECONDS", 1e9)
-    channel = Channel("c")
-    subscription = channel.subscribe(snapshot=lambda: list(map(str, range(300))))
-    taken: list[bytes] = []
+    subscription = Channel("c").subscribe(snapshot=lambda: list(map(str, range(300))))
+    client = Client()
 
     def take() -> None:
         sender = subscription._feed._opening_sender
         if sender is not None and sender._source is not None and not sender._source.ended:
-            taken.append(subscription._feed.take())
+            client.read(subscription._feed.take())
             subscription._feed.sent()
 
     async with anyio.create_task_group() as tasks:
-        subscription._feed.open(take)
+        opened(subscription, take)
         tasks.start_soon(subscription._feed.run)
         await until(lambda: not subscription._feed._preface.due)
-        left = subscription._feed.take()
+        before = len(client.data)
+        client.read(subscription._feed.take())
         subscription._feed.stop()
 
-    client = Client()
-    client.read(b"".join(taken))
-    before = len(client.data)
-    client.read(left)
     assert before < 300
     assert client.data == numbers(0, 299)

@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import pytest
 from starlette.requests import HTTPConnection
-from tests.unit.driving import (
-    drive,
-    http_scope,
-    settled,
-)
-from tests.unit.following import (
-    Client,
-    Got,
-    ManualLoop,
-    fill,
-    numbers,
-    opened,
-    read,
-    taken,
-)
+from tests.unit.driving import drive, http_scope, settled
+from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read, taken
 from tests.unit.parsers import read_by_the_standard
-from tests.unit.subscribing import (
-    asking,
-    reading,
-)
+from tests.unit.subscribing import asking, data_of, reading, streaming
 
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.sse import EventSourceResponse
 
-# --- Where a subscription begins
-
-
-def test_a_new_client_gets_what_is_published_from_now_on(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 3)
-
-    subscription = opened(channel.subscribe())
-    fill(channel, 4, 5)
-
-    assert [one.data for one in read(subscription)] == ["4", "5"]
+# --- Where a subscription begins; see also test_channel_scenarios.py
 
 
 def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_streamed(
@@ -49,7 +23,8 @@ def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_
 
     fill(channel, 1, 500)
 
-    assert [one.data for one in read(opened(subscription))] == numbers(1, 500)
+    assert (channel.stats().subscribers, subscription.last_event_id[-2:]) == (0, ".0")
+    assert data_of(subscription) == numbers(1, 500)
 
 
 def test_the_first_block_is_an_id_that_fires_no_event(loop: ManualLoop) -> None:
@@ -63,54 +38,12 @@ def test_the_first_block_is_an_id_that_fires_no_event(loop: ManualLoop) -> None:
     assert (reading.fired, reading.last_event_id) == ([], f"{channel.epoch}.2")
 
 
-def test_a_client_that_got_nothing_and_was_cut_gets_exactly_what_it_missed(
-    loop: ManualLoop,
-) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 7)
-    client = Client()
-    subscription = opened(channel.subscribe())
-    assert read(subscription, client) == []
-    subscription._feed.stop()
-
-    fill(channel, 8, 10)
-
-    read(opened(channel.subscribe(client.cut())), client)
-    assert client.data == ["8", "9", "10"]
-
-
-def test_who_comes_back_gets_what_it_missed_at_the_first_look(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 20)
-
-    subscription = opened(channel.subscribe(f"{channel.epoch}.4"))
-
-    assert not subscription._feed.has_work
-    client = Client()
-    client.read(subscription._feed.take())
-    assert client.data == numbers(5, 20)
-    assert [one.id for one in client.got] == [f"{channel.epoch}.{n}" for n in range(5, 21)]
-    assert subscription._feed.take() == b""
-
-
-def test_who_has_everything_is_sent_nothing_first(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 3)
-
-    subscription = opened(channel.subscribe(channel.last_event_id))
-
-    assert subscription._feed.take() == b""
-    assert subscription._feed.ping() == b""
-    fill(channel, 4, 4)
-    assert read(subscription) == [Got("message", "4", f"{channel.epoch}.4")]
-
-
 def test_where_a_client_left_off_is_read_from_its_request(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 5)
 
     def first(request: HTTPConnection) -> list[str]:
-        return [one.data for one in read(opened(channel.subscribe(request)))]
+        return data_of(channel.subscribe(request))
 
     at = [f"{channel.epoch}.{offset}" for offset in range(6)]
     assert first(asking()) == []
@@ -144,9 +77,8 @@ def test_where_a_client_left_off_is_read_from_its_request(loop: ManualLoop) -> N
 def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
     loop: ManualLoop, last_event_id: str, reason: str
 ) -> None:
-    channel = Channel("c", history=3)
+    channel, other = Channel("c", history=3), Channel("other")
     fill(channel, 1, 5)
-    other = Channel("other")
     fill(other, 101, 103)
     asked = last_event_id.replace("{epoch}", channel.epoch).replace("{other}", other.epoch)
     client = Client()
@@ -161,86 +93,12 @@ def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
     fill(other, 104, 104)
     assert [one.data for one in read(subscription, client)] == ["6", "7"]
     assert channel.stats().resets == {reason: 1}
-    again = opened(channel.subscribe(client.cut()))
-    assert taken(again) == b""
+    assert taken(opened(channel.subscribe(client.cut()))) == b""
 
 
-def test_the_last_position_that_can_be_resumed_is_the_one_before_the_oldest_kept(
-    loop: ManualLoop,
-) -> None:
-    channel = Channel("c", history=3)
-    fill(channel, 1, 5)
-
-    assert [one.data for one in read(opened(channel.subscribe(f"{channel.epoch}.2")))] == [
-        "3",
-        "4",
-        "5",
-    ]
-    assert channel.stats().resets == {}
-
-
-def test_an_id_of_several_channels_is_good_for_each_of_them(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 5)
-
-    subscription = opened(channel.subscribe(f"00000000.7-{channel.epoch}.3"))
-
-    assert [one.data for one in read(subscription)] == ["4", "5"]
-
-
-@pytest.mark.parametrize("nothing", ["", None])
-def test_an_empty_id_is_that_of_a_new_client(loop: ManualLoop, nothing: str | None) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
-
-    assert read(opened(channel.subscribe(nothing))) == []
-    assert channel.stats().resets == {}
-
-
-@pytest.mark.parametrize(
-    ("replay", "data"),
-    [(0, []), (1, ["5"]), (3, ["3", "4", "5"]), (4, ["3", "4", "5"]), (10**30, ["3", "4", "5"])],
-    ids=["none", "one", "all that are kept", "more", "far more"],
-)
-def test_a_new_client_can_have_the_newest_events_first(
-    loop: ManualLoop, replay: int, data: list[str]
-) -> None:
-    channel = Channel("c", history=3)
-    fill(channel, 1, 5)
-
-    assert [one.data for one in read(opened(channel.subscribe(replay=replay)))] == data
-
-
-@pytest.mark.parametrize(("replay", "first"), [(0, 6), (1, 5), (5, 1), (6, 1), (10**30, 1)])
-def test_replayed_events_come_before_the_live_ones(
-    loop: ManualLoop, replay: int, first: int
-) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 5)
-
-    subscription = opened(channel.subscribe(replay=replay))
-    fill(channel, 6, 7)
-
-    first_block = subscription._feed.take()
-    assert first_block == f"id: {channel.epoch}.{first - 1}\r\n\r\n".encode()
-    assert [one.data for one in read(subscription)] == numbers(first, 7)
-
-
-def test_who_comes_back_gets_no_replay(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 5)
-
-    assert read(opened(channel.subscribe(channel.last_event_id, replay=3))) == []
-    (reset,) = read(opened(channel.subscribe("nonsense", replay=3)))
-    assert reset.event == "reset"
-
-
-def test_a_replay_of_less_than_nothing_is_refused() -> None:
+def test_what_nobody_can_ask_for_is_refused_where_it_was_written() -> None:
     with pytest.raises(ValueError, match="replay must be >= 0 events, got: -1"):
         Channel("c").subscribe(replay=-1)
-
-
-def test_an_id_that_is_no_text_is_refused_where_it_was_written() -> None:
     with pytest.raises((TypeError, AttributeError)):
         Channel("c").subscribe(b"ab.1")  # type: ignore[arg-type]
 
@@ -253,7 +111,7 @@ async def test_a_subscription_is_streamed_by_a_response() -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
 
-    async with drive(EventSourceResponse(channel.subscribe(f"{channel.epoch}.1"))) as client:
+    async with streaming(channel.subscribe(f"{channel.epoch}.1")) as client:
         await client.contains("data: 2\r\n")
         await channel.publish("3")
         await client.contains("data: 3\r\n")
@@ -267,8 +125,7 @@ async def test_a_subscription_is_streamed_by_a_response() -> None:
 @pytest.mark.anyio
 async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> None:
     channel = Channel("c")
-    async with drive(EventSourceResponse(channel.subscribe())) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe()) as client:
         fill(channel, 1, 50)
         await client.contains("data: 50\r\n")
         await settled()
@@ -281,37 +138,27 @@ async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> Non
 
 
 @pytest.mark.anyio
-async def test_events_that_must_not_be_joined_leave_one_by_one() -> None:
+@pytest.mark.parametrize("first", ["a reset", "a snapshot"])
+async def test_what_must_not_be_joined_leaves_one_by_one(first: str) -> None:
     channel = Channel("c")
-    fill(channel, 1, 3)
-    response = EventSourceResponse(channel.subscribe("nonsense"), join_events=False)
-    fill(channel, 4, 8)
+    if first == "a reset":
+        subscription = channel.subscribe("nonsense")
+    else:
+        subscription = channel.subscribe(snapshot=lambda: ["a", "b"])
+    fill(channel, 1, 5)
 
-    async with drive(response) as client:
-        await client.contains("data: 8\r\n")
+    async with streaming(subscription, join_events=False) as client:
+        await client.contains("data: 5\r\n")
 
-    assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1] * 6
-
-
-@pytest.mark.anyio
-async def test_a_snapshot_that_must_not_be_joined_leaves_in_single_events() -> None:
-    channel = Channel("c")
-    subscription = channel.subscribe(snapshot=lambda: ["a", "b"])
-
-    async with drive(EventSourceResponse(subscription, join_events=False)) as client:
-        await client.contains(f"id: {channel.epoch}.0\r\n\r\n")
-
-    assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1, 1, 1]
+    before = 1 if first == "a reset" else 3  # The last block of a snapshot is its id.
+    assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1] * (before + 5)
 
 
 @pytest.mark.anyio
 async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
     channel = Channel("c")
-    async with drive(EventSourceResponse(channel.subscribe())) as client:
-        await client.chunk(0)
+    async with streaming(channel.subscribe()):
         assert channel.stats().subscribers == 1
-        client.leave()
-        await client.returns()
 
     assert channel.stats().subscribers == 0
     assert state_of(channel)._fanouts == {}
@@ -332,15 +179,12 @@ async def test_the_answer_to_head_has_no_body_and_leaves_nothing_behind() -> Non
         channel.subscribe(f"{channel.epoch}.1"),
         channel.subscribe("nonsense", snapshot=snapshot),
     ):
-        async with drive(
-            EventSourceResponse(subscription), scope=http_scope(method="HEAD")
-        ) as client:
+        async with drive(EventSourceResponse(subscription), scope=http_scope("HEAD")) as client:
             await client.returns()
         assert (client.status, client.body, client.complete) == (200, b"", True)
 
     assert asked == []
-    assert channel.stats().subscribers == 0
-    assert channel.stats().delivered == 0
+    assert (channel.stats().subscribers, channel.stats().delivered) == (0, 0)
 
 
 @pytest.mark.anyio
@@ -351,7 +195,7 @@ async def test_a_subscription_can_be_used_once(first: str, then: str) -> None:
     subscription = channel.subscribe()
     channel.publish_nowait("x")
     if first == "streamed":
-        async with drive(EventSourceResponse(subscription)) as client:
+        async with streaming(subscription) as client:
             await client.contains("data: x\r\n")
     elif first == "iterated":
         await anext(subscription)
@@ -374,8 +218,7 @@ async def test_a_subscription_can_be_used_once(first: str, then: str) -> None:
 async def test_what_is_being_streamed_can_not_be_iterated_too() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.chunk(0)
+    async with streaming(subscription) as client:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="can be streamed or iterated once"):
                 await anext(subscription)
