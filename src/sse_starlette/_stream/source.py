@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from .._wire.boundary import EventBoundary
 from .._wire.doubts import doubt
-from .batching import HELD_SECONDS, Batching
+from .batching import HELD_SECONDS
 from .content import iterate
-from .feed import JOINED_BYTES, Feed
+from .feed import Feed
+from .outbox import Outbox
+from .pace import Pace
+from .relay import Relay
 from .threads import ThreadedIterator
 
 if TYPE_CHECKING:
@@ -63,67 +65,44 @@ class SourceFeed(Feed):
         self._content = content
         self._encode = encode
         self._loop = loop
-        self._frames: list[bytes] = []
-        self._wake: Callable[[], None] = _wake_nobody
-        self._writer_told = False
-        self._room = loop.waker()
+        self._outbox = Outbox(loop.waker())
+        self._pace = Pace(loop, self._outbox, joins=joins)
         self._sep = sep
-        self._boundary: EventBoundary | None = None
-        self._told_of_bytes = False
+        # None: it has yielded no bytes so far.
+        self._relay: Relay | None = None
         self._in_threads: ThreadedIterator | None = None
-
         self._cleanup_timeout = cleanup_timeout
         self._stopping = False
         self._runner = loop.source_runner(cleanup_timeout)
 
-        self.joins = joins
-        self._batching = Batching(on=joins)
-        self.time: Callable[[], float] = loop.stopwatch
-        self.runs_since = 0.0
-        self.just_woke = False
-        self.notes_waits = True
-        self._on_first_wait: Callable[[], None] | None = None
-        self._pushed = 0
-        self._turn_room = JOINED_BYTES
-        self._turn_due = 0.0
-        self._sending = False
-        self._blocked = False
-
     def open(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self._outbox.wake = wake
 
     def stop(self) -> None:
         self._stopping = True
-        self._batching.turn_off()
+        self._pace.batching.turn_off()
         self._runner.cancel()
 
     def take(self) -> bytes:
-        frames = self._frames
-        if not frames:
+        outbox = self._outbox
+        if not outbox.frames:
             return b""
-        self._writer_told = False
-        self._pushed += len(frames)
-        self._batching.sent += len(frames)
-        self.notes_waits = True
-        joined = frames[0] if len(frames) == 1 else b"".join(frames)
-        frames.clear()
-        if joined:
-            if joined.startswith(_DOUBLED):
-                doubt("frame")
-            self._sending = True
-        elif self._blocked:
-            # Frames without a byte: nobody will say that they have been sent.
-            self._room.set()
-        return joined
+        self._pace.count(len(outbox.frames))
+        frames = outbox.take()
+        if frames.startswith(_DOUBLED):
+            doubt("frame")
+        return frames
 
     def sent(self) -> None:
-        self._sending = False
-        if self._blocked and not self._frames:
-            self._room.set()
+        self._outbox.sent()
 
     @property
     def events(self) -> int:  # type: ignore[override]
-        return self._batching.sent
+        return self._pace.batching.sent
+
+    @property
+    def unfinished(self) -> bool:  # type: ignore[override]
+        return self._relay is not None and self._relay.unfinished
 
     @property
     def thread(self) -> str | None:
@@ -136,24 +115,21 @@ class SourceFeed(Feed):
             threads.release()
 
     def finish_event(self) -> bytes:
-        if self._boundary is None or not self.unfinished:
-            return b""
-        self.unfinished = False
-        self._tell_of_bytes()
-        return self._boundary.finish(self._sep)
+        return b"" if self._relay is None else self._relay.finish()
 
     async def run(self) -> None:
-        await self._runner.run(self._drive, self)
+        await self._runner.run(self._drive, self._pace)
 
     def run_noting_first_wait(self, loop: Loop, note: Callable[[], None]) -> Awaitable[None]:  # noqa: ARG002
-        self._on_first_wait = note
+        self._pace.on_first_wait = note
         # As few coroutines as can be, here and below: each is passed on the way to each event.
-        return self._runner.run(self._drive, self)
+        return self._runner.run(self._drive, self._pace)
 
     async def _drive(self) -> None:
         cancelled = anyio.get_cancelled_exc_class()
-        encode, frames, now = self._encode, self._frames, self.time
-        batching, offer, clock = self._batching, self.offer, self._loop.time
+        encode, outbox, pace, relay = self._encode, self._outbox, self._pace, self._relay
+        frames, batching, now = outbox.frames, pace.batching, pace.time
+        offer, clock = self.offer, self._loop.time
         caller = self._loop.current_task()
         size = sends = 0
         turn = 0.0
@@ -171,16 +147,20 @@ class SourceFeed(Feed):
                 try:
                     value = await step
                 except StopAsyncIteration:
-                    if self.unfinished:
-                        self._tell_of_bytes()
+                    if relay is not None and relay.unfinished:
+                        relay.tell()
                     return
                 frame = encode(value)
-                if self.unfinished or (type(value) is not dict and isinstance(value, _BYTES)):
-                    frame = self._bounded(value, frame)
+                if type(value) is not dict and isinstance(value, _BYTES):
+                    if relay is None:
+                        self._relay = relay = Relay(self._content, self._sep)
+                    relay.follow(frame)
+                elif relay is not None:
+                    frame = relay.finish() + frame
                 taken: bool | bytes | None = False
-                if self.just_woke and not batching.joins_first:
+                if pace.just_woke and not batching.joins_first:
                     # The first since the source has waited: nothing else is ready that it could be joined with.
-                    self.just_woke = False
+                    pace.just_woke = False
                     self.has_begun = True
                     # As `startswith` has it, in a third of the time; what most frames begin with is behind it.
                     if _BEHIND_DOUBLED > frame >= _DOUBLED:
@@ -192,34 +172,34 @@ class SourceFeed(Feed):
                         step = step_on()
                         continue
                 if taken is None:
-                    self._sending = True
+                    outbox.sending = True
                 elif not taken:
                     size = size + len(frame) if frames else len(frame)
                     frames.append(frame)
-                    self.notes_waits = True
+                    pace.notes_waits = True
                     if (
                         batching.joins
-                        and size < self._turn_room
-                        and now() <= self.runs_since + HELD_SECONDS
+                        and size < pace.room
+                        and now() <= pace.runs_since + HELD_SECONDS
                     ):
                         step = step_on()
                         continue
-                    if turn != self.runs_since:
-                        turn, sends = self.runs_since, 0
+                    if turn != pace.runs_since:
+                        turn, sends = pace.runs_since, 0
                     sends += 1
-                    self._turn_room -= size
-                    self._tell_writer()
+                    pace.room -= size
+                    outbox.tell_writer()
                 if self._stopping:
                     return
                 if (
                     frames
-                    or self._sending
+                    or outbox.sending
                     or sends >= _SENDS_IN_A_TURN
-                    or self._turn_room <= 0
+                    or pace.room <= 0
                     or now() > turn + HELD_SECONDS
                 ):
                     try:
-                        await self._pause()
+                        await pace.pause()
                     except cancelled as exc:
                         # A timeout or cancel scope that the source holds open around its `yield` has
                         # run out. It's the source's, so there it goes; the writer, in a task of its
@@ -244,9 +224,8 @@ class SourceFeed(Feed):
                         _warn_of_cut(self._content, self._cleanup_timeout, self.thread)
             finally:
                 self.ended = True
-                self._wake()
-                self._wake = _wake_nobody
-                self._note_first_wait()  # Behind it: nobody needs to watch a stream that is over.
+                outbox.close()
+                pace.note_first_wait()  # Behind it: nobody needs to watch a stream that is over.
 
     def _note_error(self, exc: BaseException, cancelled: type[BaseException]) -> None:
         """Keep what has ended the source; raise what is not ours."""
@@ -262,83 +241,6 @@ class SourceFeed(Feed):
                 f"the source {self._content!r} was cancelled from within: something it awaited was cancelled"
             )
             self.error.__cause__ = exc
-
-    def _bounded(self, value: object, frame: bytes) -> bytes:
-        """Return `frame` with what must come before it, and take note of where it ends."""
-        boundary = self._boundary
-        if boundary is None:
-            boundary = self._boundary = EventBoundary()
-        if isinstance(value, _BYTES):
-            boundary.follow(frame)
-        else:
-            frame = self.finish_event() + frame
-        self.unfinished = boundary.unfinished
-        return frame
-
-    def _tell_of_bytes(self) -> None:
-        if not self._told_of_bytes:
-            self._told_of_bytes = True
-            _warn_of_bytes(self._content)
-
-    def _tell_writer(self) -> None:
-        # Where the loop can do that, this sends the frames.
-        if not self._writer_told:
-            self._writer_told = True
-            self._wake()
-
-    async def _pause(self) -> None:
-        """Let the writer take what there is, and the others on this loop have their turn."""
-        self._blocked = bool(self._frames) or self._sending
-        if self._blocked:
-            while self._frames or self._sending:
-                await self._room
-            self._blocked = False
-        else:
-            self._ask_for_a_turn()
-            await self._room
-        self.just_woke = False
-
-    def about_to_wait(self) -> None:
-        self._note_first_wait()
-        if self._frames:
-            self._tell_writer()
-        if self._pushed:
-            self._turn_room = JOINED_BYTES
-            self._batching.waits(self._pushed, self.time() - self.runs_since)
-            self._pushed = 0
-            self._ask_for_a_turn()
-        self.notes_waits = False
-
-    def _note_first_wait(self) -> None:
-        note, self._on_first_wait = self._on_first_wait, None
-        if note is not None:
-            note()
-
-    def _ask_for_a_turn(self) -> None:
-        """Have the loop make a call: how late it is with that tells how late it is with everything."""
-        if not self._turn_due:
-            self._turn_due = self.time()
-            self._loop.call_soon(self._on_turn)
-
-    def _on_turn(self) -> None:
-        self._batching.had_a_turn(self.time() - self._turn_due)
-        self._turn_due = 0.0
-        if not self._blocked:
-            self._room.set()
-
-
-def _wake_nobody() -> None:
-    """Stand in for the writer until there is one."""
-
-
-def _warn_of_bytes(content: object) -> None:
-    logger.warning(
-        "%r has yielded bytes that don't end with a blank line, and then something else, or "
-        "nothing: bytes are sent as they are. End an event with a blank line, as in "
-        r'`yield b"data: text\n\n"`, or yield its text or a dict instead of bytes.',
-        content,
-        extra={"sse_event": "bytes_unfinished"},
-    )
 
 
 def _warn_of_stuck(content: object, thread: str | None) -> None:
