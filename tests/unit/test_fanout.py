@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -13,7 +14,7 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, until
 from tests.unit.following import ManualLoop
 
-from sse_starlette._runtime.loop import current_loop
+from sse_starlette._runtime.loop import Loop, current_loop
 from sse_starlette.channels._fanout import Fanout, Subscriber
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels._positions import Positions
@@ -21,7 +22,7 @@ from sse_starlette.channels._ring import Ring
 
 
 class FakeSubscriber:
-    def __init__(self, react: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, react: Callable[[], object] = lambda: None) -> None:
         self.calls = 0
         self._react = react
 
@@ -44,7 +45,7 @@ class StandingSubscriber(FakeSubscriber):
 
     def __init__(self, ring: Ring, offset: int = 0) -> None:
         super().__init__()
-        self.positions = Positions([], SubscribeOptions())
+        self.positions = Positions([], SubscribeOptions())  # The class's own is for all.
         self.stands, self.positions.offsets = ring, [offset]
         self.busy = False
         self.taken: list[bytes] = []
@@ -75,35 +76,92 @@ class FakeChannel:
         self.closed_loops.append(fanout)
 
 
-def fanout_of(loop: ManualLoop, *subscribers: FakeSubscriber) -> Fanout:
-    fanout = Fanout(FakeChannel(), loop)
+def fanout_of(
+    loop: Loop, *subscribers: FakeSubscriber, channel: FakeChannel | None = None
+) -> Fanout:
+    fanout = Fanout(channel or FakeChannel(), loop)
     for subscriber in subscribers:
         fanout.add(subscriber)
     return fanout
 
 
-def work(fanout: Fanout, loop: ManualLoop, seconds: float) -> None:
-    """Have the subscribers called, which keeps the loop for so long."""
-    fanout.call()
-    loop.turn()
-    loop.now += seconds
-    loop.turn()
+class Play:
+    """
+    Plays what happens to a fan-out with one subscriber, word by word.
+
+    `call` or `call:50`: so often something has been published; `knock`: by what may have interrupted the loop;
+    `work:0.06`: the subscribers are called, which keeps the loop for so long; `turn` and `settle`: the loop
+    turns once, or until nothing is ready; `+0.01`: the clock moves, and the loop settles; `thread`: from now on
+    another thread calls; `=2`: the subscriber has been called so often; `wakes:1`: the loop has been woken so
+    often; `idle`: the loop has nothing to do.
+    """
+
+    def __init__(self, again: int = 0, **options: Any) -> None:
+        self.loop = ManualLoop()
+        self.fanout = Fanout(FakeChannel(), self.loop, **options)
+        self.subscriber = FakeSubscriber(
+            lambda: self.fanout.call() if self.subscriber.calls <= again else None
+        )
+        self.fanout.add(self.subscriber)
+
+    def do(self, word: str) -> None:
+        loop = self.loop
+        name, _, value = word.partition(":")
+        if name == "call":
+            for _ in range(int(value or 1)):
+                self.fanout.call()
+        elif name == "knock":
+            self.fanout.call(knock=True)
+        elif name == "work":
+            self.fanout.call()
+            loop.turn()
+            loop.now += float(value)
+            loop.turn()
+        elif name in ("turn", "settle"):
+            getattr(loop, name)()
+        elif name == "thread":
+            loop.current = False
+        elif name == "wakes":
+            assert loop.wake_ups == int(value), word
+        elif name == "idle":
+            assert (loop.timers, loop.calls) == ([], [])
+        elif name[0] == "=":
+            assert self.subscriber.calls == int(name[1:]), word
+        else:
+            loop.advance(float(name))
 
 
-def test_a_quiet_fanout_is_called_when_the_loop_turns() -> None:
-    loop = ManualLoop()
-    one, another = FakeSubscriber(), FakeSubscriber()
-    fanout = fanout_of(loop, one, another)
+ROUNDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a quiet one is called when the loop turns": ("call =0 turn =1 settle call turn =2", {}),
+    "calls while it is at work become one": ("call turn call:50 =1 settle =2", {}),
+    "who publishes when called is called again": ("call settle =5", {"again": 4}),
+    "what comes right after work waits as long as that": ("work:.06 call +.059 =1 +.002 =2", {}),
+    "what comes soon after it, too": ("work:.06 +.01 call +.049 =1 +.002 =2", {}),
+    "just within a third of it, too": ("work:.06 +.019 call +.04 =1 +.002 =2", {}),
+    "what comes later than a third does not wait": ("work:.06 +.021 call turn =2", {}),
+    "calls in the pause become one": ("work:.05 call:50 +1 =2 idle", {}),
+    "a pause is cut short before the ring runs over": (
+        "work:.05 call:10 =1 call turn =2 settle +1 =2 idle",
+        {"most_waiting": 10},
+    ),
+    "after the pause it is quiet again": ("work:.05 +.05 call turn =2", {}),
+    "without pauses the next round follows the last": ("work:.06 call turn =2", {"pauses": False}),
+    "whatever blocked the loop nobody waits long": ("work:60 call +.1 =2", {}),
+    "another thread knocks once until it is answered": (
+        "thread call:50 wakes:1 =0 settle =1 call settle wakes:2 =2",
+        {},
+    ),
+    "what comes while a knock is answered knocks again": ("thread call settle =2", {"again": 1}),
+    "what may have interrupted its own loop wakes it": ("knock wakes:1 settle =1", {}),
+}
 
-    fanout.call()
 
-    assert (one.calls, another.calls) == (0, 0)
-    loop.turn()
-    assert (one.calls, another.calls) == (1, 1)
-    loop.settle()
-    fanout.call()
-    loop.turn()
-    assert (one.calls, another.calls) == (2, 2)
+@pytest.mark.parametrize(("script", "options"), ROUNDS.values(), ids=ROUNDS)
+def test_when_the_subscribers_are_called(script: str, options: dict[str, Any]) -> None:
+    play = Play(**options)
+
+    for word in script.split():
+        play.do(word)
 
 
 def test_who_has_all_keeps_nothing_from_those_behind() -> None:
@@ -113,9 +171,7 @@ def test_who_has_all_keeps_nothing_from_those_behind() -> None:
     head = channel.ring.head
     has_all = [StandingSubscriber(channel.ring, head) for _ in range(10)]
     behind = [StandingSubscriber(channel.ring, head - 1) for _ in range(10)]
-    fanout = Fanout(channel, loop)
-    for subscriber in has_all + behind:
-        fanout.add(subscriber)
+    fanout = fanout_of(loop, *has_all, *behind, channel=channel)
 
     fanout.call(events=True)
     loop.turn()
@@ -127,12 +183,10 @@ def test_who_has_all_keeps_nothing_from_those_behind() -> None:
 def test_what_follows_is_offered_and_whoever_cannot_take_it_is_called() -> None:
     loop, channel = ManualLoop(), FakeChannel()
     ring = channel.ring
-    fanout = Fanout(channel, loop)
     has_all, busy, behind = [StandingSubscriber(ring, offset) for offset in (1, 1, 0)]
     of_another_ring = StandingSubscriber(Ring(events=1, bytes_=1, seconds=None), 1)
     everybody = (has_all, busy, behind, of_another_ring)
-    for subscriber in everybody:
-        fanout.add(subscriber)
+    fanout = fanout_of(loop, *everybody, channel=channel)
     busy.busy = True
     for frame in (b"first;", b"second;", b"third;"):
         ring.append(frame, 0.0)
@@ -148,20 +202,16 @@ def test_what_follows_is_offered_and_whoever_cannot_take_it_is_called() -> None:
     assert busy.taken == of_another_ring.taken == []
     assert [one.calls for one in everybody] == [0, 1, 0, 1]
     # Those who have all events look only if there may be something else.
-    fanout.call(events=True)
-    loop.settle()
-    assert [one.calls for one in everybody] == [0, 2, 0, 2]
-    fanout.call()
-    loop.settle()
-    assert [one.calls for one in everybody] == [1, 3, 1, 3]
+    for events, calls in ((True, [0, 2, 0, 2]), (False, [1, 3, 1, 3])):
+        fanout.call(events=events)
+        loop.settle()
+        assert [one.calls for one in everybody] == calls
 
 
 def test_what_comes_meanwhile_goes_to_those_whose_turn_is_still_to_come() -> None:
     loop, channel = ManualLoop(), FakeChannel()
-    fanout = Fanout(channel, loop)
     subscribers = [StandingSubscriber(channel.ring) for _ in range(250)]
-    for subscriber in subscribers:
-        fanout.add(subscriber)
+    fanout = fanout_of(loop, *subscribers, channel=channel)
     in_order = fanout.subscribers()
 
     for frame in (b"first;", b"second;"):
@@ -176,19 +226,6 @@ def test_what_comes_meanwhile_goes_to_those_whose_turn_is_still_to_come() -> Non
         [b"first;second;"],
     ]
     assert {subscriber.calls for subscriber in subscribers} == {0}
-
-
-def test_without_pauses_the_next_round_follows_the_last() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = Fanout(FakeChannel(), loop, pauses=False)
-    fanout.add(subscriber)
-    work(fanout, loop, 0.06)
-
-    fanout.call()
-    loop.turn()
-
-    assert subscriber.calls == 2
 
 
 def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:
@@ -209,157 +246,9 @@ def test_many_subscribers_leave_the_loop_a_turn_in_between() -> None:
     assert {subscriber.calls for subscriber in subscribers} == {2}
 
 
-def test_calls_while_the_subscribers_are_at_work_become_one() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    fanout.call()
-    loop.turn()
-
-    for _ in range(50):
-        fanout.call()
-
-    assert subscriber.calls == 1
-    loop.settle()
-    assert subscriber.calls == 2
-
-
-def test_whoever_publishes_when_called_is_called_again() -> None:
-    loop = ManualLoop()
-    fanout = fanout_of(loop)
-    subscriber = FakeSubscriber(lambda: fanout.call() if subscriber.calls < 5 else None)
-    fanout.add(subscriber)
-
-    fanout.call()
-    loop.settle()
-
-    assert subscriber.calls == 5
-
-
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.019])
-def test_what_comes_soon_after_work_waits_as_long_as_the_work_took(after: float) -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    work(fanout, loop, 0.06)
-    loop.advance(after)
-
-    fanout.call()
-
-    loop.advance(0.059 - after)
-    assert subscriber.calls == 1
-    loop.advance(0.002)
-    assert subscriber.calls == 2
-
-
-def test_what_comes_later_than_a_third_of_that_does_not_wait() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    work(fanout, loop, 0.06)
-    loop.advance(0.021)
-
-    fanout.call()
-    loop.turn()
-
-    assert subscriber.calls == 2
-
-
-def test_calls_in_the_pause_become_one() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    work(fanout, loop, 0.05)
-
-    for _ in range(50):
-        fanout.call()
-    loop.advance(1)
-
-    assert subscriber.calls == 2
-    assert loop.timers == []
-    assert loop.calls == []
-
-
-def test_a_pause_is_cut_short_before_the_ring_runs_over() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = Fanout(FakeChannel(), loop, most_waiting=10)
-    fanout.add(subscriber)
-    work(fanout, loop, 0.05)
-
-    for _ in range(10):
-        fanout.call()
-    assert subscriber.calls == 1
-
-    fanout.call()
-    loop.turn()
-    assert subscriber.calls == 2
-
-    loop.settle()
-    loop.advance(1)
-    assert subscriber.calls == 2
-    assert loop.timers == []
-
-
-def test_after_the_pause_it_is_quiet_again() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    work(fanout, loop, 0.05)
-    loop.now += 0.05
-
-    fanout.call()
-    loop.turn()
-
-    assert subscriber.calls == 2
-
-
-def test_whatever_blocked_the_loop_nobody_waits_long_for_the_next_event() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    work(fanout, loop, 60)
-
-    fanout.call()
-    loop.advance(0.1)
-
-    assert subscriber.calls == 2
-
-
-def test_another_thread_knocks_once_until_it_is_answered() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-    loop.current = False
-
-    for _ in range(50):
-        fanout.call()
-    assert (loop.wake_ups, subscriber.calls) == (1, 0)
-
-    loop.settle()
-    assert subscriber.calls == 1
-    fanout.call()
-    loop.settle()
-    assert (loop.wake_ups, subscriber.calls) == (2, 2)
-
-
-def test_what_is_published_while_a_knock_is_answered_knocks_again() -> None:
-    loop = ManualLoop()
-    loop.current = False
-    fanout = fanout_of(loop)
-    subscriber = FakeSubscriber(lambda: fanout.call() if subscriber.calls == 1 else None)
-    fanout.add(subscriber)
-
-    fanout.call()
-    loop.settle()
-
-    assert subscriber.calls == 2
-
-
 def test_a_loop_that_was_closed_in_mid_stream_is_closed_loops() -> None:
-    loop = ManualLoop()
-    channel = FakeChannel()
-    fanout = Fanout(channel, loop)
+    loop, channel = ManualLoop(), FakeChannel()
+    fanout = fanout_of(loop, channel=channel)
     loop.current, loop.closed = False, True
 
     fanout.call()
@@ -368,8 +257,7 @@ def test_a_loop_that_was_closed_in_mid_stream_is_closed_loops() -> None:
 
 
 def test_subscribers_come_and_go() -> None:
-    loop = ManualLoop()
-    stays, goes = FakeSubscriber(), FakeSubscriber()
+    loop, stays, goes = ManualLoop(), FakeSubscriber(), FakeSubscriber()
     fanout = fanout_of(loop, stays, goes)
     assert fanout
 
@@ -389,10 +277,8 @@ def test_subscribers_come_and_go() -> None:
 
 def test_a_subscriber_that_leaves_when_another_is_called_disturbs_nobody() -> None:
     loop = ManualLoop()
-    fanout = fanout_of(loop)
     subscribers = [FakeSubscriber(lambda: fanout.discard(subscribers[0])) for _ in range(3)]
-    for subscriber in subscribers:
-        fanout.add(subscriber)
+    fanout = fanout_of(loop, *subscribers)
 
     fanout.call()
     loop.turn()
@@ -402,9 +288,8 @@ def test_a_subscriber_that_leaves_when_another_is_called_disturbs_nobody() -> No
 
 
 def test_nobody_is_kept_alive_by_being_a_subscriber() -> None:
-    loop = ManualLoop()
     subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
+    fanout = fanout_of(ManualLoop(), subscriber)
     gone = weakref.ref(subscriber)
 
     del subscriber
@@ -416,8 +301,7 @@ def test_nobody_is_kept_alive_by_being_a_subscriber() -> None:
 
 
 def test_subscribers_may_be_counted_by_another_thread_while_they_come_and_go() -> None:
-    loop = ManualLoop()
-    fanout = fanout_of(loop)
+    fanout = fanout_of(ManualLoop())
     enough = threading.Event()
     failed: list[BaseException] = []
 
@@ -452,8 +336,7 @@ async def test_subscribers_are_called_on_their_own_loop() -> None:
         called.set()
 
     subscriber = FakeSubscriber(note)
-    fanout = Fanout(FakeChannel(), current_loop())
-    fanout.add(subscriber)
+    fanout = fanout_of(current_loop(), subscriber)
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         await anyio.to_thread.run_sync(fanout.call)
@@ -468,8 +351,7 @@ async def test_subscribers_are_called_on_their_own_loop() -> None:
 async def test_a_busy_fanout_leaves_the_loop_to_others() -> None:
     calls_between: list[int] = []
     subscriber = FakeSubscriber()
-    fanout = Fanout(FakeChannel(), current_loop())
-    fanout.add(subscriber)
+    fanout = fanout_of(current_loop(), subscriber)
 
     with anyio.fail_after(SEAT_BELT_SECONDS):
         for _ in range(20):
@@ -482,15 +364,11 @@ async def test_a_busy_fanout_leaves_the_loop_to_others() -> None:
     assert max(calls_between) <= 3
 
 
-def fail_to_look() -> None:
-    raise ZeroDivisionError
-
-
 def test_a_subscriber_that_raises_is_logged_and_the_others_are_called_as_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop = ManualLoop()
-    subscribers = [FakeSubscriber(), FakeSubscriber(fail_to_look), FakeSubscriber()]
+    subscribers = [FakeSubscriber(), FakeSubscriber(lambda: divmod(1, 0)), FakeSubscriber()]
     fanout = fanout_of(loop, *subscribers)
 
     for _ in range(2):
@@ -499,15 +377,3 @@ def test_a_subscriber_that_raises_is_logged_and_the_others_are_called_as_ever(
 
     assert [subscriber.calls for subscriber in subscribers] == [2, 2, 2]
     assert "ZeroDivisionError" in caplog.text
-
-
-def test_a_call_that_may_have_interrupted_its_own_loop_wakes_it() -> None:
-    loop = ManualLoop()
-    subscriber = FakeSubscriber()
-    fanout = fanout_of(loop, subscriber)
-
-    fanout.call(knock=True)
-
-    assert loop.wake_ups == 1
-    loop.settle()
-    assert subscriber.calls == 1
