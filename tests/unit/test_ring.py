@@ -30,58 +30,6 @@ def kept(ring: Ring) -> list[bytes]:
     return ring.frames(ring.oldest - 1, ring.head)
 
 
-def test_an_empty_ring_holds_what_comes_after_nothing() -> None:
-    ring = ring_of()
-
-    assert (len(ring), ring.head, ring.oldest, ring.size) == (0, 0, 1, 0)
-    assert ring.holds(0)
-    assert not ring.holds(1)
-    assert not ring.holds(-1)
-    assert kept(ring) == []
-
-
-def test_offsets_count_from_one_without_a_gap() -> None:
-    ring = ring_of()
-
-    fill(ring, 1, 300)
-
-    assert ring.head == 300
-
-
-def test_no_more_than_so_many_events_are_kept() -> None:
-    ring = ring_of(events=3)
-
-    fill(ring, 1, 5)
-
-    assert kept(ring) == [b"3;", b"4;", b"5;"]
-    assert (len(ring), ring.size) == (3, 6)
-    assert [offset for offset in range(-1, 8) if ring.holds(offset)] == [2, 3, 4, 5]
-
-
-def test_no_more_than_so_many_bytes_are_kept() -> None:
-    ring = ring_of(bytes_=10)
-
-    for size in (4, 4, 2, 3):
-        ring.append(b"x" * size, 0.0)
-
-    assert [len(frame) for frame in kept(ring)] == [4, 2, 3]
-    assert ring.size == 9
-
-
-def test_the_newest_event_is_kept_however_large_it_is() -> None:
-    ring = ring_of(bytes_=10)
-    fill(ring, 1, 3)
-
-    ring.append(b"x" * 1_000, 0.0)
-
-    assert [len(frame) for frame in kept(ring)] == [1_000]
-    assert ring.size == 1_000
-
-    ring.append(b"y", 0.0)
-
-    assert kept(ring) == [b"y"]
-
-
 def test_an_event_is_kept_for_so_many_seconds() -> None:
     ring = ring_of(seconds=10)
     ring.append(b"a", 100.0)
@@ -100,36 +48,20 @@ def test_an_event_is_kept_for_so_many_seconds() -> None:
     assert not ring.holds(1)
 
 
-def test_an_event_makes_room_for_itself_by_age_too() -> None:
-    ring = ring_of(seconds=10)
-    ring.append(b"a", 0.0)
-
-    ring.append(b"b", 11.0)
-
-    assert kept(ring) == [b"b"]
-
-
-def test_frames_are_joined_up_to_about_one_write() -> None:
+@pytest.mark.parametrize(
+    ("sizes", "reads"),
+    [([JOINED_BYTES // 4] * 10, [4, 8, 10]), ([3 * JOINED_BYTES, 1], [1, 2])],
+    ids=["up to about one write", "one frame may be larger"],
+)
+def test_frames_are_joined(sizes: list[int], reads: list[int]) -> None:
     ring = ring_of()
-    for _ in range(10):
-        ring.append(b"x" * (JOINED_BYTES // 4), 0.0)
+    for size in sizes:
+        ring.append(b"x" * size, 0.0)
 
-    frames, last = ring.read(0)
-    assert (len(frames), last) == (JOINED_BYTES, 4)
-
-    frames, last = ring.read(last)
-    assert (len(frames), last) == (JOINED_BYTES, 8)
-
-    frames, last = ring.read(last)
-    assert (len(frames), last) == (JOINED_BYTES // 2, 10)
-
-
-def test_one_frame_may_be_larger_than_one_write() -> None:
-    ring = ring_of()
-    ring.append(b"x" * (3 * JOINED_BYTES), 0.0)
-    ring.append(b"y", 0.0)
-
-    assert ring.read(0) == (b"x" * (3 * JOINED_BYTES), 1)
+    after = 0
+    for last in reads:
+        assert ring.read(after) == (b"x" * sum(sizes[after:last]), last)
+        after = last
 
 
 def test_the_newest_frame_is_handed_out_without_a_copy() -> None:
@@ -141,24 +73,16 @@ def test_the_newest_frame_is_handed_out_without_a_copy() -> None:
     assert ring.read(0)[0] is frame
 
 
-def test_clients_at_the_same_position_share_the_joined_bytes() -> None:
-    ring = ring_of()
-    fill(ring, 1, 10)
-
-    first, _ = ring.read(3)
-    second, _ = ring.read(3)
-
-    assert first is second
-
-
-def test_what_was_joined_for_others_lacks_nothing_that_came_later() -> None:
+def test_clients_at_the_same_position_share_the_joined_bytes_which_lack_nothing_later() -> None:
     ring = ring_of()
     fill(ring, 1, 3)
-    assert ring.read(0) == (b"1;2;3;", 3)
 
+    first, _ = ring.read(0)
+    second, _ = ring.read(0)
     fill(ring, 4, 4)
 
-    assert ring.read(0) == (b"1;2;3;4;", 4)
+    assert first is second
+    assert (first, ring.read(0)) == (b"1;2;3;", (b"1;2;3;4;", 4))
 
 
 def test_joined_bytes_are_kept_for_a_few_positions_only() -> None:
@@ -233,57 +157,34 @@ def test_a_ring_may_begin_in_the_middle_of_a_history() -> None:
     assert [offset for offset in range(10) if ring.holds(offset)] == [7, 8]
 
 
-def test_what_came_before_can_be_put_before() -> None:
-    ring = behind(head=4)
-    fill(ring, 5, 6)
-
-    ring.prepend([b"3;", b"4;"], 0.0)
-    ring.prepend([], 0.0)
-    ring.prepend([b"2;"], 0.0)
-
-    assert kept(ring) == [b"2;", b"3;", b"4;", b"5;", b"6;"]
-    assert (ring.oldest, ring.head, ring.size, ring.floor) == (2, 6, 10, 0)
-    assert ring.read(2) == (b"3;4;5;6;", 6)
+BEFORE: dict[str, tuple[dict[str, int], str, list[str], str, int]] = {
+    "all": ({"head": 4}, "5; 6;", ["3; 4;", "", "2;"], "2; 3; 4; 5; 6;", 0),
+    "into an empty ring": ({"head": 4}, "", ["3; 4;"], "3; 4;", 0),
+    "as many events": ({"head": 9, "events": 3}, "10;", ["7; 8; 9;", "7;"], "8; 9; 10;", 7),
+    "as many bytes": ({"head": 3, "bytes_": 10}, "4444", ["1 22 3333"], "22 3333 4444", 1),
+    "the newest, however large": ({"head": 3, "bytes_": 4}, "", ["x large"], "large", 2),
+}
 
 
-def test_what_came_before_can_be_put_into_an_empty_ring() -> None:
-    ring = behind(head=4)
+@pytest.mark.parametrize(
+    ("limits", "appended", "before", "left", "floor"), BEFORE.values(), ids=BEFORE
+)
+def test_what_came_before_is_put_before_as_far_as_there_is_room_for_it(
+    limits: dict[str, int], appended: str, before: list[str], left: str, floor: int
+) -> None:
+    ring = behind(**limits)
+    for frame in appended.encode().split():
+        ring.append(frame, 0.0)
 
-    ring.prepend([b"3;", b"4;"], 0.0)
+    for frames in before:
+        ring.prepend(frames.encode().split(), 0.0)
 
-    assert kept(ring) == [b"3;", b"4;"]
-    assert ring.append(b"5;", 0.0) == 5
-    assert ring.read(2) == (b"3;4;5;", 5)
-
-
-def test_of_what_came_before_only_as_many_events_are_kept_as_there_is_room_for() -> None:
-    ring = behind(head=10, events=4)
-    fill(ring, 11, 12)
-
-    ring.prepend([b"%d;" % number for number in range(5, 11)], 0.0)
-
-    assert kept(ring) == [b"9;", b"10;", b"11;", b"12;"]
-    assert ring.floor == ring.reach == 8
-    ring.prepend([b"8;"], 0.0)
-    assert len(ring) == 4
-
-
-def test_of_what_came_before_only_as_many_bytes_are_kept_as_there_is_room_for() -> None:
-    ring = behind(head=3, bytes_=10)
-    ring.append(b"4444", 0.0)
-
-    ring.prepend([b"1", b"22", b"3333"], 0.0)
-
-    assert kept(ring) == [b"22", b"3333", b"4444"]
-    assert ring.floor == 1
-
-
-def test_the_newest_event_is_put_before_however_large_it_is() -> None:
-    ring = behind(head=3, bytes_=10)
-
-    ring.prepend([b"x", b"y" * 100], 0.0)
-
-    assert kept(ring) == [b"y" * 100]
+    assert kept(ring) == left.encode().split()
+    assert (len(ring), ring.size) == (len(kept(ring)), sum(map(len, kept(ring))))
+    assert (ring.head, ring.floor) == (limits["head"] + len(appended.split()), floor)
+    assert ring.reach in (0, floor)
+    assert ring.read(ring.oldest - 1) == (left.replace(" ", "").encode(), ring.head)
+    assert ring.append(b"next", 0.0) == limits["head"] + len(appended.split()) + 1
 
 
 def test_what_came_before_is_taken_to_be_as_old_as_what_follows_it() -> None:
@@ -392,7 +293,9 @@ def test_the_ring_is_the_end_of_a_list(
             oldest += 1
 
     frames = [frame for frame, _ in everything]
-    assert (ring.head, ring.oldest) == (len(frames), oldest + 1)
+    assert (ring.head, ring.oldest, len(ring)) == (len(frames), oldest + 1, len(frames) - oldest)
+    held = [offset for offset in range(-1, ring.head + 3) if ring.holds(offset)]
+    assert held == list(range(oldest, ring.head + 1))
     assert kept(ring) == frames[oldest:]
     assert ring.size == sum(map(len, kept(ring)))
     if len(ring):
