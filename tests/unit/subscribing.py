@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from threading import Barrier
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 from starlette.requests import HTTPConnection
-from tests.unit.driving import Exchange, drive, http_scope
+from tests.unit.driving import SEAT_BELT_SECONDS, Exchange, drive, http_scope
 from tests.unit.following import Client, opened, read
 
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, Subscription, state_of
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
+
+T = TypeVar("T")
 
 
 def reading(exchange: Exchange) -> Client:
@@ -48,6 +52,18 @@ async def some_of(subscription: Subscription, count: int) -> list[str]:
     """Iterate for so many events, and close."""
     async with subscription:
         return [(await anext(subscription)).data for _ in range(count)]
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make each call in a thread of its own, all at the same time."""
+    together = Barrier(len(calls))
+
+    def make(call: Callable[[], T]) -> T:
+        together.wait(SEAT_BELT_SECONDS)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(make, calls))
 
 
 def asking(header: str = "", **query: str) -> HTTPConnection:

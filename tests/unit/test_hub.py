@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from types import ModuleType
 from typing import Any, cast
 
@@ -19,7 +17,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.following import Client, FakeClock, ManualLoop, fill, numbers, opened, read, taken
 from tests.unit.logs import FakeLog
 from tests.unit.replicating import replicator_of
-from tests.unit.subscribing import asking, key, reading, some_of, streamed, streaming
+from tests.unit.subscribing import asking, at_once, key, reading, some_of, streamed, streaming
 
 from sse_starlette.channels._state import ChannelState
 from sse_starlette.channels.channel import Channel, Gap, Subscription, state_of
@@ -52,14 +50,8 @@ def test_any_text_is_a_name(loop: ManualLoop, name: str) -> None:
 
 def test_threads_that_ask_for_a_name_get_the_same_channel() -> None:
     hub = Hub()
-    together = Barrier(4)
 
-    def ask() -> list[Channel]:
-        together.wait(SEAT_BELT_SECONDS)
-        return [hub.channel(str(number)) for number in range(200)]
-
-    with ThreadPoolExecutor(4) as pool:
-        answers = [future.result() for future in [pool.submit(ask) for _ in range(4)]]
+    answers = at_once([lambda: [hub.channel(str(number)) for number in range(200)]] * 4)
 
     assert answers == [answers[0]] * 4
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from uuid import UUID
 
 import anyio
@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
 from tests.unit.following import FakeClock, ManualLoop, numbers, opened, read, taken
-from tests.unit.subscribing import Promise, allow, note
+from tests.unit.subscribing import Promise, allow, at_once, data_of, note
 
 from sse_starlette.channels._ring import Ring
 from sse_starlette.channels.channel import Channel, state_of
@@ -72,25 +72,18 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("value", "lines"), VALUES)
-def test_whatever_a_stream_may_yield_can_be_published(
+def test_whatever_a_stream_may_yield_can_be_published_and_is_not_written_to(
     loop: ManualLoop, value: object, lines: bytes
 ) -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe())
     taken(subscription)
+    before = repr(value)
 
     event_id = channel.publish_nowait(value)
 
     body = lines + b"\r\n" if lines else b""
     assert taken(subscription) == f"id: {event_id}\r\n".encode() + body + b"\r\n"
-
-
-@pytest.mark.parametrize(("value", "lines"), VALUES)
-def test_what_is_published_is_not_written_to(value: object, lines: bytes) -> None:
-    before = repr(value)
-
-    Channel("c").publish_nowait(value)
-
     assert repr(value) == before
 
 
@@ -147,188 +140,131 @@ def test_an_event_is_encoded_once_whoever_listens(
     assert all(frame is frames[0] for frame in frames)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"data": "x", "id": "5"},
-        {"data": "x", "id": 0},
-        {"data": "x", "id": ""},
-        ServerSentEvent("x", id="5"),
-        b"id: 5\ndata: x\n\n",
-        b"data: x\nid\n\n",
-    ],
-)
-def test_an_event_with_an_id_of_its_own_is_refused(value: object) -> None:
-    channel = Channel("c")
-
-    with pytest.raises(ValueError, match="a channel numbers its events itself"):
-        channel.publish_nowait(value)
-
-    assert channel.stats().published == 0
-
-
-@pytest.mark.parametrize("character", ["\r", "\n", "\0", "\r\n"])
-@pytest.mark.parametrize(
-    "event",
-    [
-        lambda name: {"data": "x", "event": name},
-        lambda name: {"data": "x", "event": name, "retry": 5},
-        lambda name: ServerSentEvent("x", event=name),
-    ],
-    ids=["dict", "larger dict", "event"],
-)
-def test_a_name_that_would_not_arrive_as_it_is_is_refused(
-    character: str, event: Callable[[str], object]
-) -> None:
-    channel = Channel("c")
-
-    with pytest.raises(ValueError, match=r"event holds (CR|LF|NUL)"):
-        channel.publish_nowait(event(f"a{character}data: evil"))
-
-    assert channel.stats().published == 0
-
-
-def test_a_nul_in_the_name_of_bytes_is_refused() -> None:
-    with pytest.raises(ValueError, match="event holds NUL"):
-        Channel("c").publish_nowait(b"event: a\0b\ndata: x\n\n")
-
-
 class Unnameable(Enum):
     NAME = "a\nb"
 
 
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [
-        ({"data": {1, 2}, "dta": 1}, TypeError),
-        ({1: 2}, TypeError),
-        ({"data": {"a": object()}}, TypeError),
-        ({"data": {"a": float("nan")}}, ValueError),
-        ({"data": "x", "retry": -1}, ValueError),
-        ({"data": "x", "retry": "5"}, TypeError),
-        ({"data": "x", "event": b"e"}, TypeError),
-        ({"data": "x", "event": True}, TypeError),
-        ({"data": "x", "event": Unnameable.NAME}, ValueError),
-        ({"data": "x", "sep": "x"}, ValueError),
-        (b"data: x", ValueError),
-        (b"data: x\n\ndata: y\n\n", ValueError),
-        (b"", ValueError),
-    ],
-)
-def test_what_can_not_be_encoded_raises_and_takes_no_offset(
-    value: object, error: type[Exception]
+NOT_ONE = "is not one event"
+HAS_ID = "a channel numbers its events itself"
+REFUSED: list[tuple[object, type[Exception], str]] = [
+    ({"data": "x", "id": "5"}, ValueError, HAS_ID),
+    ({"data": "x", "id": 0}, ValueError, HAS_ID),
+    ({"data": "x", "id": ""}, ValueError, HAS_ID),
+    (ServerSentEvent("x", id="5"), ValueError, HAS_ID),
+    (b"id: 5\ndata: x\n\n", ValueError, HAS_ID),
+    (b"data: x\nid\n\n", ValueError, HAS_ID),
+    *(
+        (event, ValueError, "event holds (CR|LF|NUL)")
+        for name in ("a\rdata: evil", "a\ndata: evil", "a\0data: evil", "a\r\ndata: evil")
+        for event in (
+            {"data": "x", "event": name},
+            {"data": "x", "event": name, "retry": 5},
+            ServerSentEvent("x", event=name),
+        )
+    ),
+    (b"event: a\0b\ndata: x\n\n", ValueError, "event holds NUL"),
+    ({"data": {1, 2}, "dta": 1}, TypeError, "unknown key .*: 'dta'"),
+    ({1: 2}, TypeError, "unknown key .*: 1"),
+    ({"data": {"a": object()}}, TypeError, "not JSON serializable"),
+    ({"data": {"a": float("nan")}}, ValueError, "not JSON compliant"),
+    ({"data": "x", "retry": -1}, ValueError, "must be >= 0"),
+    ({"data": "x", "retry": "5"}, TypeError, "must be int"),
+    ({"data": "x", "event": b"e"}, TypeError, "event is bytes, not text"),
+    ({"data": "x", "event": True}, TypeError, "event is True"),
+    ({"data": "x", "event": Unnameable.NAME}, ValueError, "event holds LF"),
+    ({"data": "x", "sep": "x"}, ValueError, "sep must be one of"),
+    (b"data: x", ValueError, NOT_ONE),
+    (b"data: x\n\ndata: y\n\n", ValueError, NOT_ONE),
+    (b"", ValueError, NOT_ONE),
+]
+
+
+@pytest.mark.parametrize(("value", "error", "said"), REFUSED)
+def test_what_would_not_arrive_as_it_is_raises_and_takes_no_offset(
+    value: object, error: type[Exception], said: str
 ) -> None:
     channel = Channel("c")
 
-    with pytest.raises(error):
+    with pytest.raises(error, match=said):
         channel.publish_nowait(value, key="k")
 
+    assert channel.stats().published == 0
     assert channel.publish_nowait("fine", key="k") == f"{channel.epoch}.1"
 
 
 @pytest.mark.parametrize(
-    "latest_by",
-    [lambda event: [event.data], lambda event: 1 / 0, lambda event: allow(ServerSentEvent(event))],
+    ("latest_by", "error", "said"),
+    [
+        (lambda event: [event.data], TypeError, "unhashable"),
+        (lambda event: 1 / 0, ZeroDivisionError, "by zero"),
+        (lambda event: allow(ServerSentEvent(event)), TypeError, "coroutine, which has to be"),
+        (lambda event: Promise(), TypeError, "latest_by returned Promise, which has to be awaited"),
+    ],
 )
-def test_what_has_no_key_is_not_published(latest_by: Callable[[ServerSentEvent], object]) -> None:
+def test_what_has_no_key_is_not_published(
+    latest_by: Callable[[ServerSentEvent], object], error: type[Exception], said: str
+) -> None:
     channel = Channel("c", slow="latest", latest_by=latest_by)
 
-    with pytest.raises((TypeError, ZeroDivisionError)):
+    with pytest.raises(error, match=said):
         channel.publish_nowait("x")
 
     assert channel.stats().published == 0
     assert channel.last_event_id == f"{channel.epoch}.0"
 
 
-def test_a_key_of_the_newest_that_has_to_be_awaited_is_refused() -> None:
-    channel = Channel("c", slow="latest", latest_by=lambda event: Promise())
-
-    with pytest.raises(TypeError, match="latest_by returned Promise, which has to be awaited"):
-        channel.publish_nowait("x")
-
-
-def test_the_same_key_is_not_published_twice(loop: ManualLoop) -> None:
+@pytest.mark.parametrize(
+    ("script", "offsets"),
+    [
+        pytest.param("k k l", [1, 1, 2], id="not twice"),
+        pytest.param("k +60 l +59.9 k +0.1 k l", [1, 2, 1, 3, 2], id="again after 120 s"),
+        pytest.param("k +100 k +100 k", [1, 1, 2], id="no later if it was tried again"),
+        pytest.param("k close k", [1, 1], id="not when the channel has been closed"),
+    ],
+)
+def test_a_key_is_published_once(
+    loop: ManualLoop, clock: FakeClock, script: str, offsets: list[int]
+) -> None:
     channel = Channel("c")
-    subscription = opened(channel.subscribe())
+    ids: list[str] = []
+    for word in script.split():
+        if word == "close":
+            channel.close()
+        elif word[0] == "+":
+            clock.now += float(word)
+        else:
+            ids.append(channel.publish_nowait(len(ids), key=word))
 
-    ids = [channel.publish_nowait(text, key="k") for text in ("one", "two")]
-    other = channel.publish_nowait("three", key="another")
-
-    assert ids[0] == ids[1] != other
-    assert [one.data for one in read(subscription)] == ["one", "three"]
-
-
-def test_a_key_is_forgotten_after_120_seconds(clock: FakeClock) -> None:
-    channel = Channel("c")
-    first = channel.publish_nowait("x", key="k")
-    clock.now += 60
-    later = channel.publish_nowait("y", key="l")
-
-    clock.now += 59.9
-    assert channel.publish_nowait("x", key="k") == first
-    clock.now += 0.1
-    again = channel.publish_nowait("x", key="k")
-
-    assert again == f"{channel.epoch}.3"
-    assert channel.publish_nowait("y", key="l") == later
-    assert vars(state_of(channel))["_ids_by_key"].keys() == {"k", "l"}
-
-
-def test_a_key_that_is_tried_again_does_not_live_longer(clock: FakeClock) -> None:
-    channel = Channel("c")
-    channel.publish_nowait("x", key="k")
-
-    clock.now += 100
-    channel.publish_nowait("x", key="k")
-    clock.now += 100
-
-    assert channel.publish_nowait("x", key="k") == f"{channel.epoch}.2"
-
-
-def test_the_answer_to_a_second_try_is_the_same_when_the_channel_has_been_closed() -> None:
-    channel = Channel("c")
-    event_id = channel.publish_nowait("x", key="k")
-
-    channel.close()
-
-    assert channel.publish_nowait("x", key="k") == event_id
+    assert ids == [f"{channel.epoch}.{offset}" for offset in offsets]
+    firsts = [str(offsets.index(offset)) for offset in sorted(set(offsets))]
+    assert data_of(channel.subscribe(f"{channel.epoch}.0")) == firsts
+    assert vars(state_of(channel))["_ids_by_key"].keys() == set(script.split()) & {"k", "l"}
 
 
 def test_threads_that_try_the_same_key_publish_it_once() -> None:
     channel = Channel("c")
-    together = threading.Barrier(4)
 
-    def publish() -> list[str]:
-        together.wait(SEAT_BELT_SECONDS)
-        return [channel.publish_nowait(key, key=str(key)) for key in range(200)]
-
-    with ThreadPoolExecutor(4) as pool:
-        answers = [future.result() for future in [pool.submit(publish) for _ in range(4)]]
+    answers = at_once(
+        [lambda: [channel.publish_nowait(key, key=str(key)) for key in range(200)]] * 4
+    )
 
     assert channel.stats().published == 200
-    assert all(answer == answers[0] for answer in answers)
+    assert answers == [answers[0]] * 4
     assert len(set(answers[0])) == 200
 
 
 def test_threads_that_publish_at_the_same_time_leave_no_gap(loop: ManualLoop) -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
-    together = threading.Barrier(4)
 
     def publish(name: str) -> list[str]:
-        together.wait(SEAT_BELT_SECONDS)
         return [channel.publish_nowait(f"{name} {number}") for number in range(200)]
 
-    with ThreadPoolExecutor(4) as pool:
-        ids = [
-            event_id
-            for future in [pool.submit(publish, name) for name in "abcd"]
-            for event_id in future.result()
-        ]
+    ids = at_once([partial(publish, name) for name in "abcd"])
 
     got = read(opened(subscription))
     assert [one.id for one in got] == [f"{channel.epoch}.{n}" for n in range(1, 801)]
-    assert {one.id for one in got} == set(ids)
+    assert {one.id for one in got} == set().union(*ids)
     for name in "abcd":
         mine = [one.data for one in got if one.data.startswith(name)]
         assert mine == [f"{name} {number}" for number in range(200)]
@@ -377,6 +313,7 @@ async def test_publish_has_the_same_contract_as_publish_nowait() -> None:
     assert channel.publish_threadsafe("x", key="k").result(0) == event_id
     with pytest.raises(TypeError):
         await channel.publish({"dta": 1})
+    assert isinstance(channel.publish_threadsafe({"dta": 1}).exception(0), TypeError)
     channel.close()
     with pytest.raises(ChannelClosed):
         await channel.publish("y")
@@ -384,14 +321,6 @@ async def test_publish_has_the_same_contract_as_publish_nowait() -> None:
 
 def test_publish_nowait_does_not_suspend_and_needs_no_loop() -> None:
     assert isinstance(Channel("c").publish_nowait("x"), str)
-
-
-def test_publish_threadsafe_hands_out_what_publish_raises() -> None:
-    channel = Channel("c")
-
-    future = channel.publish_threadsafe({"dta": 1})
-
-    assert isinstance(future.exception(0), TypeError)
 
 
 @pytest.mark.anyio
@@ -441,8 +370,8 @@ def test_loops_in_several_threads_share_a_channel() -> None:
 
     async def follow() -> list[str]:
         subscription = channel.subscribe()
-        await anyio.to_thread.run_sync(ready.wait, SEAT_BELT_SECONDS)
         with anyio.fail_after(SEAT_BELT_SECONDS):
+            await anyio.to_thread.run_sync(ready.wait, SEAT_BELT_SECONDS)
             return [event.data async for event in subscription]
 
     async def publish() -> list[str]:
@@ -452,19 +381,14 @@ def test_loops_in_several_threads_share_a_channel() -> None:
         channel.close()
         return numbers(0, 299)
 
-    def run(
-        program: Callable[[], Awaitable[list[str]]], backend: str, **options: bool
-    ) -> list[str]:
-        return anyio.run(program, backend=backend, backend_options=options)
-
-    with ThreadPoolExecutor(4) as pool:
-        runs = [
-            pool.submit(run, follow, "asyncio"),
-            pool.submit(run, follow, "asyncio", use_uvloop=True),
-            pool.submit(run, follow, "trio"),
-            pool.submit(run, publish, "asyncio"),
+    got = at_once(
+        [
+            partial(anyio.run, follow),
+            partial(anyio.run, follow, backend_options={"use_uvloop": True}),
+            partial(anyio.run, follow, backend="trio"),
+            partial(anyio.run, publish),
         ]
-        got = [run.result(2 * SEAT_BELT_SECONDS) for run in runs]
+    )
 
     assert got == [numbers(0, 299)] * 4
     assert channel.stats().subscribers == 0
