@@ -130,6 +130,49 @@ def test_no_class_is_longer_than_a_reader_is_patient() -> None:
     assert longer == set(LONGER_CLASSES)
 
 
+MOST_ATTRIBUTES = 20
+MOST_BOOLEANS = 5
+MORE_ATTRIBUTES = {
+    "EventSourceResponse": "Starlette's, and what of 3.7.0 may be assigned",
+    "StreamOptions": "one for each option of a response",
+}
+
+
+def attributes(class_: ast.ClassDef) -> dict[str, bool]:
+    """What a class sets on its objects, and whether that's a boolean."""
+    found: dict[str, bool] = {}
+    for node in ast.walk(class_):
+        if isinstance(node, ast.Assign):
+            targets, kind = node.targets, None
+        elif isinstance(node, ast.AnnAssign):
+            targets, kind = [node.target], ast.unparse(node.annotation)
+        else:
+            continue
+        boolean = kind == "bool" or (
+            isinstance(node.value, ast.Constant) and isinstance(node.value.value, bool)
+        )
+        for target in targets:
+            of_object = isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"
+            if of_object or (node in class_.body and kind is not None):
+                name = ast.unparse(target).removeprefix("self.")
+                found[name] = found.get(name, False) or boolean
+    return found
+
+
+def test_no_object_has_more_in_it_than_a_reader_can_keep_in_mind() -> None:
+    classes = {
+        node.name: attributes(node)
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    assert {name for name, each in classes.items() if len(each) > MOST_ATTRIBUTES} == set(
+        MORE_ATTRIBUTES
+    )
+    assert [name for name, each in classes.items() if sum(each.values()) > MOST_BOOLEANS] == []
+
+
 # --- What others see -------------------------------------------------------------------
 
 

@@ -86,8 +86,10 @@ class Feed(ABC):
     has_begun: bool = True
     """Whether what makes the frames has come to its first one, or makes none."""
 
-    unfinished: bool = False
-    """Whether what `take` gave last ends within an event: a ping would become a part of it."""
+    @property
+    def unfinished(self) -> bool:
+        """Whether what `take` gave last ends within an event: a ping would become a part of it."""
+        return False
 
     @property
     def thread(self) -> str | None:

@@ -101,7 +101,7 @@ class SourceFeed(Feed):
         return self._pace.batching.sent
 
     @property
-    def unfinished(self) -> bool:  # type: ignore[override]
+    def unfinished(self) -> bool:
         return self._relay is not None and self._relay.unfinished
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +68,20 @@ class Readable(Protocol):
         """Take note that the loop of a fan-out has turned out to be closed."""
 
 
+class _Round(Enum):
+    """How far a round has come."""
+
+    NONE = 0
+    """Nobody is to be called."""
+    PAUSES = 1
+    """It begins when the pause is over."""
+    CALLS = 2
+    """It begins with the next turn of the loop, or has begun."""
+
+
+_NONE, _PAUSES, _CALLS = _Round  # A member's name is looked up each time.
+
+
 class Fanout:
     """
     The open subscriptions of one channel on one loop, called together.
@@ -103,9 +118,9 @@ class Fanout:
         self._all_look = False
         self._all_look_next = False
         self._knocked = False
-        self._calling = False
+        self._round = _NONE
+        # Whether something was published since the round was begun.
         self._again = False
-        self._pausing = False
         self._waiting = 0
         self._most_waiting = most_waiting
         self._began = 0.0
@@ -152,29 +167,28 @@ class Fanout:
         self._call_here()
 
     def _call_here(self) -> None:
-        if self._calling:
+        if self._round is not _NONE:
             self._again = True
             self._waiting += 1
-            if self._pausing and self._waiting >= self._most_waiting:
+            if self._round is _PAUSES and self._waiting >= self._most_waiting:
                 self._call_all_soon()
             return
-        self._calling = True
         since = self._loop.time() - self._ended
         if self._pauses and since < self._took / _QUIET_SHARE:
-            self._pausing = True
+            self._round = _PAUSES
             self._loop.call_later(self._took - since, self._end_pause)
         else:
             self._call_all_soon()
 
     def _end_pause(self) -> None:
         # Unless it has been cut short, and perhaps another one has begun, which this then cuts short.
-        if self._pausing:
-            self._pausing = False
+        if self._round is _PAUSES:
+            self._round = _CALLS
             self._call_all()
 
     def _call_all_soon(self) -> None:
         # Not at once: whoever publishes doesn't wait for the writers, which may run in the call.
-        self._pausing = False
+        self._round = _CALLS
         self._loop.call_soon(self._call_all)
 
     def _call_all(self) -> None:
@@ -226,6 +240,6 @@ class Fanout:
     def _all_called(self) -> None:
         self._ended = self._loop.time()
         self._took = min(self._ended - self._began, _LONGEST_PAUSE_SECONDS)
-        self._calling = False
+        self._round = _NONE
         if self._again:
             self._call_here()

@@ -88,8 +88,8 @@ class Exchange:
 
         self._app = app
         self._scope = scope
-        self._request_body = request_body
-        self._request_read = False
+        # None: it has been read.
+        self._request_body: AsyncIterable[bytes] | None = request_body
         self._patience = patience
         self._keeps_error = keeps_error
         self._began = loop.time()
@@ -263,9 +263,9 @@ class Exchange:
             )
 
     async def _receive(self) -> Message:
-        if not self._request_read:
-            self._request_read = True
-            body = b"".join([piece async for piece in self._request_body])
+        pieces, self._request_body = self._request_body, None
+        if pieces is not None:
+            body = b"".join([piece async for piece in pieces])
             return {"type": "http.request", "body": body, "more_body": False}
         await self.changes.until(lambda: self.socket.left or self.complete)
         return {"type": "http.disconnect"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from asyncio import current_task
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
 from .wakers import AsyncioWaker
@@ -107,16 +108,27 @@ class AsyncioCancelScope:
         return task.uncancel() <= self._before and kind is asyncio.CancelledError
 
 
+class _Phase(Enum):
+    """How far a source has come on the way to its end."""
+
+    RUNS = 0
+    """Nobody wants it to end."""
+    IS_TO_END = 1
+    """It's cancelled where it waits next."""
+    CLEANS_UP = 2
+    """It's left alone, until its time is up."""
+
+
+_RUNS, _IS_TO_END, _CLEANS_UP = _Phase  # A member's name is looked up each time.
+
+
 class AsyncioSourceRunner:
     """How a source is run: cancelled once where it waits, and left alone after that until time is up."""
 
     __slots__ = (
-        "_asked",
-        "_cleaning",
         "_cleanup_seconds",
-        "_due",
-        "_ending",
         "_loop",
+        "_phase",
         "_task",
         "_timer",
         "_waits",
@@ -128,23 +140,18 @@ class AsyncioSourceRunner:
         self._cleanup_seconds = cleanup_seconds
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._asked = False
-        self._due = False
+        self._phase = _RUNS
         self._waits = False
-        self._cleaning = False
-        self._ending = False
         self.cut_short: bool = False
 
     def cancel(self) -> None:
-        if not self._asked:
-            self._asked = self._ending = True
-            if self._waits and not self._cleaning:
+        if self._phase is _RUNS:
+            self._phase = _IS_TO_END
+            if self._waits:
                 self._cancel()
-            else:
-                self._due = True
 
     def clean_up(self) -> None:
-        self._cleaning = self._ending = True
+        self._phase = _CLEANS_UP
 
     @types.coroutine
     def run(
@@ -166,7 +173,7 @@ class AsyncioSourceRunner:
                     return
                 if observer.notes_waits:
                     observer.about_to_wait()
-                if self._ending:
+                if self._phase is not _RUNS:
                     self._bound()
                 self._waits = True
                 try:
@@ -188,18 +195,17 @@ class AsyncioSourceRunner:
 
     def _bound(self) -> None:
         """Do what is due before a source waits that is to end, or is at it."""
-        if self._cleaning:
+        if self._phase is _CLEANS_UP:
             self._set_timer()
-        elif self._due:
-            self._due = False
+        else:
             self._loop.call_soon(self._cancel)
         if self.cut_short:
             self._loop.call_soon(self._cut)
 
     def _cancel(self) -> None:
-        if self._task is not None and not self._cleaning:
+        if self._task is not None and self._phase is not _CLEANS_UP:
+            self._phase = _CLEANS_UP
             self._task.cancel()
-            self._cleaning = True
             self._set_timer()
 
     def _set_timer(self) -> None:
