@@ -5,25 +5,20 @@ from __future__ import annotations
 import ast
 import asyncio
 import dataclasses
-import json
-import math
 import pickle
 import sys
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import fastapi.sse
 import httpx2
-import msgspec
-import orjson
 import pydantic
 import pytest
 
@@ -46,8 +41,8 @@ from sse_starlette.event import (
     split_frames,
 )
 
-CRLF = "\r\n"
 SOME_UUID = UUID("12345678-1234-5678-1234-567812345678")
+each_separator = pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "lf"])
 
 
 class Color(Enum):
@@ -87,9 +82,6 @@ class Shout(str):
 @dataclasses.dataclass
 class Point:
     x: int
-    label: str | None = None
-    _hidden: int = 0
-    dimensions: ClassVar[int] = 2
 
 
 class Model(pydantic.BaseModel):
@@ -97,31 +89,10 @@ class Model(pydantic.BaseModel):
     name: str = "é"
 
 
-class Names(pydantic.RootModel[list[str]]):
-    pass
-
-
-class Struct(msgspec.Struct, rename="camel"):
-    first_name: str
-    at: date
-    by_number: dict[int, Any]
-
-
-Pair = namedtuple("Pair", "left right")  # noqa: PYI024 -- the untyped kind must work too
-
-
-@pytest.fixture(params=["stdlib", "orjson"])
-def json_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With and without orjson loaded by the application."""
-    if request.param == "orjson":
-        monkeypatch.setitem(sys.modules, "orjson", orjson)
-    else:
-        monkeypatch.delitem(sys.modules, "orjson", raising=False)
-    name: str = request.param
-    return name
-
-
 # Fields on the wire
+
+ALL_FIELDS = {"retry": 5, "data": "a", "event": "e", "id": "1", "comment": "c"}
+NO_BREAKS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 FRAMES: list[tuple[dict[str, Any], bytes]] = [
     # Which fields there are, and their order
@@ -142,10 +113,7 @@ FRAMES: list[tuple[dict[str, Any], bytes]] = [
     ({"event": "e", "id": "1", "data": "a"}, b"id: 1\r\nevent: e\r\ndata: a\r\n\r\n"),
     ({"event": "e", "id": "1", "retry": 1}, b"id: 1\r\nevent: e\r\nretry: 1\r\n\r\n"),
     ({"data": "a", "id": "1", "retry": 1}, b"id: 1\r\ndata: a\r\nretry: 1\r\n\r\n"),
-    (
-        {"retry": 5, "data": "a", "event": "e", "id": "1", "comment": "c"},
-        b": c\r\nid: 1\r\nevent: e\r\ndata: a\r\nretry: 5\r\n\r\n",
-    ),
+    (ALL_FIELDS, b": c\r\nid: 1\r\nevent: e\r\ndata: a\r\nretry: 5\r\n\r\n"),
     # Empty is sent, None isn't
     ({"data": "a", "event": "", "id": ""}, b"id: \r\nevent: \r\ndata: a\r\n\r\n"),
     ({"comment": ""}, b": \r\n\r\n"),
@@ -159,10 +127,7 @@ FRAMES: list[tuple[dict[str, Any], bytes]] = [
     ({"data": "a\rb", "event": "e", "id": "1"}, b"id: 1\r\nevent: e\r\ndata: a\r\ndata: b\r\n\r\n"),
     ({"comment": "a\nb\rc\r\nd"}, b": a\r\n: b\r\n: c\r\n: d\r\n\r\n"),
     ({"comment": "a\n"}, b": a\r\n: \r\n\r\n"),
-    (
-        {"data": "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"},
-        "data: \x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r\n\r\n".encode(),
-    ),
+    ({"data": NO_BREAKS}, f"data: {NO_BREAKS}\r\n\r\n".encode()),
     # What has no meaning in data is passed
     ({"data": " a: b "}, b"data:  a: b \r\n\r\n"),
     ({"data": "a\0b"}, b"data: a\0b\r\n\r\n"),
@@ -172,10 +137,7 @@ FRAMES: list[tuple[dict[str, Any], bytes]] = [
     ({"data": "a", "event": "e\n\nid: 2"}, b"event: eid: 2\r\ndata: a\r\n\r\n"),
     ({"data": "a", "id": "1", "event": "e\rid: 2"}, b"id: 1\r\nevent: eid: 2\r\ndata: a\r\n\r\n"),
     ({"data": "a", "id": "1\0", "event": "\0e\r"}, b"id: 1\r\nevent: e\r\ndata: a\r\n\r\n"),
-    (
-        {"data": "a", "id": "1\u2028", "event": " e\t"},
-        "id: 1\u2028\r\nevent:  e\t\r\ndata: a\r\n\r\n".encode(),
-    ),
+    ({"id": "1\u2028", "event": " e\t"}, "id: 1\u2028\r\nevent:  e\t\r\n\r\n".encode()),
     # What is made text for id and event
     ({"event": 7, "id": 0}, b"id: 0\r\nevent: 7\r\n\r\n"),
     ({"id": SOME_UUID}, b"id: 12345678-1234-5678-1234-567812345678\r\n\r\n"),
@@ -209,7 +171,7 @@ FRAMES: list[tuple[dict[str, Any], bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "lf"])
+@each_separator
 @pytest.mark.parametrize(("fields", "frame"), FRAMES)
 def test_fields_become_this_frame(fields: dict[str, Any], frame: bytes, sep: str) -> None:
     expected = frame.replace(b"\r\n", sep.encode())
@@ -222,69 +184,11 @@ def test_fields_become_this_frame(fields: dict[str, Any], frame: bytes, sep: str
     assert ServerSentEvent(**fields, sep=sep).encode() == expected
 
 
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        ({"a": None, "b": [1, "é"]}, '{"a":null,"b":[1,"é"]}'),
-        ({}, "{}"),
-        ([], "[]"),
-        ([1, (2,), "\u2028\n"], '[1,[2],"\u2028\\n"]'),
-        ((1, "a"), '[1,"a"]'),
-        (Pair(1, None), "[1,null]"),
-        (OrderedDict(a=1), '{"a":1}'),
-        ({1: 2, None: 3, False: 4}, '{"1":2,"null":3,"false":4}'),
-        (Point(1), '{"x":1,"label":null,"_hidden":0}'),
-        (Point(1, "a"), '{"x":1,"label":"a","_hidden":0}'),
-        (Model(at=date(2024, 5, 6)), '{"at":"2024-05-06","name":"é"}'),
-        (Names(["a"]), '["a"]'),
-        (
-            Struct(first_name="a", at=date(2024, 5, 6), by_number={1: Point(2), 2: Names([])}),
-            '{"firstName":"a","at":"2024-05-06","byNumber":{"1":{"x":2,"label":null,"_hidden":0},"2":[]}}',
-        ),
-        ([Point(1, "p"), Names([])], '[{"x":1,"label":"p","_hidden":0},[]]'),
-        ([Color.RED, Color.ONE, Level.HIGH, Kind.TICK], '["red",1,3,"tick"]'),
-        ([Color.MANY], '[["red","green"]]'),
-        ([SOME_UUID], '["12345678-1234-5678-1234-567812345678"]'),
-        ([Decimal("1.10")], '["1.10"]'),
-        ([date(2024, 5, 6), time(7, 8)], '["2024-05-06","07:08:00"]'),
-        ([datetime(2024, 5, 6, tzinfo=UTC)], '["2024-05-06T00:00:00+00:00"]'),
-        (
-            [datetime(1800, 1, 1, tzinfo=timezone(timedelta(seconds=30)))],
-            '["1800-01-01T00:00:00+00:00:30"]',
-        ),
-        ([{1}, frozenset({2})], "[[1],[2]]"),
-        ([2**70, -1, 1.5], "[1180591620717411303424,-1,1.5]"),
-        (["\ud83d\ude00"], '["😀"]'),
-        (["\ud83d"], '["\ufffd"]'),
-    ],
-)
-def test_structured_data_is_compact_json(data: Any, text: str, json_library: str) -> None:
-    frame = f"data: {text}\n\n".encode()
+def test_json_event_has_all_the_fields_and_its_data_as_text() -> None:
+    event = JSONServerSentEvent("a\nb", event="e", id=1, retry=2, comment="c", sep="\n")
 
-    assert encode({"data": data}, "\n") == frame
-    assert encode(ServerSentEvent(data), "\n") == frame
-    assert encode(JSONServerSentEvent(data), "\n") == frame
-    if not isinstance(data, dict):
-        assert encode(data, "\n") == frame
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("a\nb", '"a\\nb"'),
-        ("", '""'),
-        (0, "0"),
-        (True, "true"),
-        (Color.RED, '"red"'),
-        (SOME_UUID, '"12345678-1234-5678-1234-567812345678"'),
-        ({"a": 1}, '{"a":1}'),
-    ],
-)
-def test_json_event_takes_any_json_value(value: Any, text: str, json_library: str) -> None:
-    event = JSONServerSentEvent(value, event="e", id=1, retry=2, comment="c", sep="\n")
-
-    assert event.encode() == f": c\nid: 1\nevent: e\ndata: {text}\nretry: 2\n\n".encode()
-    assert event.data == text
+    assert event.encode() == b': c\nid: 1\nevent: e\ndata: "a\\nb"\nretry: 2\n\n'
+    assert event.data == '"a\\nb"'
 
 
 def test_json_event_without_a_value_has_no_data() -> None:
@@ -299,48 +203,6 @@ def test_json_event_keeps_the_value_it_was_made_of() -> None:
     value["a"] = 2
 
     assert event.encode() == b'data: {"a":1}\r\n\r\n'
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_nan_and_infinity_are_no_json(number: float, json_library: str) -> None:
-    for value in ({"a": number}, [Point(1), {"b": [number]}]):
-        with pytest.raises(ValueError, match="JSON compliant"):
-            encode({"data": value}, "\n")
-        with pytest.raises(ValueError, match="JSON compliant"):
-            JSONServerSentEvent(value)
-
-
-@pytest.mark.parametrize("value", [Told(), Fraction(1, 2), object(), 1j])
-def test_what_json_cannot_say_is_refused_with_advice(value: object, json_library: str) -> None:
-    with pytest.raises(TypeError, match=r"is not JSON serializable. Send it as text with str()"):
-        JSONServerSentEvent(value)
-    with pytest.raises(TypeError, match="is not JSON serializable"):
-        encode([value], "\n")
-
-
-def test_what_holds_itself_is_no_json(json_library: str) -> None:
-    circle: list[object] = []
-    circle.append({"again": circle})
-
-    with pytest.raises(ValueError, match="list cannot be sent as JSON: it holds itself"):
-        encode({"data": circle}, "\n")
-
-
-def test_the_same_value_twice_is_no_circle(json_library: str) -> None:
-    part = {"a": 1}
-
-    assert encode([part, part], "\n") == b'data: [{"a":1},{"a":1}]\n\n'
-
-
-@pytest.mark.parametrize("library", ["orjson", "msgspec"])
-def test_a_library_that_is_still_being_imported_is_not_waited_for(
-    library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "orjson", raising=False)
-    monkeypatch.setitem(sys.modules, library, type(sys)(library))
-
-    assert encode([1], "\n") == b"data: [1]\n\n"
-    assert encode({"data": {"a": 1}}, "\n") == b'data: {"a":1}\n\n'
 
 
 # What can be yielded
@@ -366,9 +228,8 @@ def test_a_library_that_is_still_being_imported_is_not_waited_for(
         (Told(), b"data: told\n\n"),
         (Color.RED, b"data: red\n\n"),
         ([1, None], b"data: [1,null]\n\n"),
-        ((1, "a"), b'data: [1,"a"]\n\n'),
-        (Point(1, "a"), b'data: {"x":1,"label":"a","_hidden":0}\n\n'),
-        (Names(["a"]), b'data: ["a"]\n\n'),
+        (ServerSentEvent("a\nb"), b"data: a\ndata: b\n\n"),
+        (ServerSentEvent("\ud83d"), b"data: \xef\xbf\xbd\n\n"),
         (ServerSentEvent("a", id="1"), b"id: 1\ndata: a\n\n"),
         (ServerSentEvent("a", id="1", sep="\r"), b"id: 1\rdata: a\r\r"),
         ({}, b"\n"),
@@ -409,27 +270,25 @@ def test_an_event_of_a_subclass_takes_the_separator_of_the_response() -> None:
 # Events of other packages
 
 
-FASTAPI_EVENTS: list[tuple[dict[str, Any], bytes]] = [
-    ({"data": "text"}, b'data: "text"\n\n'),
-    (
-        {"data": {"a": None}, "event": "e", "id": "1", "retry": 5},
-        b'id: 1\nevent: e\ndata: {"a":null}\nretry: 5\n\n',
-    ),
-    ({"data": Model(at=date(2024, 5, 6))}, 'data: {"at":"2024-05-06","name":"é"}\n\n'.encode()),
-    ({"raw_data": "two\nlines"}, b"data: two\ndata: lines\n\n"),
-    ({"raw_data": "", "id": ""}, b"id: \ndata: \n\n"),
-    ({"comment": "c"}, b": c\n\n"),
-    ({}, b"\n"),
-]
-
-
-@pytest.mark.parametrize(("fields", "frame"), FASTAPI_EVENTS)
-def test_an_event_of_fastapi_is_an_event(fields: dict[str, Any], frame: bytes) -> None:
+@pytest.mark.parametrize(
+    ("fields", "frame"),
+    [
+        ({"data": "text"}, 'data: "text"\n\n'),
+        ({"data": {"a": None}, "event": "e"}, 'event: e\ndata: {"a":null}\n\n'),
+        ({"id": "1", "retry": 5}, "id: 1\nretry: 5\n\n"),
+        ({"data": Model(at=date(2024, 5, 6))}, 'data: {"at":"2024-05-06","name":"é"}\n\n'),
+        ({"raw_data": "two\nlines"}, "data: two\ndata: lines\n\n"),
+        ({"raw_data": "", "id": ""}, "id: \ndata: \n\n"),
+        ({"comment": "c"}, ": c\n\n"),
+        ({}, "\n"),
+    ],
+)
+def test_an_event_of_fastapi_is_an_event(fields: dict[str, Any], frame: str) -> None:
     class Mine(fastapi.sse.ServerSentEvent):
         pass
 
-    assert encode(fastapi.sse.ServerSentEvent(**fields), "\n") == frame
-    assert encode(Mine(**fields), "\n") == frame
+    for kind in (fastapi.sse.ServerSentEvent, Mine):
+        assert encode(kind(**fields), "\n") == frame.encode()
 
 
 def test_the_data_of_an_event_of_fastapi_is_made_by_the_serializer() -> None:
@@ -439,20 +298,12 @@ def test_the_data_of_an_event_of_fastapi_is_made_by_the_serializer() -> None:
     assert make(fastapi.sse.ServerSentEvent(raw_data="a")) == b"data: a\n\n"
 
 
-@pytest.mark.parametrize(
-    ("fields", "frame"),
-    [
-        ({"data": "a"}, b"event: message\ndata: a\n\n"),
-        (
-            {"event": "e", "data": "a\nb", "id": "1", "retry": 5},
-            b"id: 1\nevent: e\ndata: a\ndata: b\nretry: 5\n\n",
-        ),
-    ],
-)
-def test_an_event_that_a_client_has_received_can_be_relayed(
-    fields: dict[str, Any], frame: bytes
-) -> None:
-    assert encode(httpx2.ServerSentEvent(**fields), "\n") == frame
+def test_an_event_that_a_client_has_received_can_be_relayed() -> None:
+    of_client = httpx2.ServerSentEvent
+    full = of_client(event="e", data="a\nb", id="1", retry=5)
+
+    assert encode(of_client(data="a"), "\n") == b"event: message\ndata: a\n\n"
+    assert encode(full, "\n") == b"id: 1\nevent: e\ndata: a\ndata: b\nretry: 5\n\n"
 
 
 def test_an_event_of_ours_is_itself() -> None:
@@ -500,109 +351,74 @@ def test_nothing_a_caller_passes_in_is_written_to(fields: dict[str, Any]) -> Non
 # What is refused
 
 
-def made_by_the_constructor(field: str, value: Any) -> object:
-    return ServerSentEvent(**{"data": "a", field: value})
-
-
-def made_by_the_json_constructor(field: str, value: Any) -> object:
-    return JSONServerSentEvent(**{"data": "a", field: value})
-
-
-def encoded_after_assignment(field: str, value: Any) -> object:
+def encoded_after_assignment(**fields: Any) -> object:
     event = ServerSentEvent("a")
-    setattr(event, field, value)
+    vars(event).update(fields)
     return event.encode()
 
 
-def encoded_from_a_dict(field: str, value: Any) -> object:
-    return encode({"data": "a", field: value}, "\n")
+def encoded_from_a_dict(**fields: Any) -> object:
+    return encode({"data": "a", **fields}, "\n")
 
 
 in_every_way = pytest.mark.parametrize(
-    "act",
-    [
-        made_by_the_constructor,
-        made_by_the_json_constructor,
-        encoded_after_assignment,
-        encoded_from_a_dict,
-    ],
+    "act", [ServerSentEvent, JSONServerSentEvent, encoded_after_assignment, encoded_from_a_dict]
 )
+GIVE_TEXT = "give the text that the client is to see, or None."
 
 
 @in_every_way
 @pytest.mark.parametrize(
     ("field", "value", "error"),
     [
-        ("retry", -1, ValueError("retry argument must be >= 0 (milliseconds), got: -1")),
-        ("id", b"1", TypeError("id is bytes, not text: decode it first, id=value.decode().")),
+        ("retry", -1, "ValueError: retry argument must be >= 0 (milliseconds), got: -1"),
+        ("id", b"1", "TypeError: id is bytes, not text: decode it first, id=value.decode()."),
         (
             "event",
             bytearray(b"1"),
-            TypeError("event is bytearray, not text: decode it first, event=value.decode()."),
+            "TypeError: event is bytearray, not text: decode it first, event=value.decode().",
         ),
-        (
-            "id",
-            False,
-            TypeError("id is False: give the text that the client is to see, or None."),
-        ),
-        (
-            "event",
-            Flag.YES,
-            TypeError("event is True: give the text that the client is to see, or None."),
-        ),
-        (
-            "event",
-            ["a"],
-            TypeError(
-                "event is list, which is no text: give the text that the client is to see, or None."
-            ),
-        ),
-        ("sep", "x", ValueError("sep must be one of: \\r\\n, \\r, \\n, got: 'x'")),
+        ("id", False, f"TypeError: id is False: {GIVE_TEXT}"),
+        ("event", Flag.YES, f"TypeError: event is True: {GIVE_TEXT}"),
+        ("event", ["a"], f"TypeError: event is list, which is no text: {GIVE_TEXT}"),
+        ("sep", "x", "ValueError: sep must be one of: \\r\\n, \\r, \\n, got: 'x'"),
     ],
 )
 def test_a_wrong_field_is_refused(
-    act: Callable[[str, Any], object], field: str, value: object, error: Exception
+    act: Callable[..., object], field: str, value: object, error: str
 ) -> None:
-    with pytest.raises(type(error)) as caught:
-        act(field, value)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        act(**{field: value})
 
-    assert str(caught.value) == str(error)
+    assert f"{caught.type.__name__}: {caught.value}" == error
 
 
 @pytest.mark.parametrize("field", ["id", "event"])
 @pytest.mark.parametrize("value", [(1,), {"a": 1}, {1}, object(), len, Point(1), asyncio.Event()])
 def test_a_field_that_is_no_text_is_refused_by_its_type(field: str, value: object) -> None:
-    for act in (made_by_the_constructor, encoded_from_a_dict):
+    for act in (ServerSentEvent, encoded_from_a_dict):
         with pytest.raises(TypeError, match=f"{field} is {type(value).__name__}, which is no text"):
-            act(field, value)
+            act(**{field: value})
 
 
 @pytest.mark.parametrize("value", [1.5, Decimal("1.0"), Path("/a"), Told(), date(2024, 1, 2)])
 def test_a_field_may_be_whatever_has_a_text(value: object) -> None:
-    assert (
-        encode({"id": value, "event": value}, "\n") == f"id: {value}\nevent: {value}\n\n".encode()
-    )
+    frame = f"id: {value}\nevent: {value}\n\n".encode()
+
+    assert encode({"id": value, "event": value}, "\n") == frame
 
 
 @in_every_way
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        ("5", "'5', str"),
-        (1.5, "1.5, float"),
-        (True, "True, bool"),
-        ("1\nid: x", "'1\\nid: x', str"),
-    ],
-)
+@pytest.mark.parametrize("value", ["5", 1.5, True, "1\nid: x"])
 def test_a_retry_that_is_no_int_is_named_with_what_to_do(
-    act: Callable[[str, Any], object], value: object, found: str
+    act: Callable[..., object], value: object
 ) -> None:
     with pytest.raises(TypeError) as caught:
-        act("retry", value)
+        act(retry=value)
 
     assert str(caught.value) == "retry argument must be int", "programs compare it"
     [note] = caught.value.__notes__
-    assert note.startswith(f"It is {found}. Give the milliseconds")
+    assert note.startswith(f"It is {value!r}, {type(value).__name__}. Give the milliseconds")
     assert "retry=5000" in note
 
 
@@ -622,7 +438,7 @@ def test_no_other_separator_is_taken(sep: Any) -> None:
         assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("sep", SEPARATORS)
+@each_separator
 def test_a_separator_of_the_standard_is_taken(sep: str) -> None:
     check_separator(sep)
 
@@ -651,16 +467,9 @@ def test_check_field_takes_what_arrives_unchanged(text: str) -> None:
 
 
 def test_the_attributes_are_those_of_the_constructor() -> None:
-    event = ServerSentEvent("a", event="e", id=1, retry=2, comment="c", sep="\n")
+    fields: dict[str, Any] = {**ALL_FIELDS, "sep": "\n"}
 
-    assert vars(event) == {
-        "data": "a",
-        "event": "e",
-        "id": 1,
-        "retry": 2,
-        "comment": "c",
-        "sep": "\n",
-    }
+    assert vars(ServerSentEvent(**fields)) == fields
 
 
 def test_an_event_encodes_what_was_assigned_last() -> None:
@@ -673,26 +482,29 @@ def test_an_event_encodes_what_was_assigned_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "equal"),
+    ("first", "second"),
     [
-        (ServerSentEvent("a"), ServerSentEvent("a"), True),
-        (ServerSentEvent({"a": [1]}, id="1"), ServerSentEvent({"a": [1]}, id="1"), True),
-        (ServerSentEvent("1"), JSONServerSentEvent(1), True),
-        (ServerSentEvent("a"), ServerSentEvent("b"), False),
-        (ServerSentEvent("a"), ServerSentEvent("a", event="e"), False),
-        (ServerSentEvent("a"), ServerSentEvent("a", id="1"), False),
-        (ServerSentEvent("a"), ServerSentEvent("a", retry=1), False),
-        (ServerSentEvent("a"), ServerSentEvent("a", comment="c"), False),
-        (ServerSentEvent("a"), ServerSentEvent("a", sep="\n"), False),
-        (ServerSentEvent("a"), "a", False),
+        (ServerSentEvent("a"), ServerSentEvent("a")),
+        (ServerSentEvent({"a": [1]}, id="1"), ServerSentEvent({"a": [1]}, id="1")),
+        (ServerSentEvent("1"), JSONServerSentEvent(1)),
     ],
 )
 def test_events_are_equal_if_all_their_fields_are(
-    first: ServerSentEvent, second: object, equal: bool
+    first: ServerSentEvent, second: ServerSentEvent
 ) -> None:
-    assert (first == second) is equal
-    if equal:
-        assert hash(first) == hash(second)
+    assert first == second
+    assert hash(first) == hash(second)
+
+
+OTHER = {"data": "b", "event": "e", "id": "1", "retry": 1, "comment": "c", "sep": "\n"}
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_events_differ_if_one_field_does(field: str) -> None:
+    fields: dict[str, Any] = {"data": "a", field: OTHER[field]}
+
+    assert ServerSentEvent("a") != ServerSentEvent(**fields)
+    assert ServerSentEvent("a") != "a"
 
 
 @pytest.mark.parametrize(
@@ -744,86 +556,22 @@ def test_repr_shows_the_fields_that_are_there(event: ServerSentEvent, text: str)
     ids=["_arguments", "event", "frame", "values", "kinds"],
 )
 def test_only_the_standard_library_is_imported(module: ModuleType) -> None:
-    tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or "."]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or ".").split(".")[0])
 
     # typing_extensions: for the type checker, which brings it itself.
     ours = {"_arguments", "_wire", "boundary", "doubts", "kinds", "values", "typing_extensions"}
     assert imported - ours <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {},
-        {"text": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀", 'a "key"\n': "é"},
-        {"zero": 0, "large": 2**63, "larger": 2**70, "negative": -1, "yes": True, "no": False},
-        {"float": 0.1, "whole": 3.0, "negative zero": -0.0, "long": 123456789.123, "nothing": None},
-        {"half a pair": "\ud83d"},
-        {"none": "null"},
-        {1: "a number", 2: True},
-        {"data": b"bytes", "at": date(2026, 1, 2), "kind": OldKind.TICK, "list": [1]},
-    ],
-    ids=lambda value: str(next(iter(value), "empty")),
-)
-def test_msgspec_and_what_is_without_it_agree(
-    value: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "orjson", raising=False)
-    monkeypatch.setitem(sys.modules, "msgspec", msgspec)
-    with_msgspec = encode({"data": value}, "\n")
-    monkeypatch.delitem(sys.modules, "msgspec")
-
-    assert encode({"data": value}, "\n") == with_msgspec
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_msgspec_writes_no_null_for_what_is_no_number(
-    number: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "orjson", raising=False)
-    monkeypatch.setitem(sys.modules, "msgspec", msgspec)
-
-    with pytest.raises(ValueError, match="no JSON"):
-        encode({"data": {"a": number}}, "\n")
-
-
-def test_an_event_with_text_alone_is_as_one_with_fields() -> None:
-    assert encode(ServerSentEvent("a"), "\n") == b"data: a\n\n"
-    assert encode(ServerSentEvent("a\nb"), "\n") == b"data: a\ndata: b\n\n"
-    assert encode(ServerSentEvent("\ud83d"), "\n") == "data: \ufffd\n\n".encode()
-
-
-def test_orjson_and_the_standard_library_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    value = {
-        "text": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀",
-        "numbers": [0, -1, 2**63, 0.1, -0.0, 123456789.123],
-        "nested": [Point(1, "a"), {SOME_UUID}, Kind.TICK, OldKind.TICK, Level.HIGH],
-        "flags": [True, False],
-    }
-    monkeypatch.setitem(sys.modules, "orjson", orjson)
-    with_orjson = encode([value], "\n")
-    monkeypatch.delitem(sys.modules, "orjson")
-    without = encode([value], "\n")
-
-    assert with_orjson == without
-    assert json.loads(without.removeprefix(b"data: "))[0]["text"] == value["text"]
-
-
 # Frames back into events
 
 
-@pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "lf"])
+@each_separator
 @pytest.mark.parametrize("frame", [frame for _, frame in FRAMES])
 def test_a_frame_that_was_read_becomes_the_same_frame(frame: bytes, sep: str) -> None:
     assert parse_frame(frame.replace(b"\r\n", sep.encode())).encode() == frame
@@ -891,9 +639,7 @@ def test_however_many_names_there_are_each_event_has_its_own() -> None:
     names = [f"name-{number}" for number in range(300)]
 
     for name in [*names, *names[:3], "a\nb", "a\nb", *names[:3]]:
-        clean = name.replace("\n", "")
-        assert encode({"event": name, "data": "x"}, "\n") == f"event: {clean}\ndata: x\n\n".encode()
-        assert (
-            encode({"id": 7, "event": name, "data": "x"}, "\n")
-            == f"id: 7\nevent: {clean}\ndata: x\n\n".encode()
-        )
+        fields, sent = {"event": name, "data": "x"}, name.replace("\n", "")
+        frame = f"event: {sent}\ndata: x\n\n".encode()
+        assert encode(fields, "\n") == frame
+        assert encode({"id": 7, **fields}, "\n") == b"id: 7\n" + frame

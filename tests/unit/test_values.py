@@ -16,14 +16,14 @@ import threading
 from array import array
 from collections import ChainMap, OrderedDict, UserDict, UserList, UserString, deque, namedtuple
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType, SimpleNamespace
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, ClassVar, TypedDict
 from uuid import UUID
 
 import attrs
@@ -53,6 +53,10 @@ class Level(IntEnum):
 
 
 class Kind(StrEnum):
+    TICK = "tick"
+
+
+class OldKind(str, Enum):  # noqa: UP042 -- its str() is "OldKind.TICK", not its value
     TICK = "tick"
 
 
@@ -97,6 +101,7 @@ class Checked:
 class Plain:
     inner: object
     _hidden: int = 0
+    dimensions: ClassVar[int] = 2
 
 
 @dataclasses.dataclass(slots=True, frozen=True)
@@ -171,11 +176,26 @@ def json_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
             monkeypatch.delattr(orjson, "Fragment")
 
 
+@pytest.fixture
+def without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "msgspec")
+
+
 NAME = '"when":"PT1M30S","name":"é","secret":"**********"'
+
+STRUCT = '{"type":"struct","firstName":"a"'
+PART = {"a": 1}
+EARLY = timezone(timedelta(seconds=30))
 
 # What makes the value (some can be read but once), and its JSON.
 TABLE: list[tuple[Callable[[], object], str]] = [
     # What JSON has
+    (dict, "{}"),
+    (list, "[]"),
+    (lambda: [1, (2,), "\u2028\n"], '[1,[2],"\u2028\\n"]'),
+    (lambda: [2**70, -1, 1.5], "[1180591620717411303424,-1,1.5]"),
+    (lambda: ["\ud83d\ude00", "\ud83d"], '["😀","\ufffd"]'),
+    (lambda: [PART, PART], '[{"a":1},{"a":1}]'),
     (lambda: {"a": None, "b": [1, "é"]}, '{"a":null,"b":[1,"é"]}'),
     (lambda: Typed(a=1), '{"a":1}'),
     (lambda: OrderedDict(a=1), '{"a":1}'),
@@ -186,6 +206,7 @@ TABLE: list[tuple[Callable[[], object], str]] = [
     (lambda: Decimal("1.10"), '"1.10"'),
     (lambda: date(2024, 5, 6), '"2024-05-06"'),
     (lambda: datetime(2024, 5, 6, tzinfo=UTC), '"2024-05-06T00:00:00+00:00"'),
+    (lambda: datetime(1800, 1, 1, tzinfo=EARLY), '"1800-01-01T00:00:00+00:00:30"'),
     (lambda: time(7, 8), '"07:08:00"'),
     (lambda: timedelta(days=1, seconds=90), '"P1DT1M30S"'),
     (lambda: Path("/a/b"), '"/a/b"'),
@@ -241,11 +262,9 @@ TABLE: list[tuple[Callable[[], object], str]] = [
     (lambda: Holder(model=Numbers([math.inf])), '{"model":[null]}'),
     (lambda: Checked(math.nan, date(2024, 5, 6)), '{"number":null,"at":"2024-05-06"}'),
     (lambda: Old(at=date(2024, 5, 6)), '{"at":2024}'),
-    (lambda: Struct("a"), '{"type":"struct","firstName":"a"}'),
-    (
-        lambda: Struct("a", math.nan, Numbers([math.nan])),
-        '{"type":"struct","firstName":"a","number":null,"other":[null]}',
-    ),
+    (lambda: Struct("a"), STRUCT + "}"),
+    (lambda: Struct("a", math.nan, Numbers([math.nan])), STRUCT + ',"number":null,"other":[null]}'),
+    (lambda: Struct("a", other={1: Slotted(2)}), STRUCT + ',"other":{"1":{"inner":2}}}'),
     (lambda: Plain(Numbers([math.nan])), '{"inner":[null],"_hidden":0}'),
     # Half a pair of surrogates, which neither of them can encode, ends no stream.
     (lambda: Struct("\ud83d"), '{"type":"struct","firstName":"\ufffd"}'),
@@ -256,29 +275,39 @@ TABLE: list[tuple[Callable[[], object], str]] = [
 @pytest.mark.parametrize(("make", "text"), TABLE)
 def test_a_value_has_one_form_at_the_top_as_within(make: Callable[[], object], text: str) -> None:
     top = json.loads(text) if text.startswith('"') else text
+    frame = f"data: {top}\n\n".encode()
 
-    assert encode({"data": make()}, "\n") == f"data: {top}\n\n".encode()
+    assert encode({"data": make()}, "\n") == frame
+    assert encode(ServerSentEvent(make()), "\n") == frame
+    if not isinstance(make(), (dict, bytes, bytearray)):
+        assert encode(make(), "\n") == frame
     assert encode([make()], "\n") == f"data: [{text}]\n\n".encode()
     assert encode({"data": {"k": make()}}, "\n") == f'data: {{"k":{text}}}\n\n'.encode()
-    assert encode(JSONServerSentEvent({"k": (make(),)}), "\n") == (
-        f'data: {{"k":[{text}]}}\n\n'.encode()
-    )
+    within = f'data: {{"k":[{text}]}}\n\n'.encode()
+    assert encode(JSONServerSentEvent({"k": (make(),)}), "\n") == within
     assert encode(JSONServerSentEvent(make()), "\n") == f"data: {text}\n\n".encode()
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        {},
-        {"a": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀"},
-        {'"\n\\é': "a", "b": '"', "c": "\\", "d": "\x7f\x85"},
-        {"a": 2**70, "b": -1, "c": 0.1, "d": -0.0, "e": 1e16, "f": 1e-5, "g": 123456789.123},
-        {"a": None, "b": True, "c": False},
-        {"a": "\ud83d"},
-        {"a": Level.HIGH, "b": Kind.TICK},
-        {True: 2},
-    ],
+    ("value", "text"), [("a\nb", '"a\\nb"'), ("", '""'), (0, "0"), (True, "true"), (1.5, "1.5")]
 )
+def test_json_event_takes_text_and_numbers_too(value: object, text: str) -> None:
+    assert JSONServerSentEvent(value, sep="\n").encode() == f"data: {text}\n\n".encode()
+
+
+SMALL: list[dict[Any, Any]] = [
+    {},
+    {"a": "".join(map(chr, range(0x300))) + "\u2028\ufeff😀"},
+    {'"\n\\é': "a", "b": '"', "c": "\\", "d": "\x7f\x85"},
+    {"a": 2**70, "b": -1, "c": 0.1, "d": -0.0, "e": 3.0, "g": 123456789.123, "h": 2**63},
+    {"a": None, "b": True, "c": False},
+    {"a": "\ud83d"},
+    {"a": Level.HIGH, "b": Kind.TICK},
+    {1: "a number", False: 2},
+]
+
+
+@pytest.mark.parametrize("value", [*SMALL, {"e": 1e16, "f": 1e-5}])
 def test_a_small_object_is_written_as_the_standard_library_does(
     value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,19 +319,54 @@ def test_a_small_object_is_written_as_the_standard_library_does(
         assert to_json(value) == expected
 
 
-def test_however_many_keys_there_are_each_value_has_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "value", [*SMALL, {"data": b"bytes", "at": date(2026, 1, 2), "kind": OldKind.TICK, "list": [1]}]
+)
+def test_a_library_changes_no_byte_of_a_small_object(
+    value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with_library = encode({"data": value}, "\n")
     monkeypatch.delitem(sys.modules, "msgspec")
+    monkeypatch.delitem(sys.modules, "orjson", raising=False)
+
+    assert encode({"data": value}, "\n") == with_library
+
+
+@pytest.mark.parametrize("library", ["orjson", "msgspec"])
+def test_a_library_that_is_still_being_imported_is_not_waited_for(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "orjson", raising=False)
+    monkeypatch.setitem(sys.modules, library, type(sys)(library))
+
+    assert encode([1], "\n") == b"data: [1]\n\n"
+    assert encode({"data": {"a": 1}}, "\n") == b'data: {"a":1}\n\n'
+
+
+@pytest.mark.usefixtures("without_msgspec")
+def test_however_many_keys_there_are_each_value_has_its_own() -> None:
     for number in [*range(600), 0, 1]:
         assert to_json({f"key {number}": number}) == f'{{"key {number}":{number}}}'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_a_small_object_holds_no_nan(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_and_infinity_are_no_json(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ({"a": number}, [Plain(1), {"b": [number]}]):
+        with pytest.raises(ValueError, match=r"JSON compliant|no JSON"):
+            encode({"data": value}, "\n")
+        with pytest.raises(ValueError, match=r"JSON compliant|no JSON"):
+            JSONServerSentEvent(value)
     monkeypatch.delitem(sys.modules, "msgspec")
     with pytest.raises(ValueError, match=r"JSON compliant.* Send None in their place"):
         to_json({"a": number})
+
+
+def test_what_holds_itself_is_no_json() -> None:
+    circle: list[object] = []
+    circle.append({"again": circle})
+
+    with pytest.raises(ValueError, match="list cannot be sent as JSON: it holds itself"):
+        encode({"data": circle}, "\n")
 
 
 @pytest.mark.parametrize(
@@ -326,17 +390,12 @@ def test_a_duration_is_written_in_a_form_that_pydantic_and_msgspec_read(
     assert msgspec.json.decode(text, type=timedelta) == duration
 
 
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        (object(), "object"),
-        (threading.Lock(), "lock"),
-        (1j, "complex"),
-    ],
-)
-def test_what_has_no_form_at_all_is_refused_at_the_top_as_within(value: object, found: str) -> None:
+@pytest.mark.parametrize("value", [object(), threading.Lock(), 1j])
+def test_what_has_no_form_at_all_is_refused_at_the_top_as_within(value: object) -> None:
     for data in (value, [value], {"a": {"b": value}}, {Color.RED: value}):
-        with pytest.raises(TypeError, match=f"{found} is not JSON serializable.*serializer="):
+        with pytest.raises(
+            TypeError, match=f"{type(value).__name__} is not JSON serializable.*serializer="
+        ):
             encode({"data": data}, "\n")
 
 
@@ -348,6 +407,10 @@ async def numbers() -> AsyncIterator[int]:
     yield 1
 
 
+AWAIT = "await it, and send what it returns."
+CALL = "call it, and send what it returns."
+
+
 class Awaitable:
     def __await__(self) -> Iterator[Any]:
         raise AssertionError
@@ -356,12 +419,12 @@ class Awaitable:
 @pytest.mark.parametrize(
     ("make", "found", "instead"),
     [
-        (nothing, "coroutine", "await it, and send what it returns."),
-        (Awaitable, "Awaitable", "await it, and send what it returns."),
-        (lambda: nothing, "function", "call it, and send what it returns."),
-        (lambda: len, "builtin_function_or_method", "call it, and send what it returns."),
-        (lambda: partial(len, ""), "partial", "call it, and send what it returns."),
-        (lambda: [].append, "builtin_function_or_method", "call it, and send what it returns."),
+        (nothing, "coroutine", AWAIT),
+        (Awaitable, "Awaitable", AWAIT),
+        (lambda: nothing, "function", CALL),
+        (lambda: len, "builtin_function_or_method", CALL),
+        (lambda: partial(len, ""), "partial", CALL),
+        (lambda: [].append, "builtin_function_or_method", CALL),
         (lambda: Told, "the class Told", "make an object of it, Told(...)."),
         (lambda: Model, "the class Model", "make an object of it, Model(...)."),
         (lambda: ServerSentEvent, "the class ServerSentEvent", "make an object of it"),
@@ -395,8 +458,11 @@ def test_an_object_with_a_text_of_its_own_is_that_at_the_top_only() -> None:
     assert data_text(Shown()) == data_text(ShownToo()) == "shown"
     assert data_text(Fraction(1, 2)) == "1/2"
     assert data_text(KeyError("a")) == "'a'"
-    with pytest.raises(TypeError, match="Told is not JSON serializable"):
-        data_text([Told()])
+    for value in (Told(), Fraction(1, 2)):
+        with pytest.raises(TypeError, match=f"{type(value).__name__} is not JSON serializable"):
+            data_text([value])
+        with pytest.raises(TypeError, match=r"not JSON serializable. Send it as text with str\(\)"):
+            JSONServerSentEvent(value)
 
 
 class Placed:
@@ -436,14 +502,14 @@ class Scalar:
     ],
 )
 def test_a_number_or_an_array_of_numpy_is_what_it_is_in_python(
-    value: Any, at_the_top: str, within: str, json_library: str
+    value: Any, at_the_top: str, within: str
 ) -> None:
     assert data_text(value) == at_the_top
     assert to_json([value]) == f"[{within}]"
     assert to_json({"a": {"b": value}}) == f'{{"a":{{"b":{within}}}}}'
 
 
-def test_a_number_of_numpy_may_be_a_key_and_an_id(json_library: str) -> None:
+def test_a_number_of_numpy_may_be_a_key_and_an_id() -> None:
     assert to_json({Scalar(3): 1}) == '{"3":1}'
     assert encode({"id": Scalar(3)}, "\n") == b"id: 3\n\n"
     with pytest.raises(TypeError, match="a key is Scalar, which is not JSON"):
@@ -526,15 +592,9 @@ def test_what_the_serializer_returns_has_to_be_text() -> None:
     async def later(value: object) -> str:
         raise AssertionError(value)
 
-    for serializer, found in (
-        (lambda _: None, "NoneType"),
-        (later, "coroutine"),
-    ):
-        make = encoder("\n", serializer)  # type: ignore[arg-type]
-        with pytest.raises(
-            TypeError, match=f"has returned {found} for a list: it must return JSON"
-        ):
-            make([1])
+    for serializer, found in ((lambda _: None, "NoneType"), (later, "coroutine")):
+        with pytest.raises(TypeError, match=f"returned {found} for a list: it must return JSON"):
+            encoder("\n", serializer)([1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("serializer", [json.dumps, orjson.dumps, str])
