@@ -19,7 +19,7 @@ from sse_starlette import Hub
 from sse_starlette.adapters.ai_sdk import ChatStreams, text_chunks
 from sse_starlette.testing import StreamingASGITransport
 
-both = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 
 class Model:
@@ -90,7 +90,6 @@ def text_of(got: list[Any]) -> str:
     return "".join(each.get("delta", "") for each in got if each != "[DONE]")
 
 
-@both
 async def test_page_that_is_loaded_anew_gets_all_of_the_answer_that_is_being_made() -> None:
     model = Model()
     async with serving(model) as http:
@@ -109,7 +108,6 @@ async def test_page_that_is_loaded_anew_gets_all_of_the_answer_that_is_being_mad
     assert model.asked == 1
 
 
-@both
 async def test_nothing_to_resume_is_204() -> None:
     model = Model()
     model.may_end.set()
@@ -121,7 +119,6 @@ async def test_nothing_to_resume_is_204() -> None:
         assert (await http.post("/chat/chat/stop")).status_code == 204
 
 
-@both
 async def test_message_that_is_sent_again_is_answered_once_and_the_next_one_anew() -> None:
     model = Model()
     model.may_end.set()
@@ -133,7 +130,6 @@ async def test_message_that_is_sent_again_is_answered_once_and_the_next_one_anew
             assert text_of(await chunks(response)) == "The answer is 2"
 
 
-@both
 @pytest.mark.parametrize("message_id", [None, "answer 1"])
 async def test_answer_that_is_wanted_again_is_made_again(message_id: str | None) -> None:
     model = Model()
@@ -146,7 +142,6 @@ async def test_answer_that_is_wanted_again_is_made_again(message_id: str | None)
                 assert text_of(await chunks(response)) == expected
 
 
-@both
 async def test_stop_ends_the_source_and_tells_the_page() -> None:
     model = Model()
     async with serving(model) as http, http.stream("POST", "/chat", json=message()) as response:
@@ -156,7 +151,6 @@ async def test_stop_ends_the_source_and_tells_the_page() -> None:
         assert (await chunks(response))[-1] == {"type": "abort"}
 
 
-@both
 async def test_error_is_told_without_the_exception() -> None:
     model = Model()
     model.fails = True
@@ -187,7 +181,6 @@ async def later() -> Iterator[dict[str, str]]:
     return iter([{"type": "text-delta", "delta": "x"}] * 2)
 
 
-@both
 @pytest.mark.parametrize("source", [Items, later], ids=["async iterator", "awaitable of sync"])
 async def test_any_kind_of_source_will_do(source: Any) -> None:
     async with (
@@ -197,7 +190,6 @@ async def test_any_kind_of_source_will_do(source: Any) -> None:
         assert text_of(await chunks(response)) == "xx"
 
 
-@both
 async def test_text_needs_no_id() -> None:
     model = Model()
     model.may_end.set()
@@ -209,7 +201,6 @@ async def test_text_needs_no_id() -> None:
     assert got[-2:] == [{"type": "text-end", "id": "0"}, {"type": "finish"}]
 
 
-@both
 @pytest.mark.parametrize("body", [[], {}, {"id": "c", "messages": []}, {"id": "c", "messages": 5}])
 async def test_body_that_is_not_the_sdks_is_refused(body: Any) -> None:
     with pytest.raises(ValueError, match="parsed JSON of its request"):

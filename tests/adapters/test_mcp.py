@@ -30,7 +30,7 @@ from sse_starlette import Hub
 from sse_starlette.adapters.mcp import HubEventStore, HubSubscriptionBus
 from sse_starlette.testing import StreamingASGITransport
 
-both = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 # The SDK's client leaves the iterator of a stream that was cut to the garbage collector, which trio complains of.
 with_their_client = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -71,7 +71,6 @@ def closed(listener: Listener) -> Iterator[None]:
 # --- HubSubscriptionBus ---------------------------------------------------------------
 
 
-@both
 @pytest.mark.parametrize("event", [*ANYTHING, ResourceUpdated("file:///a b\nc")])
 async def test_event_reaches_the_listeners_of_another_process(
     event: ServerEvent, listener: Listener
@@ -89,7 +88,6 @@ async def test_event_reaches_the_listeners_of_another_process(
         assert await listener.next() == event
 
 
-@both
 async def test_each_listener_gets_each_event_until_it_unsubscribes(listener: Listener) -> None:
     other = Listener()
     async with HubSubscriptionBus(Hub()) as bus:
@@ -107,7 +105,6 @@ async def test_each_listener_gets_each_event_until_it_unsubscribes(listener: Lis
     other.close()
 
 
-@both
 async def test_listener_that_raises_is_logged_and_the_others_go_on(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,7 +121,6 @@ async def test_listener_that_raises_is_logged_and_the_others_go_on(
     assert "broken on purpose" in caplog.text
 
 
-@both
 async def test_listeners_are_told_that_anything_may_have_changed_when_events_were_missed(
     listener: Listener,
 ) -> None:
@@ -140,7 +136,6 @@ async def test_listeners_are_told_that_anything_may_have_changed_when_events_wer
     assert tuple(heard) == ANYTHING
 
 
-@both
 async def test_event_of_somebody_else_on_the_channel_is_logged_and_passed_over(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,7 +149,6 @@ async def test_event_of_somebody_else_on_the_channel_is_logged_and_passed_over(
     assert "an event named 'tick'" in caplog.text
 
 
-@both
 async def test_bus_may_be_entered_before_the_event_log_is_there(
     store: FakeStore, log: FakeLog, listener: Listener
 ) -> None:
@@ -169,7 +163,6 @@ async def test_bus_may_be_entered_before_the_event_log_is_there(
             await anyio.wait_all_tasks_blocked()
 
 
-@both
 async def test_closed_channel_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "sse_starlette")
     hub = Hub()
@@ -184,7 +177,6 @@ def test_subscribing_to_a_bus_that_does_not_listen_says_what_to_write(listener: 
         HubSubscriptionBus(Hub()).subscribe(listener)
 
 
-@both
 async def test_bus_is_entered_once_at_a_time() -> None:
     async with HubSubscriptionBus(Hub()) as bus:
         with pytest.raises(RuntimeError, match="enter it once"):
@@ -194,7 +186,6 @@ async def test_bus_is_entered_once_at_a_time() -> None:
         pass
 
 
-@both
 async def test_clients_of_the_sdk_hear_of_changes(listener: Listener) -> None:
     async with HubSubscriptionBus(Hub()) as bus:
         server = MCPServer("a shop", subscriptions=bus)
@@ -295,7 +286,6 @@ async def call(client: Client, steps: int, begun: Begun) -> list[float]:
     return got
 
 
-@both
 @with_their_client
 async def test_client_that_comes_back_gets_the_rest_of_its_call() -> None:
     begun = Begun()
@@ -303,7 +293,6 @@ async def test_client_that_comes_back_gets_the_rest_of_its_call() -> None:
         assert await call(client, 5, begun) == [1, 2, 3, 4, 5]
 
 
-@both
 @with_their_client
 async def test_sessions_whose_requests_have_the_same_ids_do_not_get_each_others_messages() -> None:
     begun = Begun()
@@ -362,7 +351,6 @@ class Session:
         pass
 
 
-@both
 @pytest.mark.parametrize("stream_id", ["1", "a\r\nid: b", "~", "ü/%"])
 async def test_any_id_of_a_request_is_fit_for_an_event_stream(stream_id: str) -> None:
     store = HubEventStore(Hub())
@@ -384,7 +372,6 @@ async def test_any_id_of_a_request_is_fit_for_an_event_stream(stream_id: str) ->
     await store.sessions(app)({"type": "http", "headers": []}, None, None)  # type: ignore[arg-type]
 
 
-@both
 @pytest.mark.parametrize("forged", ["", "~", "no id", "0.0~1", "9.9"])
 async def test_id_that_is_not_known_replays_nothing(
     forged: str, caplog: pytest.LogCaptureFixture
@@ -397,7 +384,6 @@ async def test_id_that_is_not_known_replays_nothing(
     assert "can't get what it has missed" in caplog.text
 
 
-@both
 async def test_id_of_another_session_replays_nothing_of_it() -> None:
     store = HubEventStore(Hub())
     first, *_ = await Session(store).run("1", "1")
@@ -407,7 +393,6 @@ async def test_id_of_another_session_replays_nothing_of_it() -> None:
     assert replayed == (None, [])
 
 
-@both
 async def test_message_that_the_event_log_did_not_take_is_logged_and_the_session_goes_on(
     store: FakeStore, log: FakeLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -421,7 +406,6 @@ async def test_message_that_the_event_log_did_not_take_is_logged_and_the_session
     assert "could not be kept" in caplog.text
 
 
-@both
 async def test_store_that_does_not_know_the_session_says_what_to_write() -> None:
     with pytest.raises(RuntimeError, match=r"store\.sessions\(mcp\.streamable_http_app"):
         await HubEventStore(Hub()).store_event("1", NOTIFICATION)

@@ -21,7 +21,7 @@ from sse_starlette import Hub
 from sse_starlette.adapters.openai import BackgroundResponses
 from sse_starlette.testing import StreamingASGITransport
 
-both = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 WORDS = ["The", " answer", " is", " 42"]
 
@@ -102,7 +102,6 @@ def text_of(events: list[Any]) -> str:
     return "".join(each.delta for each in events if each.type == "response.output_text.delta")
 
 
-@both
 async def test_client_that_comes_back_goes_on_after_the_number_it_has() -> None:
     model = Model()
     async with serving(model) as (client, _):
@@ -122,7 +121,6 @@ async def test_client_that_comes_back_goes_on_after_the_number_it_has() -> None:
     assert model.asked == 1
 
 
-@both
 async def test_response_can_be_asked_for_while_it_is_made_and_after() -> None:
     model = Model()
     async with serving(model) as (client, _):
@@ -144,7 +142,6 @@ async def test_response_can_be_asked_for_while_it_is_made_and_after() -> None:
     assert model.asked == 1
 
 
-@both
 async def test_cancelled_response_ends_for_all_and_says_so() -> None:
     async with serving(Model()) as (client, _), await asked(client, "resp_3") as stream:
         first = await anext(stream)
@@ -156,7 +153,6 @@ async def test_cancelled_response_ends_for_all_and_says_so() -> None:
     assert rest[-1].response.status == "cancelled"
 
 
-@both
 async def test_failed_response_says_nothing_of_the_exception() -> None:
     model = Model(fails=True)
     model.may_end.set()
@@ -169,7 +165,6 @@ async def test_failed_response_says_nothing_of_the_exception() -> None:
     assert "secret" not in whole.text
 
 
-@both
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -187,7 +182,6 @@ async def test_request_for_what_is_not_there_is_refused(path: str, status: int) 
         assert (await http.get(path)).status_code == status
 
 
-@both
 async def test_response_without_an_object_yet_is_in_progress() -> None:
     class Late(Model):
         async def answer(self, response_id: str) -> AsyncIterator[dict[str, Any]]:

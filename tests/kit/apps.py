@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
-import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from tests.kit.seeded.writing import body
+from tests.kit.seeded.writing import send_all
 
 from sse_starlette.testing import StreamingASGITransport, connect
 
 HASTE = 0.05
 """The patience of a test that waits for something in vain."""
-
-both = pytest.mark.anyio
 
 
 async def numbers(count: int, *, ends: bool = False) -> AsyncIterator[dict[str, object]]:
@@ -39,8 +36,7 @@ def answering(answer: Callable[[Request], Response]) -> ASGIApp:
 
 def sending(*messages: Message, then: Callable[[], Awaitable[object]] | None = None) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
+        await send_all(send, *messages)
         if then is not None:
             await then()
 
@@ -51,10 +47,7 @@ async def fail() -> None:
     raise KeyError("made up")
 
 
-END = body("", more=False)
-
-
-async def leave(app: ASGIApp, *, lifespan: bool = False, patience: float = 5) -> None:
+async def leave(app: ASGIApp, patience: float, *, lifespan: bool = False) -> None:
     """Be a client that leaves when it has heard the first event."""
     async with (
         StreamingASGITransport(app, lifespan=lifespan) as transport,

@@ -1,17 +1,3 @@
 """The testing kit is tried on the loops of the unit suite, and as quickly."""
 
-from __future__ import annotations
-
-from tests.unit.conftest import (
-    anyio_backend,
-    pytest_collection_finish,
-    pytest_sessionfinish,
-    start_leaves_alone,
-)
-
-__all__ = [
-    "anyio_backend",
-    "pytest_collection_finish",
-    "pytest_sessionfinish",
-    "start_leaves_alone",
-]
+from tests.unit.conftest import *  # noqa: F403

@@ -15,15 +15,14 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from tests.kit.apps import both, numbers
+from tests.kit.apps import numbers
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.testing import (
-    connect,
-)
+from sse_starlette.testing import connect
+
+pytestmark = pytest.mark.anyio
 
 
-@both
 async def test_starlettes_own_streaming_response_can_be_tested() -> None:
     ended = []
 
@@ -46,7 +45,6 @@ async def test_starlettes_own_streaming_response_can_be_tested() -> None:
     assert ended == [True]
 
 
-@both
 async def test_fastapis_own_event_source_response_can_be_tested() -> None:
     app = FastAPI()
     ended = []
@@ -70,7 +68,6 @@ async def test_fastapis_own_event_source_response_can_be_tested() -> None:
 
 # Starlette's middleware leaves a generator to the garbage collector, and trio says so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@both
 async def test_middleware_in_between_changes_nothing() -> None:
     async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.kit.apps import END, answering, both, fail, numbers, sending
-from tests.kit.seeded.writing import START, body
+from tests.kit.apps import answering, fail, numbers, sending
+from tests.kit.seeded.writing import END, START, body
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.testing import (
-    Clock,
-    Stream,
-    StreamFailure,
-    connect,
-)
+from sse_starlette.testing import Clock, Stream, StreamFailure, connect
 from sse_starlette.testing._clock import settled
+
+pytestmark = pytest.mark.anyio
 
 # Order
 
@@ -33,7 +30,6 @@ async def story(*frames: bytes, last_event_id: str = "") -> Stream:
     return stream
 
 
-@both
 @pytest.mark.parametrize(
     ("frames", "last_event_id"),
     [
@@ -53,7 +49,6 @@ async def test_contiguous_streams_pass(frames: list[bytes], last_event_id: str) 
     stream.assert_contiguous()
 
 
-@both
 @pytest.mark.parametrize(
     ("frames", "last_event_id", "said"),
     [
@@ -78,7 +73,6 @@ async def test_streams_that_are_not_contiguous_are_told_what_is_wrong(
         stream.assert_contiguous()
 
 
-@both
 async def test_cursor_that_moves_by_itself_hides_a_gap() -> None:
     stream = await story(cursor("e.1"), block("e.2"), cursor("e.5"), block("e.6"))
 
@@ -86,7 +80,6 @@ async def test_cursor_that_moves_by_itself_hides_a_gap() -> None:
         stream.assert_contiguous()
 
 
-@both
 async def test_error_of_the_app_comes_before_what_a_check_says() -> None:
     frames = (body(block(id).decode()) for id in ("1", "3"))
 
@@ -96,7 +89,6 @@ async def test_error_of_the_app_comes_before_what_a_check_says() -> None:
             stream.assert_contiguous()
 
 
-@both
 async def test_reset_may_have_another_name() -> None:
     stream = await story(block("e.1"), block("e.9", "resync"), block("e.10"))
 
@@ -108,7 +100,6 @@ async def test_reset_may_have_another_name() -> None:
 # Pings
 
 
-@both
 async def test_ping_comes_when_the_clock_says_so() -> None:
     clock = Clock()
 
@@ -127,7 +118,6 @@ async def test_ping_comes_when_the_clock_says_so() -> None:
             stream.assert_pings(every=30)
 
 
-@both
 async def test_ping_that_has_not_come_yet_is_missing() -> None:
     clock = Clock()
 
@@ -139,7 +129,6 @@ async def test_ping_that_has_not_come_yet_is_missing() -> None:
             stream.assert_pings(every=15)
 
 
-@both
 async def test_nobody_owes_a_ping_to_who_does_not_read_or_has_gone() -> None:
     clock = Clock()
 
@@ -152,7 +141,6 @@ async def test_nobody_owes_a_ping_to_who_does_not_read_or_has_gone() -> None:
         stream.assert_pings(every=15)
 
 
-@both
 async def test_silence_between_two_connections_is_none() -> None:
     clock = Clock()
     app = answering(lambda _: EventSourceResponse([{"data": "", "retry": 60_000}]))
@@ -165,7 +153,6 @@ async def test_silence_between_two_connections_is_none() -> None:
         stream.assert_pings(every=15)
 
 
-@both
 async def test_greeting_is_no_ping_under_data_and_real_pings_may_be_late() -> None:
     app = sending(START, body(": hello\n\n"), body("data: 1\n\n"), END)
 
@@ -178,14 +165,12 @@ async def test_greeting_is_no_ping_under_data_and_real_pings_may_be_late() -> No
 # Headers
 
 
-@both
 async def test_headers_that_get_a_stream_through_proxies_pass() -> None:
     async with connect(EventSourceResponse(numbers(1))) as stream:
         stream.assert_headers()
         stream.assert_headers({"Cache-Control": "no-store", "X-None": None})
 
 
-@both
 @pytest.mark.parametrize(
     ("headers", "said"),
     [

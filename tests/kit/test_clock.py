@@ -5,17 +5,14 @@ from __future__ import annotations
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.kit.apps import HASTE, both, numbers
+from tests.kit.apps import HASTE, numbers
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.testing import (
-    Clock,
-    StreamFailure,
-    connect,
-)
+from sse_starlette.testing import Clock, StreamFailure, connect
+
+pytestmark = pytest.mark.anyio
 
 
-@both
 async def test_missing_event_tells_where_the_clock_stands() -> None:
     clock = Clock()
 
@@ -25,7 +22,6 @@ async def test_missing_event_tells_where_the_clock_stands() -> None:
             await stream.next(within=HASTE)
 
 
-@both
 async def test_clock_wakes_sleepers_in_their_order_and_at_their_time() -> None:
     clock = Clock()
     woken: list[float] = []
@@ -45,13 +41,11 @@ async def test_clock_wakes_sleepers_in_their_order_and_at_their_time() -> None:
     assert clock.time() == 110
 
 
-@both
 async def test_clock_does_not_go_back() -> None:
     with pytest.raises(ValueError, match="seconds must be >= 0, got: -1"):
         await Clock().advance(-1)
 
 
-@both
 async def test_clock_does_not_wait_for_a_task_that_never_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

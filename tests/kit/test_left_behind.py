@@ -6,16 +6,16 @@ import gc
 
 import anyio
 import anyio.lowlevel
+import pytest
 from starlette.types import Receive, Scope, Send
-from tests.kit.apps import END, both, numbers, sending
-from tests.kit.seeded.writing import START
+from tests.kit.apps import numbers, sending
+from tests.kit.seeded.writing import END, START
 
-from sse_starlette.testing import (
-    connect,
-)
+from sse_starlette.testing import connect
+
+pytestmark = pytest.mark.anyio
 
 
-@both
 async def test_generator_that_only_a_cycle_holds_is_closed() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         source = numbers(2, ends=True)
@@ -33,7 +33,6 @@ async def test_generator_that_only_a_cycle_holds_is_closed() -> None:
         gc.enable()
 
 
-@both
 async def test_task_on_its_way_out_is_waited_for() -> None:
     async def linger() -> None:
         for _ in range(200):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.parsers import Fired, read_by_the_standard
 
@@ -37,6 +37,7 @@ STREAM_BYTES = st.lists(
 
 
 @given(STREAM_BYTES)
+@example([b"data: a\r", b"", b"\n", b"data: b\r\n\r", b"\n"])
 def test_parser_reads_what_the_standard_says(pieces: list[bytes]) -> None:
     expected = read_by_the_standard(pieces)
 
@@ -71,12 +72,6 @@ def test_parser_goes_on_with_the_cursor_of_the_connection_before() -> None:
 
     assert parsed == [Event("message", "a", "7")]
     assert parser.last_event_id == "7"
-
-
-def test_parser_takes_a_cr_and_its_lf_in_two_pieces() -> None:
-    parsed, _ = parse(b"data: a\r", b"", b"\n", b"data: b\r\n\r", b"\n")
-
-    assert parsed == [Event("message", "a\nb", "")]
 
 
 def test_event_cut_off_in_the_middle_leaves_the_cursor_alone() -> None:

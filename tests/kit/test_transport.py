@@ -17,31 +17,37 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
-from tests.kit.apps import END, HASTE, answering, both, fail, leave, numbers, sending, tasks_here
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.kit.apps import HASTE, answering, fail, leave, numbers, sending, tasks_here
 from tests.kit.seeded import ending
-from tests.kit.seeded.writing import START, body
+from tests.kit.seeded.writing import END, START, body
 
 from sse_starlette import EventSourceResponse
-from sse_starlette.testing import (
-    StreamFailure,
-    StreamingASGITransport,
-    connect,
-)
+from sse_starlette.testing import StreamFailure, StreamingASGITransport, connect
 from sse_starlette.testing._clock import settled
+
+pytestmark = pytest.mark.anyio
 
 URL = "http://testserver"
 
 
+def client_of(app: ASGIApp, timeout: float = 5, **options: Any) -> httpx2.AsyncClient:
+    transport = StreamingASGITransport(app, **options)
+    return httpx2.AsyncClient(transport=transport, base_url=URL, timeout=timeout)
+
+
+async def begin(client: httpx2.AsyncClient, path: str = "/") -> httpx2.Response:
+    return await client.send(client.build_request("GET", path), stream=True)
+
+
 # httpx2 leaves the generators below `EventSource` to the garbage collector, and trio says so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@both
 async def test_httpx2_reads_an_endless_stream() -> None:
     before = tasks_here()
     app = EventSourceResponse(numbers(3))
 
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app)) as client:
-        async with client.sse(URL) as source:
+    async with client_of(app) as client:
+        async with client.sse("/") as source:
             events = aiter(source)
             seen = [(await anext(events)).data for _ in range(3)]
             await events.aclose()  # type: ignore[attr-defined]
@@ -52,13 +58,12 @@ async def test_httpx2_reads_an_endless_stream() -> None:
     assert tasks_here() == before
 
 
-@both
 async def test_transport_serves_requests_that_are_no_streams() -> None:
     async def answer(request: Request) -> Response:
         return PlainTextResponse(f"{request.method} {(await request.body()).decode()}")
 
     app = Starlette(routes=[Route("/", answer, methods=["GET", "POST", "HEAD"])])
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app), base_url=URL) as client:
+    async with client_of(app) as client:
         posted = await client.post("/", content=b"hello")
         head = await client.head("/")
 
@@ -66,7 +71,6 @@ async def test_transport_serves_requests_that_are_no_streams() -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-@both
 @pytest.mark.parametrize("version", ["1.1", "2"])
 async def test_app_is_told_the_version_of_http(version: str) -> None:
     scopes = []
@@ -75,34 +79,25 @@ async def test_app_is_told_the_version_of_http(version: str) -> None:
         scopes.append(request.scope)
         return PlainTextResponse("ok")
 
-    transport = StreamingASGITransport(
-        answering(answer), http_version=version, root_path="/sub", client=("192.0.2.1", 7)
-    )
-    async with httpx2.AsyncClient(transport=transport) as client:
+    options: dict[str, Any] = {"root_path": "/sub", "client": ("192.0.2.1", 7)}
+    async with client_of(answering(answer), http_version=version, **options) as client:
         response = await client.get(f"{URL}:81/sub/path?a=b")
 
     (scope,) = scopes
     assert response.http_version == f"HTTP/{version}"
-    assert (scope["http_version"], scope["path"], scope["query_string"]) == (
-        version,
-        "/sub/path",
-        b"a=b",
-    )
-    assert (scope["root_path"], scope["client"]) == ("/sub", ("192.0.2.1", 7))
+    told = {"http_version": version, "path": "/sub/path", "query_string": b"a=b", **options}
+    assert scope.items() >= told.items()
     assert scope["server"] == ("testserver", 81)
     assert ("connection" in dict(Request(scope).headers)) == (version == "1.1")
 
 
-@both
-async def test_connection_header_on_http_2_is_reported() -> None:
+async def test_connection_header_is_reported_on_http_2_and_not_that_of_ours() -> None:
     start = {**START, "headers": [*START["headers"], (b"connection", b"keep-alive")]}
 
     with pytest.raises(StreamFailure, match="forbidden header: connection on HTTP/2"):
         async with connect(sending(start, END), http_version="2"):
             pass
-    async with connect(sending(start, END)):
-        pass
-    async with connect(EventSourceResponse(numbers(1)), http_version="2"):
+    async with connect(sending(start, END)), connect(EventSourceResponse([]), http_version="2"):
         pass
 
 
@@ -119,34 +114,30 @@ def test_transport_checks_its_arguments(options: dict[str, Any], message: str) -
         StreamingASGITransport(sending(), **options)
 
 
-@both
-async def test_error_before_the_headers_reaches_the_test_as_it_is() -> None:
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(sending(then=fail))) as client:
+async def boom(request: Request) -> Response:
+    raise KeyError("made up")
+
+
+@pytest.mark.parametrize(
+    "app",
+    [sending(then=fail), Starlette(routes=[Route("/", boom)])],
+    ids=["before the headers", "answered by a framework"],
+)
+async def test_error_of_the_app_reaches_the_test_as_it_is(app: ASGIApp) -> None:
+    async with client_of(app) as client:
         with pytest.raises(KeyError, match="made up"):
-            await client.get(URL)
-
-
-@both
-async def test_error_that_a_framework_answers_reaches_the_test_as_it_is() -> None:
-    async def boom(request: Request) -> Response:
-        raise KeyError("made up")
-
-    app = Starlette(routes=[Route("/", boom)])
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app)) as client:
-        with pytest.raises(KeyError, match="made up"):
-            await client.get(URL)
+            await client.get("/")
     with pytest.raises(KeyError, match="made up"):
         async with connect(app):
             pass
 
 
-@both
 async def test_error_in_the_middle_of_a_body_comes_after_what_was_sent() -> None:
     app = sending(START, body("data: 1\n\n"), then=fail)
 
     async with (
-        httpx2.AsyncClient(transport=StreamingASGITransport(app)) as client,
-        client.stream("GET", URL) as response,
+        client_of(app) as client,
+        client.stream("GET", "/") as response,
     ):
         pieces = response.aiter_raw()
         first = await anext(pieces)
@@ -156,33 +147,28 @@ async def test_error_in_the_middle_of_a_body_comes_after_what_was_sent() -> None
     assert first == b"data: 1\n\n"
 
 
-@both
 async def test_error_nobody_has_met_is_raised_when_the_response_is_closed() -> None:
     async def fail_at_the_end() -> None:
         await anyio.lowlevel.checkpoint()
         await fail()
 
     app = sending(START, body("data: 1\n\n"), then=fail_at_the_end)
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app)) as client:
-        response = await client.send(client.build_request("GET", URL), stream=True)
+    async with client_of(app) as client:
+        response = await begin(client)
         with pytest.raises(KeyError, match="made up"):
             await response.aclose()
 
 
-@both
 async def test_errors_can_be_left_to_the_server() -> None:
-    quiet = partial(StreamingASGITransport, raise_app_exceptions=False)
+    quiet = partial(client_of, raise_app_exceptions=False)
 
-    async with httpx2.AsyncClient(transport=quiet(sending(then=fail))) as client:
-        response = await client.get(URL)
-    async with httpx2.AsyncClient(transport=quiet(sending(START, then=fail))) as client:
+    async with quiet(sending(then=fail)) as client:
+        assert (await client.get("/")).status_code == 500
+    async with quiet(sending(START, then=fail)) as client:
         with pytest.raises(httpx2.RemoteProtocolError, match="broke off"):
-            await client.get(URL)
-
-    assert response.status_code == 500
+            await client.get("/")
 
 
-@both
 async def test_app_that_fails_the_test_fails_it() -> None:
     async def judge() -> None:
         pytest.fail("the app says no")
@@ -192,114 +178,88 @@ async def test_app_that_fails_the_test_fails_it() -> None:
             await stream.next()
 
 
-@both
-async def test_app_without_a_response_is_reported() -> None:
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(sending())) as client:
-        with pytest.raises(
-            StreamFailure, match=r"unfinished body: .* a response\n\nGET /: no response"
-        ):
-            await client.get(URL)
+@pytest.mark.parametrize(
+    ("app", "error", "said"),
+    [
+        (sending(), StreamFailure, r"unfinished body: .* a response\n\nGET /: no response"),
+        (sending(then=anyio.sleep_forever), httpx2.ReadTimeout, "no headers within"),
+        (
+            sending(START, END, then=anyio.sleep_forever),
+            StreamFailure,
+            r"leaked task: .* body was complete",
+        ),
+    ],
+    ids=["without a response", "read timeout of httpx2", "no end after the body"],
+)
+async def test_app_that_does_not_answer_or_end_is_reported(
+    app: ASGIApp, error: type[Exception], said: str
+) -> None:
+    async with client_of(app, timeout=HASTE, patience=HASTE) as client:
+        with pytest.raises(error, match=said):
+            await client.get("/")
 
 
-@both
-async def test_read_timeout_of_httpx2_holds() -> None:
-    async with httpx2.AsyncClient(
-        transport=StreamingASGITransport(sending(then=anyio.sleep_forever), patience=HASTE),
-        timeout=HASTE,
-    ) as client:
-        with pytest.raises(httpx2.ReadTimeout, match="no headers within"):
-            await client.get(URL)
-
-
-@both
 async def test_read_timeout_in_a_body_shows_what_arrived() -> None:
     app = EventSourceResponse(numbers(1))
     async with (
-        httpx2.AsyncClient(transport=StreamingASGITransport(app), timeout=4 * HASTE) as client,
-        client.stream("GET", URL) as response,
+        client_of(app, timeout=4 * HASTE) as client,
+        client.stream("GET", "/") as response,
     ):
         with pytest.raises(httpx2.ReadTimeout, match="data: 0"):
             await response.aread()
 
 
-@both
 async def test_app_that_ignores_its_client_leaving_is_cancelled_and_reported() -> None:
     before = tasks_here()
     app = sending(START, then=anyio.sleep_forever)
 
     with pytest.raises(StreamFailure, match=r"leaked task: the app still ran .* client had left"):
-        async with httpx2.AsyncClient(
-            transport=StreamingASGITransport(app, patience=HASTE)
-        ) as client:
-            await client.send(client.build_request("GET", URL), stream=True)
+        async with client_of(app, patience=HASTE) as client:
+            await begin(client)
 
     assert tasks_here() == before
 
 
-@both
-async def test_app_that_does_not_end_after_its_body_is_reported() -> None:
-    app = sending(START, END, then=anyio.sleep_forever)
-
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app, patience=HASTE)) as client:
-        with pytest.raises(StreamFailure, match=r"leaked task: .* body was complete"):
-            await client.get(URL)
-
-
-@both
 async def test_response_may_be_closed_when_its_client_is_closed_already() -> None:
     app = EventSourceResponse(numbers(1))
 
-    async with httpx2.AsyncClient(transport=StreamingASGITransport(app)) as client:
-        response = await client.send(client.build_request("GET", URL), stream=True)
+    async with client_of(app) as client:
+        response = await begin(client)
     await response.aclose()
 
     assert not app.active
 
 
-@both
 async def test_closing_the_transport_ends_every_app() -> None:
     apps = [EventSourceResponse(numbers(1)) for _ in range(3)]
-    transport = StreamingASGITransport(
-        answering(lambda request: apps[int(request.url.path.strip("/"))])
-    )
+    transport = StreamingASGITransport(answering(lambda request: apps[int(request.url.path[1:])]))
 
     async with httpx2.AsyncClient(transport=transport, base_url=URL) as client:
         for number in range(3):
-            await client.send(client.build_request("GET", f"/{number}"), stream=True)
+            await begin(client, f"/{number}")
         assert all(app.active for app in apps)
     await transport.aclose()
 
     assert not any(app.active for app in apps)
 
 
-@both
-async def test_cancelled_test_leaves_no_app_behind() -> None:
+async def until_it_leaves(scope: Scope, receive: Receive, send: Send) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["in its stream", "before an answer"])
+async def test_cancelled_test_leaves_no_app_behind(answers: bool) -> None:
+    app = EventSourceResponse(numbers(0)) if answers else until_it_leaves
     before = tasks_here()
-    app = EventSourceResponse(numbers(0))
 
     with anyio.move_on_after(HASTE) as within:
         async with connect(app) as stream:
             await stream.next()
 
     assert within.cancelled_caught
-    assert not app.active
     assert tasks_here() == before
-
-
-@both
-async def test_request_that_is_cancelled_leaves_no_app_behind() -> None:
-    before = tasks_here()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    with anyio.move_on_after(HASTE) as within:
-        async with connect(app):
-            pass
-
-    assert within.cancelled_caught
-    assert tasks_here() == before
+    assert not getattr(app, "active", False)
 
 
 def test_on_asyncio_a_transport_may_be_closed_by_another_task_and_run_of_the_loop() -> None:
@@ -327,7 +287,6 @@ def test_loop_after_loop_is_the_same() -> None:
     assert [anyio.run(use, backend=b) for b in ("asyncio", "trio") * 2] == ["0"] * 4
 
 
-@both
 async def test_hook_of_async_generators_is_taken_back() -> None:
     before = sys.get_asyncgen_hooks()
 
@@ -356,30 +315,6 @@ def test_hook_that_another_has_replaced_stays_theirs() -> None:
     assert asyncio.run(use()) == seen.append
 
 
-@both
-@pytest.mark.parametrize(
-    ("messages", "fault"),
-    [
-        ([END], "expected http.response.start"),
-        ([START, START], "expected http.response.body"),
-        ([START, END, END], "sent after the end of the body"),
-        ([START, {"type": "http.response.body", "body": "text"}], "a body is bytes"),
-    ],
-)
-async def test_breach_of_protocol_is_reported(messages: list[Message], fault: str) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            try:
-                await send(message)
-            except RuntimeError:
-                return
-
-    with pytest.raises(StreamFailure, match=f"broken protocol: {fault}"):
-        async with connect(app) as stream:
-            await stream.until_ended()
-
-
-@both
 async def test_breach_of_protocol_raises_in_the_app_too() -> None:
     with pytest.raises(RuntimeError, match=r"expected http.response.start: \{"):
         async with connect(sending(END)):
@@ -401,7 +336,7 @@ def test_app_that_is_cancelled_from_within_is_reported() -> None:
 def test_loop_without_a_hook_of_its_own_is_watched_too() -> None:
     async def use() -> None:
         sys.set_asyncgen_hooks(firstiter=None)
-        await leave(ending.with_registry(closes=False), patience=HASTE)
+        await leave(ending.with_registry(closes=False), HASTE)
 
     with pytest.raises(StreamFailure, match="source not closed"):
         asyncio.run(use())
@@ -410,7 +345,6 @@ def test_loop_without_a_hook_of_its_own_is_watched_too() -> None:
 # The lifespan of an app
 
 
-@both
 async def test_lifespan_runs_when_asked_and_hands_its_state_on() -> None:
     told = []
 
@@ -431,47 +365,40 @@ async def test_lifespan_runs_when_asked_and_hands_its_state_on() -> None:
     assert told == ["up", "used", "down"]
 
 
-@both
-async def test_startup_that_fails_raises_why() -> None:
+def failing_at(step: str) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        raise KeyError("made up")
+        if step == "startup":
+            await fail()
         yield
+        await fail()
 
+    return Starlette(lifespan=lifespan)
+
+
+TOLD = sending({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+@pytest.mark.parametrize(
+    ("app", "error", "said"),
+    [
+        (failing_at("startup"), KeyError, "made up"),
+        (failing_at("shutdown"), KeyError, "made up"),
+        (TOLD, RuntimeError, "startup failed: .*no database"),
+        (sending(), RuntimeError, "lifespan startup failed: it answered None"),
+    ],
+    ids=["startup", "shutdown", "only said to have failed", "no lifespan"],
+)
+async def test_lifespan_that_fails_raises_why(
+    app: ASGIApp, error: type[Exception], said: str
+) -> None:
     before = tasks_here()
-    with pytest.raises(KeyError, match="made up"):
-        async with connect(Starlette(lifespan=lifespan), lifespan=True):
-            pass
 
-    assert tasks_here() == before
-
-
-@both
-async def test_shutdown_that_fails_raises_why() -> None:
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        raise KeyError("made up")
-
-    with pytest.raises(KeyError, match="made up"):
-        async with StreamingASGITransport(Starlette(lifespan=lifespan), lifespan=True):
-            pass
-
-
-@both
-async def test_startup_that_is_only_said_to_have_failed_is_an_error() -> None:
-    app = sending({"type": "lifespan.startup.failed", "message": "no database"})
-
-    with pytest.raises(RuntimeError, match=r"startup failed: .*no database"):
+    with pytest.raises(error, match=said):
         async with StreamingASGITransport(app, lifespan=True):
             pass
 
-
-@both
-async def test_app_without_a_lifespan_is_an_error_if_one_is_asked_for() -> None:
-    with pytest.raises(RuntimeError, match="lifespan startup failed: it answered None"):
-        async with StreamingASGITransport(sending(), lifespan=True):
-            pass
+    assert tasks_here() == before
 
 
 def test_lifespan_that_is_cancelled_from_within_has_failed() -> None:
@@ -486,7 +413,6 @@ def test_lifespan_that_is_cancelled_from_within_has_failed() -> None:
         asyncio.run(use())
 
 
-@both
 async def test_startup_that_is_cancelled_leaves_no_task_behind() -> None:
     before = tasks_here()
 
@@ -498,7 +424,6 @@ async def test_startup_that_is_cancelled_leaves_no_task_behind() -> None:
     assert tasks_here() == before
 
 
-@both
 async def test_lifespan_needs_the_transport_to_be_entered() -> None:
     transport = StreamingASGITransport(sending(START, END), lifespan=True)
 

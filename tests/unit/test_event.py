@@ -395,7 +395,7 @@ def test_a_wrong_field_is_refused(
 
 @pytest.mark.parametrize("field", ["id", "event"])
 @pytest.mark.parametrize("value", [(1,), {"a": 1}, {1}, object(), len, Point(1), asyncio.Event()])
-def test_a_field_that_is_no_text_is_refused_by_its_type(field: str, value: object) -> None:
+def test_a_field_that_is_no_text_is_refused_by_its_type(field: str, value: Any) -> None:
     for act in (ServerSentEvent, encoded_from_a_dict):
         with pytest.raises(TypeError, match=f"{field} is {type(value).__name__}, which is no text"):
             act(**{field: value})
@@ -496,7 +496,14 @@ def test_events_are_equal_if_all_their_fields_are(
     assert hash(first) == hash(second)
 
 
-OTHER = {"data": "b", "event": "e", "id": "1", "retry": 1, "comment": "c", "sep": "\n"}
+OTHER: dict[str, Any] = {
+    "data": "b",
+    "event": "e",
+    "id": "1",
+    "retry": 1,
+    "comment": "c",
+    "sep": "\n",
+}
 
 
 @pytest.mark.parametrize("field", OTHER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -69,15 +69,9 @@ def with_registry(*, closes: bool) -> ASGIApp:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(until_the_client_leaves)
-            if closes:
-                async with aclosing(source):
-                    await send_all(source, send)
-            else:
-                await send_all(source, send)
-
-    async def send_all(source: AsyncGenerator[str, None], send: Send) -> None:
-        async for row in source:
-            await send(body(row))
+            async with aclosing(source) if closes else nullcontext():
+                async for row in source:
+                    await send(body(row))
 
     return app
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 START: dict[str, Any] = {
     "type": "http.response.start",
@@ -20,24 +20,29 @@ START: dict[str, Any] = {
 }
 
 
-def body(text: str, *, more: bool = True) -> dict[str, object]:
+def body(text: str, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": text.encode(), "more_body": more}
+
+
+ONE, END = body("data: 1\n\n"), body("", more=False)
 
 
 async def write(send: Send, frame: str) -> None:
     await send(body(frame))
 
 
+async def send_all(send: Send, *messages: Message) -> None:
+    for message in messages:
+        await send(message)
+
+
 async def finished(scope: Scope, receive: Receive, send: Send) -> None:
-    await send(START)
-    await send(body("data: 1\n\n"))
-    await send(body("", more=False))
+    await send_all(send, START, ONE, END)
 
 
 async def without_its_header(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({**START, "headers": [(b"cache-control", b"no-store")]})
-    await send(body("data: 1\n\n"))
-    await send(body("", more=False))
+    start = {**START, "headers": [(b"cache-control", b"no-store")]}
+    await send_all(send, start, ONE, END)
 
 
 async def with_text_as_data(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,15 +54,12 @@ async def with_text_as_it_comes(scope: Scope, receive: Receive, send: Send) -> N
     """Knows that LF ends a line, and forgets that a lone CR does."""
     text = Request(scope).query_params["text"]
     lines = "".join(f"data: {line}\n" for line in text.split("\n"))
-    await send(START)
-    await send(body(f"{lines}\n"))
-    await send(body("", more=False))
+    await send_all(send, START, body(f"{lines}\n"), END)
 
 
 async def unfinished(scope: Scope, receive: Receive, send: Send) -> None:
     """Takes the end of its source for the end of the response."""
-    await send(START)
-    await send(body("data: 1\n\n"))
+    await send_all(send, START, ONE)
 
 
 async def with_one_writer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +73,7 @@ async def with_one_writer(scope: Scope, receive: Receive, send: Send) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(locked, "data: 1\n\n"))
         tasks.start_soon(partial(locked, ": ping\n\n"))
-    await send(body("", more=False))
+    await send(END)
 
 
 async def with_two_writers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,4 +82,4 @@ async def with_two_writers(scope: Scope, receive: Receive, send: Send) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write, send, "data: 1\n\n")
         tasks.start_soon(write, send, ": ping\n\n")
-    await send(body("", more=False))
+    await send(END)
