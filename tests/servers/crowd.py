@@ -1,8 +1,9 @@
 """Clients by the hundred on bare sockets in this process, strict about what they read.
 
-`Follower`s come back as `EventSource` does, with the id of the last event that was complete, and
-are cut off at the byte, wherever that is in a frame. `Listener`s stay, and compare what they get
-byte by byte. Both keep no more than one unfinished event each.
+`Follower`s come back as `EventSource` does, with the id of the last event that was complete, to whichever process
+they're led to: the next event they take must be the next offset of the same epoch, or they have been told (`reset`).
+They may be cut off at any byte, and stop reading for a while. `Listener`s stay, and compare what they get byte by byte.
+Neither keeps more than one unfinished event.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import json
 import random
 import socket
 import struct
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,6 +25,8 @@ from tests.unit.parsers import read_by_the_standard
 END = b"\r\n\r\n"
 LONGEST = 64 * 1024
 """No event of the tests has more bytes: without an end by then, a stream is out of order."""
+EPOCH = 10**9
+"""A place in the histories of a channel is one number: that of the epoch times this, and the offset."""
 
 
 def ask(server: Server, path: str, **query: object) -> Any:
@@ -41,8 +44,11 @@ class Block:
     kind: str
     """The type of the event; `"cursor"` for an id by itself, `"setting"` for what has not even that."""
     id: str
-    offset: int
     fields: Any
+
+    @property
+    def offset(self) -> int:
+        return int(self.id.partition(".")[2] or -1)
 
 
 def read_block(raw: bytes) -> Block:
@@ -53,35 +59,15 @@ def read_block(raw: bytes) -> Block:
     assert len(set(names)) == len(names), f"a field twice: {raw!r}"
     assert set(names) <= {"id", "event", "data", "retry"}, raw
     if not reading.fired:
-        return Block("cursor" if "id" in names else "setting", *position(reading.last_event_id), {})
+        return Block("cursor" if "id" in names else "setting", reading.last_event_id, {})
     (fired,) = reading.fired
-    return Block(fired.type, *position(fired.last_event_id), json.loads(fired.data))
-
-
-def position(event_id: str) -> tuple[str, int]:
-    return event_id, int(event_id.partition(".")[2] or -1)
-
-
-class Crowd:
-    """What the clients of one channel have in common."""
-
-    def __init__(self, host: str, port: int, path: str, *, goal: int, seed: int = 20) -> None:
-        """With the event `goal` a client has got all it came for."""
-        self.host, self.port, self.path, self.goal = host, port, path, goal
-        self.random = random.Random(seed)
-        self.offsets: dict[bytes, int] = {}
-        """Of blocks that were read before, by anyone: most blocks come to every client."""
-
-    async def connect(self, connection: Connection, cursor: str) -> None:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: connection, self.host, self.port)
-        resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
-        head = f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nAccept: text/event-stream\r\n"
-        transport.write(f"{head}{resume}\r\n".encode())
+    return Block(fired.type, fired.last_event_id, json.loads(fired.data))
 
 
 class Connection(asyncio.Protocol):
     """One connection of a client: takes the response apart, and ends when the bytes run out."""
+
+    transport: asyncio.Transport
 
     def __init__(self, take: Callable[[bytes], None], budget: float = float("inf")) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,14 +75,14 @@ class Connection(asyncio.Protocol):
         self.completed = False
         self.cut = False
         self.left = False
+        self.budget = budget
+        """After so many further bytes it's cut."""
         self._take = take
-        self._budget = budget
         self._response = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.over.done():
@@ -114,150 +100,309 @@ class Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Close the connection, having got all one wants."""
-        assert self._transport is not None
         self.left = True
-        self._transport.close()
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
         if self.cut or self.left:
             return
         try:
-            if len(data) < self._budget:
-                self._budget -= len(data)
+            if len(data) < self.budget:
+                self.budget -= len(data)
                 self._response.feed_data(data)
             else:
                 self.cut = True
-                self._response.feed_data(data[: int(self._budget)])
+                self._response.feed_data(data[: int(self.budget)])
                 self._crash()
         except Exception as failure:
             if not self.over.done():
                 self.over.set_exception(failure)
-            self._transport.abort()
-
-    def limit(self, more_bytes: int) -> None:
-        """Cut the connection after so many further bytes."""
-        self._budget = more_bytes
+            self.transport.abort()
 
     def _crash(self) -> None:
         """Break off, every other time with a TCP reset."""
-        assert self._transport is not None
-        connection: socket.socket = self._transport.get_extra_info("socket")
+        connection: socket.socket = self.transport.get_extra_info("socket")
         if connection.fileno() % 2:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self.transport.abort()
+
+
+async def connect(
+    take: Callable[[bytes], None],
+    port: int,
+    path: str,
+    cursor: str = "",
+    *,
+    budget: float = float("inf"),
+    window: int | None = None,
+) -> Connection:
+    """Ask for a stream; of what isn't read the kernel takes `window` bytes, if that is given."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as made:
+        if window is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        made.setblocking(False)
+        await loop.sock_connect(made, ("127.0.0.1", port))
+        _, connection = await loop.create_connection(
+            lambda: Connection(take, budget), sock=made.dup()
+        )
+    resume = f"Last-Event-ID: {cursor}\r\n" if cursor else ""
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+    connection.transport.write(f"{head}{resume}\r\n".encode())
+    return connection
+
+
+# --- Who comes back -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reset:
+    """What a client was told: why, and from which place to which it went."""
+
+    reason: str
+    before: int
+    after: int
+
+
+class Channel:
+    """What all followers of a channel know together."""
+
+    def __init__(
+        self, name: str, port: int, path: str, *, away: float = 0.3, goal: int | None = None
+    ) -> None:
+        """
+        Know nothing yet.
+
+        Args:
+            name: what publishers call it.
+            port: whom they ask.
+            path: what they ask for.
+            away: the longest time, in seconds, until somebody comes back.
+            goal: where the history ends: who has got so far has everything.
+        """
+        self.name, self.port, self.path, self.away, self.goal = name, port, path, away, goal
+        self.random = random.Random(20)
+        self.events: dict[int, tuple[str, int]] = {}
+        """What is at each place: whose event, and which of them."""
+        self.acknowledged: dict[int, tuple[str, int]] = {}
+        """The same, as publishers know it."""
+        self.faults: list[str] = []
+        self.known: dict[bytes, int] = {}
+        """The places of blocks that somebody has read: most blocks come to everybody."""
+        self._epochs: dict[str, int] = {}
+
+    def place(self, event_id: str) -> int:
+        epoch, _, offset = event_id.partition(".")
+        return self._epochs.setdefault(epoch, len(self._epochs)) * EPOCH + int(offset)
+
+    def acknowledge(self, event_id: str, publisher: str, number: int) -> None:
+        """A publisher has been told where its event is."""
+        place = self.place(event_id)
+        if self.acknowledged.setdefault(place, (publisher, number)) != (publisher, number):
+            self.faults.append(f"two publishers have been given {event_id}")
+
+    def saw(self, raw: bytes, place: int, fields: dict[str, Any]) -> None:
+        """Somebody is the first to read this."""
+        event = (fields["publisher"], fields["number"])
+        if self.events.setdefault(place, event) != event:
+            self.faults.append(f"{raw!r} has the id that {self.events[place]} had")
+        self.known[raw] = place
 
 
 class Follower:
-    """A client that is cut off at the given bytes of its way, and comes back each time."""
+    """A client that comes back; see above."""
 
-    def __init__(self, crowd: Crowd, cuts: Sequence[int], *, away: float) -> None:
-        """`cuts` are distances in bytes; `away` is the longest time until it comes back."""
-        self.crowd = crowd
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        cuts: Sequence[int] = (),
+        stalls_at: int | None = None,
+        first_port: int | None = None,
+    ) -> None:
+        """
+        Begin nowhere.
+
+        Args:
+            channel: what it follows.
+            cuts: distances in bytes on its way at which it's cut off, from its first cursor on.
+            stalls_at: after so many events it stops reading, until `read_on`, and the kernel takes
+                little for it.
+            first_port: whom it asks at first; whom all ask, if it isn't given.
+        """
+        self.channel = channel
+        self._port = channel.port if first_port is None else first_port
+        self.place = -1
         self.cursor = ""
-        self.offset = -1
         self.got = 0
-        self.announced: dict[str, int] = {}
-        """How often it was told of a gap, by reason."""
-        self.missed = 0
-        """The events in these gaps."""
-        self.cuts_in_mid_block = 0
+        self.connections = 0
+        self.broken = 0
+        """How many of them the server has broken off."""
         self.cuts_left = list(cuts)
-        self.resumed = 0
+        self.cuts_in_mid_block = 0
+        self.resets: list[Reset] = []
+        self.stretches: list[tuple[int, int]] = []
+        """What it has got, from which place to which, in order."""
+        self.comments: Counter[str] = Counter()
         self.faults: list[str] = []
         self.began = asyncio.Event()
-        """Set when it has its first cursor."""
-        self._away = away
+        self.stalled = False
+        self._stalls_at = stalls_at
         self._rest = b""
+        self._from = -1
+        self._visited: set[int] = set()
         self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
-        """Follow the channel until the goal."""
-        while self.offset < self.crowd.goal:
+        """Follow the channel until the goal is reached."""
+        self._loop = asyncio.get_running_loop()
+        channel = self.channel
+        while not self._done():
             self._rest = b""
-            budget = self.cuts_left[0] if self.cuts_left and self.offset >= 0 else float("inf")
-            self._connection = connection = Connection(self._take, budget)
-            await self.crowd.connect(connection, self.cursor)
-            self.resumed += self.cursor != ""
+            self._connection = connection = await connect(
+                self._take,
+                self._port,
+                channel.path,
+                self.cursor,
+                budget=self._budget() if self.place >= 0 else float("inf"),
+                window=None if self._stalls_at is None else 4096,
+            )
+            self._port = channel.port
+            self.connections += 1
             await connection.over
             if connection.cut:
                 self.cuts_left.pop(0)
                 self.cuts_in_mid_block += self._rest != b""
-            elif connection.status != 200 or not connection.left:
-                self.faults.append(f"status {connection.status}, and the body was cut off")
-                return
-            elif self._rest and connection.completed:
+            elif connection.status not in (0, 200):
+                # For this an EventSource gives up for ever.
+                self.faults.append(f"status {connection.status}")
+                break
+            elif connection.completed and self._rest:
                 self.faults.append(f"the body ended in mid-event: {self._rest[:200]!r}")
-            if self.offset < self.crowd.goal:
-                await asyncio.sleep(self.crowd.random.uniform(0, self._away))
+            else:
+                self.broken += not connection.left
+            if not self._done():
+                await asyncio.sleep(channel.random.uniform(0, channel.away))
+        self._end_stretch()
+
+    def _budget(self) -> float:
+        return self.cuts_left[0] if self.cuts_left else float("inf")
+
+    def read_on(self) -> None:
+        """Don't stall any more; any thread may call this."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._resume)
+
+    def _resume(self) -> None:
+        self._stalls_at = None
+        if self.stalled and self._connection is not None:
+            self.stalled = False
+            self._connection.transport.resume_reading()
+
+    def leave_if_done(self) -> None:
+        if self._done() and self._connection is not None and not self._connection.over.done():
+            self._connection.leave()
+
+    def _done(self) -> bool:
+        return bool(self.faults) or self.place == self.channel.goal
 
     def _take(self, body: bytes) -> None:
         rest = self._rest + body if self._rest else body
         *blocks, self._rest = rest.split(END)
         assert len(self._rest) < LONGEST
-        offset = self.offset
-        known = self.crowd.offsets
+        known, place, got = self.channel.known, self.place, self.got
         for block in blocks:
-            if known.get(block) == offset + 1 > 0:
-                offset += 1
+            if known.get(block) == place + 1 > 0:
+                place += 1
+                got += 1
             else:
-                self.got += offset - self.offset
-                self.offset = offset
+                self.place, self.got = place, got
                 self._take_other(block)
-                offset = self.offset
-        if offset != self.offset:
-            self.got += offset - self.offset
-            self.offset = offset
-            self.cursor = f"{self.cursor.partition('.')[0]}.{offset}"
-        if offset >= self.crowd.goal and self._connection is not None:
-            self._connection.leave()
+                place, got = self.place, self.got
+        if place != self.place:
+            self.cursor = f"{self.cursor.partition('.')[0]}.{place % EPOCH}"
+            self.place, self.got = place, got
+        if self._stalls_at is not None and got >= self._stalls_at and not self.stalled:
+            assert self._connection is not None
+            self.stalled = True
+            self._connection.transport.pause_reading()
+        self.leave_if_done()
 
     def _take_other(self, raw: bytes) -> None:
+        if raw.startswith(b":"):
+            self.comments[raw.decode().partition("since")[0].strip()] += 1
+            return
         block = read_block(raw)
-        match block.kind:
-            case "message" if block.fields["number"] != block.offset:
-                self.faults.append(f"{block.fields['number']} came as {block.id}")
-            case "message":
-                self.crowd.offsets[raw] = block.offset
-                if self.offset < 0:
-                    self.faults.append(f"no cursor before {block.id}")
-                elif block.id.partition(".")[0] != self.cursor.partition(".")[0]:
-                    self.faults.append(f"another epoch: {block.id} after {self.cursor}")
-                elif block.offset != self.offset + 1:
-                    self.faults.append(f"{block.id} after {self.offset}")
-                self.got += 1
-                self._go_on(block)
-            case "cursor" if self.offset >= 0:
-                self.faults.append(f"a cursor in the middle: {block.id} after {self.offset}")
-            case "cursor":
-                self._go_on(block)
-                self.began.set()
-                if self.cuts_left and self._connection is not None:
-                    self._connection.limit(self.cuts_left[0])
-            case "reset":
-                reason = block.fields["reason"]
-                self.announced[reason] = self.announced.get(reason, 0) + 1
-                self.missed += block.offset - self.offset
-                if block.fields["cursor"] != block.id or block.offset <= self.offset:
-                    self.faults.append(f"{raw!r} after {self.offset}")
-                self._go_on(block)
-            case _:
-                self.faults.append(f"unexpected: {raw!r}")
+        place = self.channel.place(block.id)
+        if block.kind == "cursor" and self.place < 0:
+            self._go_on(place, block.id)
+            self.began.set()
+            assert self._connection is not None
+            self._connection.budget = self._budget()
+        elif block.kind == "message" and place == self.place + 1 > 0:
+            self.channel.saw(raw, place, block.fields)
+            self.got += 1
+            self.place, self.cursor = place, block.id
+        elif block.kind == "reset" and block.fields["cursor"] == block.id:
+            self.resets.append(Reset(block.fields["reason"], self.place, place))
+            ahead = place > self.place
+            same = place // EPOCH == self.place // EPOCH
+            if same and not ahead:
+                self.faults.append(f"a reset back to {block.id} after {self.cursor}")
+            if not same and place // EPOCH in self._visited:
+                self.faults.append(f"a reset to {block.id}, which is of a history that was lost")
+            self._go_on(place, block.id)
+        else:
+            self.faults.append(f"{raw!r} after {self.cursor}")
 
-    def _go_on(self, block: Block) -> None:
-        self.cursor, self.offset = block.id, block.offset
+    def _go_on(self, place: int, event_id: str) -> None:
+        self._end_stretch()
+        self.place, self.cursor, self._from = place, event_id, place
+        self._visited.add(place // EPOCH)
+
+    def _end_stretch(self) -> None:
+        if self.place > self._from:
+            self.stretches.append((self._from + 1, self.place))
+
+    # What it has got, in the end.
+
+    def had(self) -> set[int]:
+        return {place for first, last in self.stretches for place in range(first, last + 1)}
+
+    def was_told_of(self, place: int) -> bool:
+        """Whether a reset has said that the event at this place would not come."""
+        if place // EPOCH not in self._visited:
+            return bool(self.resets)  # A history that came and went between two of them.
+        for reset in self.resets:
+            left, entered = reset.before // EPOCH, reset.after // EPOCH
+            after_leaving = place // EPOCH != left or place > reset.before
+            before_entering = place // EPOCH != entered or place <= reset.after
+            if after_leaving and before_entering and place // EPOCH in (left, entered):
+                return True
+        return False
+
+
+def silent_gaps(followers: Iterable[Follower]) -> list[tuple[int, int]]:
+    """The events that somebody neither got nor was told of: the number of the client, and the place."""
+    return [
+        (number, place)
+        for number, follower in enumerate(followers)
+        for place in sorted(follower.channel.acknowledged.keys() - follower.had())
+        if not follower.was_told_of(place)
+    ]
+
+
+# --- Who stays ------------------------------------------------------------------------
 
 
 class Reader:
     """A client for one connection that keeps what it gets; to be used with `async with`."""
 
-    def __init__(self, crowd: Crowd, cursor: str = "") -> None:
+    def __init__(self, port: int, path: str, cursor: str = "") -> None:
         self.blocks: list[Block] = []
-        self.came: list[float] = []
-        """When each block came."""
-        self.connection = Connection(self._take)
-        self._crowd = crowd
-        self._cursor = cursor
+        self.connection: Connection
+        self._asks = (port, path, cursor)
         self._rest = b""
         self._more = asyncio.Event()
 
@@ -274,31 +419,14 @@ class Reader:
     def _take(self, body: bytes) -> None:
         *blocks, self._rest = (self._rest + body).split(END)
         self.blocks += map(read_block, blocks)
-        self.came += [time.monotonic()] * len(blocks)
         self._more.set()
 
     async def __aenter__(self) -> Self:
-        await self._crowd.connect(self.connection, self._cursor)
+        self.connection = await connect(self._take, *self._asks)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.connection.leave()
-
-
-class Script:
-    """The body that all `Listener`s who began together must get, byte by byte."""
-
-    def __init__(self) -> None:
-        self.text = bytearray()
-
-    def blocks(self) -> list[tuple[int, Block]]:
-        """Each block, with the place where it ends."""
-        found: list[tuple[int, Block]] = []
-        place = 0
-        for raw in bytes(self.text).split(END)[:-1]:
-            place += len(raw) + len(END)
-            found.append((place, read_block(raw)))
-        return found
 
 
 class Listener:
@@ -306,38 +434,18 @@ class Listener:
     A client that stays, and reads whatever comes at once.
 
     Whoever is ahead writes the script, and all others are held to it; the script is read when all
-    is over, so that a thousand clients leave the machine time for the server.
+    is over, so that many clients leave the machine time for the server.
     """
 
-    def __init__(self, crowd: Crowd, script: Script, *, timed: bool) -> None:
+    def __init__(self, script: bytearray) -> None:
         self.place = 0
         self.faults: list[str] = []
-        self.arrivals: list[tuple[int, float]] = []
-        """For those that are timed: the places that were reached, and when."""
-        self._crowd = crowd
         self._script = script
-        self._timed = timed
-        self._connection: Connection | None = None
 
-    async def connect(self) -> None:
-        self._connection = connection = Connection(self._take)
-        await self._crowd.connect(connection, "")
-
-    def leave(self) -> None:
-        if self._connection is not None and not self._connection.over.done():
-            self._connection.leave()
-
-    @property
-    def gone(self) -> bool:
-        """Whether its connection has ended."""
-        return self._connection is None or self._connection.over.done()
-
-    def _take(self, body: bytes) -> None:
-        text = self._script.text
+    def take(self, body: bytes) -> None:
+        text = self._script
         place, self.place = self.place, self.place + len(body)
         if text[place : self.place] != body[: len(text) - place]:
             self.faults.append(f"at {place} came {body[:200]!r}")
         if self.place > len(text):
             text += body[len(text) - self.place :]
-        if self._timed:
-            self.arrivals.append((self.place, time.monotonic()))

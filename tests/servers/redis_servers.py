@@ -66,6 +66,14 @@ class RedisServer:
         if self._program is not None:
             self._program.kill()
 
+    def restart(self) -> None:
+        """Let it crash, and start it again."""
+        self.kill()
+        self.start()
+
+    def flush(self) -> None:
+        self.say("FLUSHALL")
+
     def freeze(self) -> None:
         """Have it say nothing more, its connections being what they are."""
         os.kill(self.pid, signal.SIGSTOP)

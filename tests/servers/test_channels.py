@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httptools
 import pytest
 from tests.servers.conftest import Serve
 from tests.servers.crowd import (
     END,
     Block,
-    Crowd,
+    Channel,
     Follower,
     Listener,
     Reader,
-    Script,
     ask,
+    connect,
     read_block,
 )
 from tests.servers.serving import Server, until
@@ -34,76 +30,68 @@ FRAME_BYTES = 50
 """An event of the app has a few more."""
 
 
-async def follow(followers: Sequence[Follower], publish: Callable[[], object]) -> None:
-    """Publish when all have their first cursor; return when all have the goal."""
-    async with asyncio.timeout(300), asyncio.TaskGroup() as running:
-        for number, follower in enumerate(followers):
-            running.create_task(follower.run())
-            if number % 50 == 0:
-                await follower.began.wait()
-        for follower in followers:
-            await follower.began.wait()
-        await asyncio.to_thread(publish)
-
-
-def followers_of(crowd: Crowd, count: int, *, cuts: int, away: float) -> list[Follower]:
-    """Clients with cuts at random places, the last of them before the end."""
-    whole = crowd.goal * FRAME_BYTES
+def cut_again_and_again(
+    serve: Serve, *, clients: int, cuts: int, events: int, **options: object
+) -> tuple[dict[str, Any], list[Follower]]:
+    """Publish to clients that are cut at random places, the last of them before the end; what became of them."""
+    server = serve("channels:app", *FAST)
+    ask(server, "/news/make", **options)
+    channel = Channel("news", server.port, "/news/stream", goal=events)
     followers = []
-    for _ in range(count):
-        places = [0, *sorted(crowd.random.sample(range(1, whole), cuts))]
+    for _ in range(clients):
+        places = [0, *sorted(channel.random.sample(range(1, events * FRAME_BYTES), cuts))]
         ways = [after - before for before, after in pairwise(places)]
-        followers.append(Follower(crowd, ways, away=away))
-    return followers
+        followers.append(Follower(channel, cuts=ways))
+
+    async def follow() -> None:
+        async with asyncio.timeout(300), asyncio.TaskGroup() as running:
+            for number, follower in enumerate(followers):
+                running.create_task(follower.run())
+                if number % 50 == 0:
+                    await follower.began.wait()
+            for follower in followers:
+                await follower.began.wait()
+            within = events / 1_000
+            await asyncio.to_thread(ask, server, "/news/publish", last=events, within=within)
+
+    asyncio.run(follow())
+    assert until(lambda: ask(server, "/news/stats")["subscribers"] == 0)
+    stats = ask(server, "/news/stats")
+
+    # Lost, doubled, out of order, from elsewhere, or a gap without a word: each would be a fault.
+    assert channel.faults == []
+    assert [fault for one in followers for fault in one.faults] == []
+    assert channel.events.items() <= {n: ("app", n) for n in range(1, events + 1)}.items()
+    for one in followers:
+        missed = sum(reset.after - reset.before for reset in one.resets)
+        assert (one.place, one.got + missed, one.broken) == (events, events, 0)
+    assert stats["published"] == events
+    # What it has told those who were cut off before they got it, is counted too.
+    told = Counter(reset.reason for one in followers for reset in one.resets)
+    assert told <= Counter(stats["resets"])
+    assert set(stats["resets"]) <= {"trimmed", "lagging"}
+    server.stop()
+    assert server.complaints() == []
+    return stats, followers
 
 
 @pytest.mark.slow
 def test_hundreds_of_clients_cut_twenty_times_each_lose_nothing(serve: Serve) -> None:
-    server = serve("channels:app", *FAST)
-    ask(server, "/news/make", history=8_000)
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=8_000)
-    followers = followers_of(crowd, 250, cuts=20, away=0.3)
+    stats, followers = cut_again_and_again(serve, clients=200, cuts=20, events=4_000, history=4_000)
 
-    asyncio.run(follow(followers, partial(ask, server, "/news/publish", last=8_000, within=8)))
-    gone = until(lambda: ask(server, "/news/stats")["subscribers"] == 0)
-    stats = ask(server, "/news/stats")
-    announced = sum(sum(follower.announced.values()) for follower in followers)
-
-    # Lost, doubled, out of order, from elsewhere, or a gap without a word: each would be a fault.
-    assert [fault for follower in followers for fault in follower.faults] == []
-    assert {follower.offset for follower in followers} == {8_000}
-    assert all(follower.got + follower.missed == 8_000 for follower in followers)
     # And the test has done what it says.
-    assert [follower.cuts_left for follower in followers if follower.cuts_left] == []
-    assert sum(follower.cuts_in_mid_block for follower in followers) > 250 * 20 / 4
-    assert sum(follower.resumed for follower in followers) >= 250 * 20
-    assert announced <= 250 * 20 * 0.1, stats["resets"]
-    assert stats["published"] == 8_000
-    assert gone, stats
-    server.stop()
-    assert server.complaints() == []
+    assert all(one.connections > 20 and not one.cuts_left for one in followers)
+    assert sum(one.cuts_in_mid_block for one in followers) > 200 * 20 / 4
+    assert sum(len(one.resets) for one in followers) <= 200 * 20 * 0.1, stats["resets"]
 
 
 @pytest.mark.parametrize("slow", ["disconnect", "reset"])
 def test_every_gap_is_announced_where_little_is_kept(serve: Serve, slow: str) -> None:
-    server = serve("channels:app", *FAST)
-    ask(server, "/news/make", history=20, slow=slow)
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=5_000)
-    followers = followers_of(crowd, 100, cuts=10, away=0.2)
+    _, followers = cut_again_and_again(
+        serve, clients=60, cuts=10, events=3_000, history=20, slow=slow
+    )
 
-    asyncio.run(follow(followers, partial(ask, server, "/news/publish", last=5_000, within=5)))
-    stats = ask(server, "/news/stats")
-    announced = sum(sum(follower.announced.values()) for follower in followers)
-
-    assert [fault for follower in followers for fault in follower.faults] == []
-    assert {follower.offset for follower in followers} == {5_000}
-    assert all(follower.got + follower.missed == 5_000 for follower in followers)
-    assert announced > 100
-    # What it has told those who were cut off before they got it, is counted too.
-    assert announced <= sum(stats["resets"].values())
-    assert set(stats["resets"]) <= {"trimmed", "lagging"}
-    server.stop()
-    assert server.complaints() == []
+    assert sum(len(one.resets) for one in followers) > 60
 
 
 # --- Ids ------------------------------------------------------------------------------
@@ -112,13 +100,13 @@ def test_every_gap_is_announced_where_little_is_kept(serve: Serve, slow: str) ->
 def test_client_that_had_nothing_yet_gets_exactly_the_three_it_missed(serve: Serve) -> None:
     server = serve("channels:app")
     ask(server, "/news/make")
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=3)
+    come = partial(Reader, server.port, "/news/stream")
 
     async def run() -> tuple[list[Block], list[Block]]:
-        async with asyncio.timeout(90), Reader(crowd) as first:
+        async with asyncio.timeout(90), come() as first:
             before = list(await first.until(1))
         await asyncio.to_thread(ask, server, "/news/publish", last=3)
-        async with asyncio.timeout(90), Reader(crowd, before[-1].id) as second:
+        async with asyncio.timeout(90), come(before[-1].id) as second:
             await second.until(3)
             # Whatever else it gets would come before this one.
             await asyncio.to_thread(ask, server, "/news/publish", first=4, last=4)
@@ -157,29 +145,22 @@ def test_foreign_id_leads_to_one_reset_and_then_live_events(serve: Serve, http: 
     other = ask(server, "/other/make")["cursor"].partition(".")[0]
     ask(server, "/other/publish", last=3)
     epoch = ask(server, "/news/make")["cursor"].partition(".")[0]
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=4)
     ask(server, "/news/publish", last=3)
 
-    async def come_with(cursors: dict[str, str]) -> dict[str, list[Block]]:
+    async def come() -> dict[str, list[Block]]:
         async with asyncio.timeout(90), AsyncExitStack() as clients:
-            readers = {
-                name: await clients.enter_async_context(Reader(crowd, cursor))
-                for name, cursor in cursors.items()
-            }
+            readers = {}
+            for name, (_, form) in FOREIGN_IDS.items():
+                cursor = form.replace("{epoch}", epoch).replace("{other}", other)
+                reader = Reader(server.port, "/news/stream", cursor)
+                readers[name] = await clients.enter_async_context(reader)
             for reader in readers.values():
                 await reader.until(1)
             await asyncio.to_thread(ask, server, "/news/publish", first=4, last=4)
             assert {reader.connection.status for reader in readers.values()} == {200}
             return {name: await reader.until(2) for name, reader in readers.items()}
 
-    got = asyncio.run(
-        come_with(
-            {
-                name: cursor.replace("{epoch}", epoch).replace("{other}", other)
-                for name, (_, cursor) in FOREIGN_IDS.items()
-            }
-        )
-    )
+    got = asyncio.run(come())
 
     for name, (reason, _) in FOREIGN_IDS.items():
         told, live = got[name]
@@ -202,10 +183,9 @@ def test_event_from_a_worker_thread_reaches_the_stream_by_itself(
 ) -> None:
     server = serve("channels:app", "--loop", loop)
     ask(server, "/news/make")
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=20)
 
     async def run() -> list[Any]:
-        async with asyncio.timeout(180), Reader(crowd) as reader:
+        async with asyncio.timeout(180), Reader(server.port, "/news/stream") as reader:
             await reader.until(1)
             for number in range(1, 21):
                 path = "/news/publish-in-thread"
@@ -222,16 +202,13 @@ def test_event_from_a_worker_thread_reaches_the_stream_by_itself(
 # --- A stalled reader -----------------------------------------------------------------
 
 EVENT_BYTES = 1_000
-HEALTHY = 999
-TIMED = 40
-"""Of the healthy ones: enough for a percentile, and few enough to leave the server its time."""
-
+HEALTHY = 299
 GROWTH_BYTES = 5 * 1024 * 1024
 """
 What a stalled client may cost in the end, measured on the whole process (docs/channels.md).
 
 It has one write that is blocked, and a transport's buffer: 64 KiB and an event each. The rest is what
-the allocator takes while a thousand clients are served, and all the events together have twice as
+the allocator takes while hundreds of clients are served, and all the events together have twice as
 much. What the kernel holds for a connection is not part of it.
 """
 
@@ -240,68 +217,56 @@ much. What the kernel holds for a connection is not part of it.
 def test_stalled_reader_costs_a_bounded_amount_and_delays_nobody(serve: Serve) -> None:
     server = serve("channels:app", *FAST)
     ask(server, "/news/make", history=1_000)
-    crowd = Crowd("127.0.0.1", server.port, "/news/stream", goal=0)
-    script = Script()
-    listeners = [Listener(crowd, script, timed=number < TIMED) for number in range(HEALTHY)]
-    publish = partial(ask, server, "/news/publish", size=EVENT_BYTES)
-
-    async def all_have(offset: int) -> int:
-        """Wait until all have this event; return what the server then has in memory."""
-        id_line = f".{offset}\r\n".encode()
-
-        def reached() -> bool:
-            there = id_line in script.text[-2 * EVENT_BYTES :]
-            return there and all(listener.place == len(script.text) for listener in listeners)
-
-        async with asyncio.timeout(400):
-            # A look now and then costs this process less than a signal for each piece.
-            while not reached():  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        return memory(server)
+    come = partial(connect, port=server.port, path="/news/stream")
+    script = bytearray()
+    listeners = [Listener(script) for _ in range(HEALTHY)]
+    body = bytearray()
 
     async def publish_to_all(first: int, last: int) -> int:
-        """Publish half of what the channel keeps at a time: on a busy machine nobody falls behind."""
+        """Publish half of what the channel keeps when all have what was before; what the server then has in memory."""
         for start in range(first, last + 1, 500):
-            end = start + 499
-            await asyncio.to_thread(partial(publish, first=start, last=end, within=0.5))
-            found = await all_have(end)
-        return found
+            query = {"first": start, "last": start + 499, "within": 0.5, "size": EVENT_BYTES}
+            await asyncio.to_thread(partial(ask, server, "/news/publish", **query))
+            async with asyncio.timeout(400):
+                # A look now and then costs this process less than a signal for each piece.
+                while not all_have(start + 499):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        return memory(server)
 
-    async def run(stalled: socket.socket) -> tuple[int, int]:
-        for listener in listeners:
-            await listener.connect()
-        await all_have(0)
+    def all_have(offset: int) -> bool:
+        there = f".{offset}\r\n".encode() in script[-2 * EVENT_BYTES :]
+        return there and all(listener.place == len(script) for listener in listeners)
+
+    def all_are_there(count: int) -> bool:
+        return bool(ask(server, "/news/stats")["subscribers"] == count)
+
+    async def run() -> tuple[int, int, int]:
+        connections = [await come(listener.take) for listener in listeners]
+        assert await asyncio.to_thread(until, lambda: all_are_there(HEALTHY))
         before = await publish_to_all(1, 3_000)
-        await asyncio.to_thread(stall, stalled)
-        after = await publish_to_all(3_001, 13_000)
-        assert not any(listener.gone for listener in listeners)
-        for listener in listeners:
-            listener.leave()
-        return before, after
-
-    def stall(stalled: socket.socket) -> None:
         # A small window, so that what is stuck is stuck in the server.
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-        stalled.connect(("127.0.0.1", server.port))
-        stalled.sendall(b"GET /news/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert until(lambda: ask(server, "/news/stats")["subscribers"] == HEALTHY + 1)
+        stalled = await come(body.extend, window=16 * 1024)
+        stalled.transport.pause_reading()
+        assert await asyncio.to_thread(until, lambda: all_are_there(HEALTHY + 1))
+        after = await publish_to_all(3_001, 13_000)
+        assert not any(one.over.done() for one in connections)
+        lag = (await asyncio.to_thread(ask, server, "/news/stats"))["lag"]
+        for one in connections:
+            one.leave()
+        stalled.transport.resume_reading()
+        async with asyncio.timeout(90):
+            await stalled.over
+        assert stalled.completed
+        return before, after, lag
 
-    with closing(socket.socket()) as stalled:
-        before, after = asyncio.run(run(stalled))
-        lag = ask(server, "/news/stats")["lag"]
-        body = rest_of(stalled)
-    (cursor, *got) = map(read_block, body.split(END)[:-1])
-    blocks = script.blocks()
-    late = latencies(blocks, listeners[:TIMED])
-    without = percentile_99(seconds for offset, seconds in late if offset <= 3_000)
-    beside = percentile_99(seconds for offset, seconds in late if offset > 3_000)
+    before, after, lag = asyncio.run(run())
+    cursor, *got = map(read_block, bytes(body).split(END)[:-1])
+    blocks = [read_block(raw) for raw in bytes(script).split(END)[:-1]]
 
-    # The healthy ones have everything, as if it weren't there.
+    # The healthy ones have everything, as if it weren't there: what came before the next was published.
     assert [fault for listener in listeners for fault in listener.faults] == []
-    assert [block.kind for _, block in blocks] == ["cursor", *["message"] * 13_000]
-    assert [block.fields["number"] for _, block in blocks[1:]] == list(range(1, 13_001))
-    # For whoever looks at the output: when they had it, without the stalled one and beside it.
-    print(f"99 of 100 events took {without:.3f} s without it, {beside:.3f} s beside it")
+    assert [block.kind for block in blocks] == ["cursor", *["message"] * 13_000]
+    assert [block.fields["number"] for block in blocks[1:]] == list(range(1, 13_001))
     # The stalled one costs little, is far behind, and has no hole when it reads on.
     assert after - before < GROWTH_BYTES, (before, after)
     assert lag > 1_000
@@ -310,63 +275,18 @@ def test_stalled_reader_costs_a_bounded_amount_and_delays_nobody(serve: Serve) -
     assert 0 < len(got) < 10_000 - 1_000
     # Its stream has ended properly, and when it comes back, it's told what it has missed.
     assert body.endswith(END)
-    assert "lagging" in [end["reason"] for end in ask_for_ends(server)]
-    told = asyncio.run(first_block(crowd, got[-1].id))
+    ends = server.journal("went", count=HEALTHY + 1, seconds=90)
+    assert "lagging" in [end["reason"] for end in ends]
+    told = asyncio.run(first_block(server, got[-1].id))
     assert told.fields["reason"] == "trimmed"
     assert told.offset == 13_000
     server.stop()
     assert server.complaints() == []
 
 
-def rest_of(connection: socket.socket) -> bytes:
-    """Read what is left of a response; it must be complete."""
-    body: list[bytes] = []
-
-    class Response:
-        completed = False
-
-        def on_body(self, piece: bytes) -> None:
-            body.append(piece)
-
-        def on_message_complete(self) -> None:
-            self.completed = True
-
-    response = Response()
-    parser = httptools.HttpResponseParser(response)
-    connection.settimeout(90)
-    while not response.completed:
-        piece = connection.recv(256 * 1024)
-        assert piece, "the body was cut off"
-        parser.feed_data(piece)
-    return b"".join(body)
-
-
-async def first_block(crowd: Crowd, cursor: str) -> Block:
-    async with asyncio.timeout(90), Reader(crowd, cursor) as reader:
+async def first_block(server: Server, cursor: str) -> Block:
+    async with asyncio.timeout(90), Reader(server.port, "/news/stream", cursor) as reader:
         return (await reader.until(1))[0]
-
-
-def ask_for_ends(server: Server) -> list[dict[str, Any]]:
-    return server.journal("went", count=HEALTHY + 1, seconds=90)
-
-
-def percentile_99(found: Iterable[float]) -> float:
-    return statistics.quantiles(found, n=100)[-1]
-
-
-def latencies(
-    blocks: list[tuple[int, Block]], listeners: list[Listener]
-) -> list[tuple[int, float]]:
-    found = []
-    for listener in listeners:
-        arrivals = iter(listener.arrivals)
-        place, came = next(arrivals)
-        for end, block in blocks:
-            while place < end:
-                place, came = next(arrivals)
-            if block.kind == "message":
-                found.append((block.offset, came - block.fields["made"]))
-    return found
 
 
 def memory(server: Server) -> int:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,16 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from tests.servers import proxy, redis_servers
-from tests.servers.clients import EPOCH, Channel, Client, silent_gaps
-from tests.servers.crowd import Connection, Crowd
+from tests.servers.apps.one_of_many import hub_on
+from tests.servers.crowd import EPOCH, Channel, Follower, connect, silent_gaps
 from tests.servers.redis_servers import RedisServer
 from tests.servers.serving import APPS, Program, Server, free_port, until
 
-CLIENTS = 150
-PUBLISHERS = ("Ada", "Bo", "Cleo")
-EVENTS = 3_000
-SECONDS = 5.0
+PROCESSES = 3
+CLIENTS = 45
+PUBLISHERS = ("Ada", "Bo")
+EVENTS = 1_500
+SECONDS = 2.5
 """How long it takes to publish them if nothing breaks."""
 ALL_KEPT = 10_000
 
@@ -75,7 +76,7 @@ class Run:
 
     hosts: Hosts
     channels: list[Channel]
-    clients: list[Client]
+    clients: list[Follower]
     folder: Path
     count: int
     size: int
@@ -91,7 +92,7 @@ class Run:
         def settled() -> bool:
             return self.events() >= events or any(one.faults for one in self.clients)
 
-        assert until(settled), self.publishers_lines()
+        assert until(settled), [each.lines for each in self.publishers.values()]
 
     def seen_more(self, events: int) -> None:
         """Wait until so many more have come, or all those that come while things break."""
@@ -101,10 +102,7 @@ class Run:
     def resets(self) -> Counter[str]:
         return Counter(reset.reason for one in self.clients for reset in one.resets)
 
-    def publishers_lines(self) -> list[str]:
-        return [line for publisher in self.publishers.values() for line in publisher.lines]
-
-    async def go(self, disturb: Callable[[Run], None]) -> None:
+    async def go(self, disturb: Callable[[Run], object]) -> None:
         async with asyncio.timeout(300), asyncio.TaskGroup() as running:
             for client in self.clients:
                 running.create_task(client.run())
@@ -113,30 +111,23 @@ class Run:
             try:
                 for name in PUBLISHERS:
                     self.publish(name)
-                await asyncio.to_thread(self.seen, 300)
+                await asyncio.to_thread(self.seen, 150)
                 await asyncio.to_thread(disturb, self)
                 self._gate.touch()
                 await asyncio.to_thread(self._finish)
             finally:
                 for publisher in self.publishers.values():
                     publisher.stop()
-            for channel in self.channels:
-                channel.goal = max(
-                    place for place, (name, _) in channel.acknowledged.items() if name == "end"
-                )
+            await self._end()
             for client in self.clients:
                 client.leave_if_done()
 
     def publish(self, name: str) -> None:
         """Have this publisher publish all that it has, from its first event on."""
-        self._run(name, self.count // len(PUBLISHERS), SECONDS)
-
-    def _run(self, name: str, count: int, seconds: float) -> None:
         names = ",".join(channel.name for channel in self.channels)
-        options = [name, names, self.hosts.history, count, seconds, self.size]
-        options += [self._file(name), self._gate]
-        program = (sys.executable, APPS / "publisher.py", self.hosts.log)
-        self.publishers[name] = Program([*program, *map(str, options)])
+        count = self.count // len(PUBLISHERS)
+        options = (self.hosts.history, count, SECONDS, self.size, self._file(name), self._gate)
+        self.publishers[name] = publisher(self.hosts.log, name, names, *options)
 
     @property
     def _gate(self) -> Path:
@@ -147,14 +138,22 @@ class Run:
         return self.folder / f"{name}.json"
 
     def _finish(self) -> None:
-        """When everything has been published, publish what comes last in each channel."""
+        """Wait until everything has been published."""
         by_name = {channel.name: channel for channel in self.channels}
-        for name in (*PUBLISHERS, "end"):
-            if name == "end":
-                self._run(name, len(self.channels), 0)
-            assert self.publishers[name].wait(60) == 0, self.publishers[name].lines
+        for name, program in self.publishers.items():
+            assert program.wait(60) == 0, program.lines
             for channel, number, event_id in json.loads(self._file(name).read_text("utf-8")):
                 by_name[channel].acknowledge(event_id, name, number)
+
+    async def _end(self) -> None:
+        """Publish what comes last in each channel."""
+        hub = hub_on(self.hosts.log)
+        async with hub.lifespan():
+            for number, each in enumerate(self.channels):
+                channel = hub.channel(each.name, history=self.hosts.history)
+                event_id = await channel.publish({"data": {"publisher": "end", "number": number}})
+                each.acknowledge(event_id, "end", number)
+                each.goal = each.place(event_id)
 
     # What must be true in the end, whatever has broken.
 
@@ -173,7 +172,6 @@ class Run:
             for place, (publisher, number) in sorted(channel.events.items()):
                 numbers.setdefault((place // EPOCH, publisher), []).append(number)
             assert all(each == sorted(set(each)) for each in numbers.values())
-        self.hosts.stop()
         assert self.hosts.complaints() == []
 
     def assert_nothing_was_lost(self) -> None:
@@ -184,41 +182,66 @@ class Run:
         assert all(one.got == len(one.channel.events) for one in self.clients)
         assert self.events() == self.count + len(self.channels)
 
+    def assert_all_was_lost_once(self) -> None:
+        """So everybody was told once."""
+        self.assert_sound()
+        assert self.resets == {"epoch": CLIENTS}
 
-@contextmanager
-def running(
+
+def publisher(log: str, name: str, channels: str, *options: object) -> Program:
+    """Publish from a process of its own; see apps/publisher.py."""
+    return Program([sys.executable, APPS / "publisher.py", log, name, channels, *map(str, options)])
+
+
+def run_while(
+    disturb: Callable[[Run], object],
     log: str,
     folder: Path,
     *,
-    hosts: int = 3,
     history: int = ALL_KEPT,
     channels: Sequence[str] = ("news",),
-    clients: int = CLIENTS,
     count: int = EVENTS,
     size: int = 0,
     stalled: int = 0,
-) -> Iterator[Run]:
+) -> Run:
     """
-    Clients behind nginx, and the processes that they are served by.
+    Have clients follow, behind nginx, the processes that serve them, while this happens.
 
     So many of them will stall, and are connected to one of these processes itself until then: how much
     the kernel takes for nginx grows with how late that reads.
     """
     with ExitStack() as stack:
-        there = Hosts(log, hosts, history=history)
+        there = Hosts(log, PROCESSES, history=history)
         stack.callback(there.stop)
         url = stack.enter_context(proxy.nginx(folder / "nginx", there.ports))
         port = int(url.rpartition(":")[2])
-        followed = [Channel(port, name) for name in channels]
-        following = [
-            Client(
+        followed = [Channel(name, port, f"/stream/{name}") for name in channels]
+        clients = [
+            Follower(
                 followed[number % len(followed)],
-                stalls_at=100 if number < stalled else None,
-                first_port=there.ports[number % hosts] if number < stalled else None,
+                stalls_at=50 if number < stalled else None,
+                first_port=there.ports[number % PROCESSES] if number < stalled else None,
             )
-            for number in range(clients)
+            for number in range(CLIENTS)
         ]
-        yield Run(there, followed, following, folder, count, size)
+        run = Run(there, followed, clients, folder, count, size)
+        asyncio.run(run.go(disturb))
+    return run
+
+
+def kill_and_replace(run: Run) -> None:
+    """
+    Kill two processes that serve, one after the other, and one that publishes.
+
+    The second has clients that came from the first. The last publishes everything again, with the
+    same keys.
+    """
+    for number in (0, 1):
+        run.hosts.kill(number)
+        run.seen_more(250)
+        run.hosts.replace(number)
+    run.publishers[PUBLISHERS[0]].kill()
+    run.publish(PUBLISHERS[0])
 
 
 # --- Redis ----------------------------------------------------------------------------
@@ -227,14 +250,6 @@ def running(
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     with RedisServer(tmp_path / "redis") as running_one:
-        yield running_one
-
-
-@pytest.fixture
-def keeping_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that has written everything down before it says so; when it dies, the kernel has it."""
-    kept = ("--appendonly", "yes", "--appendfsync", "no")
-    with RedisServer(tmp_path / "redis", *kept) as running_one:
         yield running_one
 
 
@@ -247,36 +262,17 @@ def test_connections_break_again_and_again(server: RedisServer, tmp_path: Path, 
             there = partial(server.connections, kind)
             assert until(lambda: len(there()) >= len(PUBLISHERS))  # noqa: B023
             broken += server.cut(kind)
-            run.seen_more(100)
+            run.seen_more(50)
 
-    with running(server.url, tmp_path) as run:
-        asyncio.run(run.go(cut))
-
-        run.assert_nothing_was_lost()
-
-
-def kill_and_replace(run: Run) -> None:
-    """
-    Kill two processes that serve, one after the other, and one that publishes.
-
-    The second has clients that came from the first. The last publishes everything again, with the
-    same keys.
-    """
-    for number in (0, 1):
-        run.hosts.kill(number)
-        run.seen_more(500)
-        run.hosts.replace(number)
-    run.publishers[PUBLISHERS[0]].kill()
-    run.publish(PUBLISHERS[0])
+    run_while(cut, server.url, tmp_path).assert_nothing_was_lost()
 
 
 def test_processes_are_killed_and_replaced(server: RedisServer, tmp_path: Path) -> None:
-    with running(server.url, tmp_path) as run:
-        asyncio.run(run.go(kill_and_replace))
+    run = run_while(kill_and_replace, server.url, tmp_path)
 
-        run.assert_nothing_was_lost()
-        came_back = [one for one in run.clients if one.connections > 1]
-        assert len(came_back) >= CLIENTS / 2
+    run.assert_nothing_was_lost()
+    came_back = [one for one in run.clients if one.connections > 1]
+    assert len(came_back) >= CLIENTS / 2
 
 
 def test_redis_stands_still_for_five_seconds(server: RedisServer, tmp_path: Path) -> None:
@@ -285,55 +281,37 @@ def test_redis_stands_still_for_five_seconds(server: RedisServer, tmp_path: Path
         time.sleep(5)
         server.thaw()
 
-    with running(server.url, tmp_path) as run:
-        asyncio.run(run.go(freeze))
+    run = run_while(freeze, server.url, tmp_path)
 
-        run.assert_nothing_was_lost()
-        # It was noticed, and told.
-        assert all(one.comments[": the log is out of reach"] for one in run.clients)
+    run.assert_nothing_was_lost()
+    # It was noticed, and told.
+    assert all(one.comments[": the log is out of reach"] for one in run.clients)
 
 
-def test_redis_is_killed_and_comes_back_with_its_data(
-    keeping_server: RedisServer, tmp_path: Path
+def test_redis_is_killed_and_comes_back_with_its_data(tmp_path: Path) -> None:
+    # It has written everything down before it says so; when it dies, the kernel has it.
+    kept = ("--appendonly", "yes", "--appendfsync", "no")
+    with RedisServer(tmp_path / "redis", *kept) as server:
+        run = run_while(lambda _: server.restart(), server.url, tmp_path)
+
+    run.assert_nothing_was_lost()
+
+
+@pytest.mark.parametrize(
+    "lose", [RedisServer.restart, RedisServer.flush], ids=["killed", "flushed"]
+)
+def test_redis_loses_everything(
+    server: RedisServer, tmp_path: Path, lose: Callable[[RedisServer], object]
 ) -> None:
-    def restart(_: Run) -> None:
-        keeping_server.kill()
-        keeping_server.start()
+    def lose_it(run: Run) -> None:
+        run.seen(1_000)
+        lose(server)
 
-    with running(keeping_server.url, tmp_path) as run:
-        asyncio.run(run.go(restart))
-
-        run.assert_nothing_was_lost()
+    run_while(lose_it, server.url, tmp_path).assert_all_was_lost_once()
 
 
-def test_redis_is_killed_and_comes_back_with_nothing(server: RedisServer, tmp_path: Path) -> None:
-    def restart(run: Run) -> None:
-        run.seen(2_000)
-        server.kill()
-        server.start()
-
-    with running(server.url, tmp_path) as run:
-        asyncio.run(run.go(restart))
-
-        run.assert_sound()
-        # Once for everybody, since it was lost once.
-        assert run.resets == {"epoch": CLIENTS}
-
-
-def test_redis_is_flushed(server: RedisServer, tmp_path: Path) -> None:
-    def flush(run: Run) -> None:
-        run.seen(2_000)
-        server.say("FLUSHALL")
-
-    with running(server.url, tmp_path) as run:
-        asyncio.run(run.go(flush))
-
-        run.assert_sound()
-        assert run.resets == {"epoch": CLIENTS}
-
-
-STALLED = 30
-KEPT = 300
+STALLED = 9
+KEPT = 150
 
 
 def most_on_the_way() -> int:
@@ -357,7 +335,10 @@ def read_on_late(run: Run) -> None:
         client.read_on()
 
 
-def assert_only_those_who_were_too_late_were_told(run: Run) -> None:
+def trim_under_slow_clients(log: str, folder: Path) -> None:
+    run = run_while(read_on_late, log, folder, history=KEPT, size=SIZE, stalled=STALLED)
+
+    run.assert_sound()
     resets = [reset for one in run.clients for reset in one.resets]
     assert {reset.reason for reset in resets} == {"trimmed"}
     assert all(one.resets for one in run.clients[:STALLED])
@@ -366,11 +347,7 @@ def assert_only_those_who_were_too_late_were_told(run: Run) -> None:
 
 
 def test_history_is_trimmed_under_slow_clients(server: RedisServer, tmp_path: Path) -> None:
-    with running(server.url, tmp_path, history=KEPT, size=SIZE, stalled=STALLED) as run:
-        asyncio.run(run.go(read_on_late))
-
-        run.assert_sound()
-        assert_only_those_who_were_too_late_were_told(run)
+    trim_under_slow_clients(server.url, tmp_path)
 
 
 def test_connections_to_redis_grow_with_neither_clients_nor_channels(
@@ -393,27 +370,19 @@ def test_connections_to_redis_grow_with_neither_clients_nor_channels(
                 await asyncio.to_thread(count)
                 await asyncio.sleep(0.2)
 
-        clients = [Connection(body.extend) for body in bodies]
         async with asyncio.timeout(240), AsyncExitStack() as leaving:
-            for path, client in zip(paths, clients, strict=True):
-                crowd = Crowd("127.0.0.1", hosts.ports[0], f"/stream/{path}", goal=0)
-                await crowd.connect(client, "")
+            for path, body in zip(paths, bodies, strict=True):
+                client = await connect(body.extend, hosts.ports[0], f"/stream/{path}")
                 leaving.callback(client.leave)
             # The id by which each has its place in ten channels. On a busy machine there's a ping before.
             await until_each_has(b"id: ", 1)
-            command = (
-                sys.executable,
-                APPS / "publisher.py",
-                hosts.log,
-                "Ada",
-                ",".join(names[::10]),
-            )
             gate = tmp_path / "gate"
             gate.touch()
-            options = [hosts.history, len(paths), 0, 0, tmp_path / "Ada.json", gate]
-            with Program([*command, *map(str, options)]) as publisher:
+            channels = ",".join(names[::10])
+            options = (hosts.history, len(paths), 0, 0, tmp_path / "Ada.json", gate)
+            with publisher(hosts.log, "Ada", channels, *options) as publishing:
                 await until_each_has(b"data:", 1)
-                assert await asyncio.to_thread(publisher.wait, 90) == 0, publisher.lines
+                assert await asyncio.to_thread(publishing.wait, 90) == 0, publishing.lines
         return bodies
 
     try:
@@ -434,74 +403,58 @@ def test_connections_to_redis_grow_with_neither_clients_nor_channels(
 
 
 def test_processes_share_channels_on_a_cluster(tmp_path: Path) -> None:
-    with (
-        redis_servers.cluster_of_three(tmp_path / "redis") as cluster,
-        running(cluster.url, tmp_path, channels=("news", "sport", "music"), count=2_700) as run,
-    ):
+    with redis_servers.cluster_of_three(tmp_path / "redis") as cluster:
 
         def cut(run: Run) -> None:
             for _ in range(5):
                 for node in cluster.nodes:
                     node.cut("pubsub")
                     node.cut("normal")
-                run.seen_more(300)
+                run.seen_more(150)
 
-        asyncio.run(run.go(cut))
+        channels = ("news", "sport", "music")
+        run = run_while(cut, cluster.url, tmp_path, channels=channels, count=1_350)
 
         # Each of them is kept by another node.
         assert all(len(node.say("KEYS", "*:s")) == 1 for node in cluster.nodes)
-        run.assert_nothing_was_lost()
+    run.assert_nothing_was_lost()
 
 
 # --- SQLite ---------------------------------------------------------------------------
 
-PROCESSES = 4
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "events.db"
 
 
-def test_processes_on_sqlite_are_killed_and_replaced(tmp_path: Path) -> None:
-    with running(f"sqlite:///{tmp_path}/events.db", tmp_path, hosts=PROCESSES) as run:
-        asyncio.run(run.go(kill_and_replace))
+def test_processes_on_sqlite_are_killed_and_replaced(file: Path, tmp_path: Path) -> None:
+    run = run_while(kill_and_replace, f"sqlite:///{file}", tmp_path)
 
-        run.assert_nothing_was_lost()
+    run.assert_nothing_was_lost()
 
 
-def test_sqlite_is_locked_for_five_seconds(tmp_path: Path) -> None:
-    file = tmp_path / "events.db"
-
+def test_sqlite_is_locked_for_five_seconds(file: Path, tmp_path: Path) -> None:
     def lock(_: Run) -> None:
         with closing(sqlite3.connect(file, timeout=90, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             time.sleep(5)
             connection.execute("ROLLBACK")
 
-    with running(f"sqlite:///{file}", tmp_path, hosts=PROCESSES) as run:
-        asyncio.run(run.go(lock))
-
-        run.assert_nothing_was_lost()
+    run_while(lock, f"sqlite:///{file}", tmp_path).assert_nothing_was_lost()
 
 
-def test_sqlite_is_deleted(tmp_path: Path) -> None:
-    file = tmp_path / "events.db"
-
+def test_sqlite_is_deleted(file: Path, tmp_path: Path) -> None:
     def delete(run: Run) -> None:
-        run.seen(2_000)
+        run.seen(1_000)
         for each in tmp_path.glob("events.db*"):
             each.unlink()
 
-    with running(f"sqlite:///{file}", tmp_path, hosts=PROCESSES) as run:
-        asyncio.run(run.go(delete))
-
-        run.assert_sound()
-        assert run.resets == {"epoch": CLIENTS}
+    run_while(delete, f"sqlite:///{file}", tmp_path).assert_all_was_lost_once()
 
 
-def test_history_in_sqlite_is_trimmed_under_slow_clients(tmp_path: Path) -> None:
-    log = f"sqlite:///{tmp_path}/events.db"
-    with running(log, tmp_path, hosts=PROCESSES, history=KEPT, size=SIZE, stalled=STALLED) as run:
-        asyncio.run(run.go(read_on_late))
-
-        run.assert_sound()
-        assert_only_those_who_were_too_late_were_told(run)
+def test_history_in_sqlite_is_trimmed_under_slow_clients(file: Path, tmp_path: Path) -> None:
+    trim_under_slow_clients(f"sqlite:///{file}", tmp_path)
 
 
 # --- An operator's mistakes -----------------------------------------------------------
@@ -509,7 +462,7 @@ def test_history_in_sqlite_is_trimmed_under_slow_clients(tmp_path: Path) -> None
 
 def test_an_operator_is_mistaken_again_and_again(server: RedisServer, tmp_path: Path) -> None:
     """What is refused, of another type, late, or behind another password, is there again afterwards."""
-    with Redis(port=server.port, client_name="test") as operator, ExitStack() as mended:
+    with Redis(port=server.port, client_name="test") as operator:
 
         def say(*command: str | int) -> None:
             operator.execute_command(*command)
@@ -531,25 +484,22 @@ def test_an_operator_is_mistaken_again_and_again(server: RedisServer, tmp_path: 
                 cut()
                 until_refused()
                 say("ACL", "SETUSER", "default", f"+{command}")
-                run.seen_more(200)
+                run.seen_more(100)
             for key in ("{sse:news}:m", "{sse:news}:s"):
                 say("EVAL", _SWAP, 2, key, "elsewhere")
                 until_refused()
                 say("RENAME", "elsewhere", key)
-                run.seen_more(200)
+                run.seen_more(100)
             say("CONFIG", "SET", "requirepass", "another")
             cut()
             until_refused()
             say("CONFIG", "SET", "requirepass", "")
-            run.seen_more(200)
+            run.seen_more(100)
             for _ in range(2):
                 say("CLIENT", "PAUSE", 1_000, "ALL")
-                run.seen_more(200)
+                run.seen_more(100)
 
-        run = mended.enter_context(running(server.url, tmp_path))
-        asyncio.run(run.go(err))
-
-        run.assert_nothing_was_lost()
+        run_while(err, server.url, tmp_path).assert_nothing_was_lost()
 
 
 _SWAP = "redis.call('RENAME', KEYS[1], KEYS[2]) redis.call('SET', KEYS[1], 'of another type')"
