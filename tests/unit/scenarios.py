@@ -47,11 +47,11 @@ class Scenario:
     """What the client has got, message by message."""
     reason: str | None = None
     """Why the stream has ended; None: it hasn't."""
-    complete: bool = True
-    """The body has ended as it should; so it has if the stream hasn't ended before."""
+    options: dict[str, Any] = field(default_factory=dict)
     first: str = "1"
     """The frames that are ready from the beginning."""
-    options: dict[str, Any] = field(default_factory=dict)
+    complete: bool | None = None
+    """The body has ended as it should; None: unless its client has left or a send took too long."""
 
     async def play(self, way_to_cancel: str = "scope") -> None:
         run = Run(*frames(self.first), **self.options)
@@ -67,7 +67,8 @@ class Scenario:
         assert exchange.chunks == frames(self.got)
         # Whatever has happened:
         if self.reason is not None:
-            assert exchange.complete == self.complete
+            taken = self.reason not in ("client", "timeout")
+            assert exchange.complete == (taken if self.complete is None else self.complete)
             gone = DISCONNECT if self.reason == "client" else None
             assert run.stream.life.disconnected == gone
         assert run.feed.runs == 1
