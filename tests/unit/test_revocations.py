@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 import anyio
 import pytest
-from tests.unit.driving import drive, settled, until
+from tests.unit.driving import Exchange, drive, settled, until
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import one
 from tests.unit.test_shutdown import Told
@@ -30,8 +32,18 @@ async def endless() -> AsyncIterator[str]:
     await anyio.sleep_forever()
 
 
-def response(listener: str | None, reasons: list[CloseReason]) -> EventSourceResponse:
-    return EventSourceResponse(endless(), listener=listener, on_close=reasons.append)
+@asynccontextmanager
+async def stream_to(
+    listener: str | None, content: Any = None
+) -> AsyncIterator[tuple[Exchange, list[CloseReason]]]:
+    """Stream to this listener; what comes out is also why the stream has ended, once it has."""
+    reasons: list[CloseReason] = []
+    response = EventSourceResponse(
+        endless() if content is None else content, listener=listener, on_close=reasons.append
+    )
+    async with drive(response) as exchange:
+        await exchange.chunk(0)
+        yield exchange, reasons
 
 
 def said(listener: str, *, seconds_ago: float = 0.0) -> str:
@@ -47,36 +59,25 @@ def heard(hub: Hub) -> str:
 
 async def test_all_streams_of_a_listener_end_and_no_others() -> None:
     hub = Hub()
-    news = hub.channel("news")
-    reasons: list[CloseReason] = []
-    others: list[CloseReason] = []
-    subscribed = EventSourceResponse(news.subscribe(), listener="ann", on_close=reasons.append)
     async with (
-        drive(response("ann", reasons)) as first,
-        drive(subscribed) as second,
-        drive(response("bob", others)) as bob,
-        drive(response(None, others)) as nobody,
+        stream_to("ann") as first,
+        stream_to("ann", hub.channel("news").subscribe()) as second,
+        stream_to("bob") as (bob, _),
+        stream_to(None) as (nobody, _),
     ):
-        for exchange in (first, bob, nobody):
-            await exchange.contains("first")
-        await second.chunk(0)
-
         await hub.revoke("ann")
 
-        await first.returns()
-        await second.returns()
-        assert first.body.endswith(SAID)
-        assert second.body.endswith(SAID)
-        assert (first.complete, reasons, others) == (True, ["revoked"] * 2, [])
+        for exchange, reasons in (first, second):
+            await exchange.returns()
+            assert exchange.body.endswith(SAID)
+            assert (exchange.complete, reasons) == (True, ["revoked"])
         await settled()
         assert not bob.over
         assert not nobody.over
 
 
 async def test_client_that_reads_nothing_is_not_waited_for_for_long() -> None:
-    reasons: list[CloseReason] = []
-    async with drive(response("ann", reasons)) as exchange:
-        await exchange.contains("first")
+    async with stream_to("ann") as (exchange, reasons):
         exchange.block()
         await Hub().revoke("ann")
         await exchange.returns()
@@ -87,13 +88,11 @@ async def test_client_that_reads_nothing_is_not_waited_for_for_long() -> None:
 async def test_what_another_process_revokes_ends_streams_here(
     store: FakeStore, log: FakeLog
 ) -> None:
-    reasons: list[CloseReason] = []
     async with one(log) as hub:
-        async with drive(response("ann", reasons)) as first, drive(response("bob", [])) as bob:
-            await first.contains("first")
+        async with stream_to("ann") as (ann, reasons), stream_to("bob") as (bob, _):
             await settled()
             store.say(REVOKED, said("ann"))
-            await first.returns()
+            await ann.returns()
             assert not bob.over
             # It goes on listening.
             store.say(REVOKED, said("bob"))
@@ -104,20 +103,25 @@ async def test_what_another_process_revokes_ends_streams_here(
     assert reasons == ["revoked"]
 
 
-async def test_what_is_revoked_here_is_told_to_the_others(store: FakeStore, log: FakeLog) -> None:
-    async with one(log) as hub, drive(response("ann", [])) as exchange:
-        await exchange.contains("first")
-        await hub.revoke("ann")
+@pytest.mark.parametrize("reachable", [True, False], ids=["told to the others", "told of"])
+async def test_what_is_revoked_ends_the_streams_here_whether_or_not_the_log_is_in_reach(
+    store: FakeStore, log: FakeLog, *, reachable: bool
+) -> None:
+    async with one(log, publish_wait=0) as hub, stream_to("ann") as (exchange, _):
+        store.down = not reachable
+        with nullcontext() if reachable else pytest.raises(LogUnavailable):
+            await hub.revoke("ann")
         await exchange.returns()
+        store.down = False
 
-    assert b"ann" in store.shelves[REVOKED].entries[-1].body
+    assert not reachable or b"ann" in store.shelves[REVOKED].entries[-1].body
 
 
 async def test_revocation_that_came_just_before_the_first_stream_counts_and_an_older_one_does_not(
     store: FakeStore, log: FakeLog
 ) -> None:
     store.say(REVOKED, said("bob", seconds_ago=3_600), said("ann", seconds_ago=1))
-    async with one(log), drive(response("ann", [])) as ann, drive(response("bob", [])) as bob:
+    async with one(log), stream_to("ann") as (ann, _), stream_to("bob") as (bob, _):
         await ann.returns()
         await settled()
         assert not bob.over
@@ -126,25 +130,21 @@ async def test_revocation_that_came_just_before_the_first_stream_counts_and_an_o
 async def test_nothing_is_listened_to_until_a_stream_says_who_listens(
     store: FakeStore, log: FakeLog
 ) -> None:
-    async with one(log), drive(response(None, [])) as exchange:
-        await exchange.contains("first")
+    async with one(log), stream_to(None):
         await settled()
         assert REVOKED not in log.watched
-        async with drive(response("ann", [])) as named:
-            await named.contains("first")
+        async with stream_to("ann"):
             await until(lambda: REVOKED in log.watched)
 
 
 async def test_all_listeners_are_asked_anew_who_they_are_when_a_revocation_may_be_missing(
     store: FakeStore, log: FakeLog
 ) -> None:
-    reasons: list[CloseReason] = []
     async with (
         one(log) as hub,
-        drive(response("ann", reasons)) as exchange,
-        drive(response(None, [])) as nobody,
+        stream_to("ann") as (exchange, reasons),
+        stream_to(None) as (nobody, _),
     ):
-        await exchange.contains("first")
         await settled()
         store.say(REVOKED, said("somebody"))
         await until(lambda: heard(hub) == f"{store.shelf(REVOKED).epoch}.1")
@@ -163,9 +163,7 @@ async def test_all_listeners_are_asked_anew_who_they_are_when_a_revocation_may_b
 async def test_what_is_no_revocation_is_logged_and_all_listeners_are_asked_anew(
     store: FakeStore, log: FakeLog, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reasons: list[CloseReason] = []
-    async with one(log), drive(response("ann", reasons)) as exchange:
-        await exchange.contains("first")
+    async with one(log), stream_to("ann") as (exchange, reasons):
         await settled()
         store.say(REVOKED, wrong)
         await exchange.returns()
@@ -174,21 +172,8 @@ async def test_what_is_no_revocation_is_logged_and_all_listeners_are_asked_anew(
     assert "is no revocation" in caplog.text
 
 
-async def test_log_that_is_out_of_reach_is_told_of_and_the_streams_here_end(
-    store: FakeStore, log: FakeLog
-) -> None:
-    async with one(log, publish_wait=0) as hub, drive(response("ann", [])) as exchange:
-        await exchange.contains("first")
-        store.down = True
-        with pytest.raises(LogUnavailable):
-            await hub.revoke("ann")
-        await exchange.returns()
-        store.down = False
-
-
 async def test_lifespan_may_end_before_following_begins(store: FakeStore, log: FakeLog) -> None:
-    async with drive(response(None, [])) as exchange:
-        await exchange.contains("first")
+    async with stream_to(None):
         async with one(log) as hub:
             hub._revocations._listener_came()
         await settled()
