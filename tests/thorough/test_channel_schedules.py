@@ -41,6 +41,8 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
+pytestmark = pytest.mark.anyio
+
 CURSOR = re.compile(r"[0-9a-zA-Z]{8}\.\d+(-[0-9a-zA-Z]{8}\.\d+)*", re.ASCII)
 MARKED = re.compile(r"[g-zA-Z].{7}", re.ASCII)
 """An epoch that begins with the two letters of its channel."""
@@ -292,7 +294,6 @@ async def run_the_seam(random: Random) -> list[str]:
     return data
 
 
-@pytest.mark.anyio
 async def test_reconnect_at_the_seam_receives_exactly_what_was_missed(
     anyio_backend: tuple[str, dict[str, Any]],
 ) -> None:
@@ -315,7 +316,6 @@ async def test_reconnect_at_the_seam_receives_exactly_what_was_missed(
     assert [one for one in got if one != numbers(5, 20)] == []
 
 
-@pytest.mark.anyio
 async def test_the_seam_holds_when_a_thread_publishes() -> None:
     with anyio.fail_after(SEAT_BELT_SECONDS):
         for _ in range(5):
@@ -516,7 +516,6 @@ def test_in_any_order_a_client_has_everything_once_or_was_told() -> None:
 # --- Through responses
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("slow", ["disconnect", "reset", "latest"])
 async def test_clients_that_are_cut_at_random_have_everything_once_or_were_told(
     slow: str, anyio_backend: tuple[str, dict[str, Any]]

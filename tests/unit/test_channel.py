@@ -16,6 +16,8 @@ from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import ChannelClosed, SubscriberTooSlow
 
+pytestmark = pytest.mark.anyio
+
 ALL_OR_FILTERED = pytest.mark.parametrize(
     "options", [{}, {"filter": lambda event: True}], ids=["all", "filtered"]
 )
@@ -76,7 +78,6 @@ def test_nothing_can_be_published_to_a_closed_channel(loop: ManualLoop) -> None:
     assert channel.stats().published == 0
 
 
-@pytest.mark.anyio
 async def test_what_was_published_before_the_close_is_delivered_and_then_the_stream_ends() -> None:
     channel = Channel("c", history=2_000)
     reasons: list[str] = []
@@ -90,7 +91,6 @@ async def test_what_was_published_before_the_close_is_delivered_and_then_the_str
     assert (client.complete, reasons) == (True, ["end"])
 
 
-@pytest.mark.anyio
 @ALL_OR_FILTERED
 async def test_close_from_another_thread_ends_the_streams(options: dict[str, Any]) -> None:
     channel = Channel("c")
@@ -136,7 +136,6 @@ def test_what_is_published_between_a_look_and_the_close_is_not_lost(
     assert subscription._feed.ended
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("asked", "data"),
     [
@@ -168,7 +167,6 @@ async def test_who_lacks_events_of_a_closed_channel_gets_them_and_then_204(
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
 async def test_who_had_the_last_events_left_out_is_answered_with_204_too() -> None:
     channel = Channel("c")
     async with streaming(channel.subscribe(filter=even)) as client:
@@ -182,7 +180,6 @@ async def test_who_had_the_last_events_left_out_is_answered_with_204_too() -> No
     assert (await streamed(channel.subscribe(reader.cut(), filter=even))).status == 204
 
 
-@pytest.mark.anyio
 async def test_iteration_ends_with_the_channel() -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
@@ -220,7 +217,6 @@ def test_who_stands_with_others_gets_no_more_than_one_send_takes() -> None:
     assert state.follow(ring, 3) == (b"", 3)
 
 
-@pytest.mark.anyio
 async def test_client_that_needs_all_of_a_history_and_lags_is_cut_off_as_any_other() -> None:
     channel = Channel("short", history=2)
     subscription = Subscription([state_of(channel)], None, SubscribeOptions(whole=True))

@@ -152,3 +152,26 @@ def test_a_new_client_can_have_the_newest_events_first(
 ) -> None:
     script = f"a+1-5 A A> A.id=a.{first - 1} A.blocks=1 A* a+6 A={first}-6"
     ChannelScenario(script, history=3, replay=replay).play(clock)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        pytest.param("nonsense", "unknown", id="malformed"),
+        pytest.param("x" * 1_000_000, "unknown", id="a megabyte"),
+        pytest.param("b.2", "epoch", id="another channel"),
+        pytest.param("b.2-00000000.3", "epoch", id="other channels"),
+        pytest.param("a.6", "future", id="the future"),
+        pytest.param("a.0", "trimmed", id="before all"),
+        pytest.param("b.2-a.1", "trimmed", id="trimmed away, of several"),
+    ],
+)
+def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
+    asked: str, reason: str, loop: ManualLoop, clock: FakeClock
+) -> None:
+    """Which ids these are is said by test_cursor.py and test_start.py."""
+    script = (
+        f"a+1-5 b+11-13 A/a:{asked} A=!{reason} A.id=a.5 A.blocks=1 a+6,7 b+14 A=!{reason},6,7"
+        f" a.resets={reason}:1 A- A+/a A=!{reason},6,7 A.blocks=3"
+    )
+    ChannelScenario(script, history=3).play(clock)

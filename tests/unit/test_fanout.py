@@ -20,6 +20,8 @@ from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels._positions import Positions
 from sse_starlette.channels._ring import Ring
 
+pytestmark = pytest.mark.anyio
+
 
 class FakeSubscriber:
     def __init__(self, react: Callable[[], object] = lambda: None) -> None:
@@ -325,7 +327,6 @@ def test_subscribers_may_be_counted_by_another_thread_while_they_come_and_go() -
     assert failed == []
 
 
-@pytest.mark.anyio
 async def test_subscribers_are_called_on_their_own_loop() -> None:
     here = threading.get_ident()
     threads: list[int] = []
@@ -347,7 +348,6 @@ async def test_subscribers_are_called_on_their_own_loop() -> None:
     assert set(threads) == {here}
 
 
-@pytest.mark.anyio
 async def test_a_busy_fanout_leaves_the_loop_to_others() -> None:
     calls_between: list[int] = []
     subscriber = FakeSubscriber()

@@ -20,6 +20,8 @@ from sse_starlette._stream.feed import JOINED_BYTES
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.event import ServerSentEvent, parse_frame
 
+pytestmark = pytest.mark.anyio
+
 
 def test_a_filter_gets_each_event_with_its_fields_and_its_id(loop: ManualLoop) -> None:
     channel = Channel("c")
@@ -68,7 +70,6 @@ def test_parsed_events_are_soon_let_go(loop: ManualLoop, events: int, size: int)
     assert sum(len(event.data) for _, event in parsed.values()) < 2_000_000
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("join", [True, False])
 async def test_an_event_for_which_the_filter_raises_is_left_out_counted_and_passed(
     caplog: pytest.LogCaptureFixture, *, join: bool
@@ -89,7 +90,6 @@ async def test_an_event_for_which_the_filter_raises_is_left_out_counted_and_pass
     assert caplog.text.count("the filter failed") == 1
 
 
-@pytest.mark.anyio
 async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -103,7 +103,6 @@ async def test_a_filter_whose_answer_has_to_be_awaited_lets_nothing_through(
     assert "has to be awaited" in caplog.text
 
 
-@pytest.mark.anyio
 async def test_a_filter_and_single_sends_go_together() -> None:
     channel = Channel("c")
 
@@ -127,7 +126,6 @@ def test_filtered_events_are_joined_up_to_about_one_write(loop: ManualLoop) -> N
     assert sizes == [4, 4, 2, 0]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("join", [True, False])
 async def test_a_ping_carries_the_cursor_when_something_was_left_out(*, join: bool) -> None:
     channel = Channel("c")

@@ -24,6 +24,8 @@ from sse_starlette.channels.channel import Channel, Gap, Subscription, state_of
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.hub import Hub
 
+pytestmark = pytest.mark.anyio
+
 # --- A name stands for a channel
 
 
@@ -333,7 +335,6 @@ def test_whoever_is_cut_after_any_event_gets_the_rest_exactly(loop: ManualLoop) 
         assert sorted(client.data) == [f"{name}{n}" for name in "ab" for n in range(1, 5)]
 
 
-@pytest.mark.anyio
 async def test_a_channel_that_was_added_gets_a_snapshot_for_it_alone() -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
@@ -344,7 +345,6 @@ async def test_a_channel_that_was_added_gets_a_snapshot_for_it_alone() -> None:
     assert await some_of(subscription, 2) == ["all of ['b']", "3"]
 
 
-@pytest.mark.anyio
 async def test_on_gap_is_asked_for_each_channel_that_has_one() -> None:
     def on_gap(gap: Gap) -> list[str]:
         return [f"{gap.reason} in {gap.channel}"]
@@ -354,7 +354,6 @@ async def test_on_gap_is_asked_for_each_channel_that_has_one() -> None:
     assert await some_of(subscription, 3) == ["unknown in a", "unknown in b", "unknown in c"]
 
 
-@pytest.mark.anyio
 async def test_filter_snapshot_and_replay_are_those_of_all_channels() -> None:
     hub = Hub()
     fill(hub.channel("a"), 1, 5)
@@ -396,7 +395,6 @@ def test_the_channels_of_a_stream_may_be_many_and_its_ids_stay_short(loop: Manua
     assert len(client.last_event_id) < 100 * 13
 
 
-@pytest.mark.anyio
 async def test_a_stream_ends_when_all_its_channels_are_closed() -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b")
@@ -412,7 +410,6 @@ async def test_a_stream_ends_when_all_its_channels_are_closed() -> None:
     assert (await streamed(hub.subscribe([a, b], reader.cut()))).status == 204
 
 
-@pytest.mark.anyio
 async def test_iterating_too_slowly_names_all_channels() -> None:
     hub = Hub()
     a, b = hub.channel("a"), hub.channel("b", history=1)
@@ -457,7 +454,6 @@ def test_the_figures_of_a_hub_are_those_of_its_channels(loop: ManualLoop) -> Non
     assert (Hub().stats().subscribers, Hub().stats().published) == (0, 0)
 
 
-@pytest.mark.anyio
 async def test_a_hub_in_memory_may_be_the_lifespan_of_an_application_and_needs_no_start() -> None:
     hub = Hub()
     with anyio.fail_after(SEAT_BELT_SECONDS):
@@ -581,13 +577,11 @@ def test_an_option_that_is_out_of_range_is_refused(options: dict[str, Any], text
         Hub(FakeLog(), **options)
 
 
-@pytest.mark.anyio
 async def test_a_hub_in_memory_is_ready() -> None:
     assert await Hub().ready()
     assert (Hub().stats().connected, Hub().stats().losses, Hub().stats().catch_ups) == (True, 0, 0)
 
 
-@pytest.mark.anyio
 async def test_serializer_of_a_hub_makes_the_json_of_all_that_its_channels_send() -> None:
     hub = Hub(serializer=lambda value: f"<{value}>")
     channel = hub.channel("c")

@@ -12,10 +12,11 @@ from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.errors import SubscriberTooSlow
 from sse_starlette.sse import EventSourceResponse
 
+pytestmark = pytest.mark.anyio
+
 # --- Clients that read too slowly
 
 
-@pytest.mark.anyio
 async def test_the_stream_of_a_slow_client_is_completed_and_can_be_resumed_from() -> None:
     channel = Channel("c", history=3)
     reasons: list[str] = []
@@ -37,7 +38,6 @@ async def test_the_stream_of_a_slow_client_is_completed_and_can_be_resumed_from(
     assert reset.reset["reason"] == "trimmed"
 
 
-@pytest.mark.anyio
 async def test_a_stalled_client_delays_nobody() -> None:
     channel = Channel("c", history=10)
     async with streaming(channel.subscribe()) as stalled, streaming(channel.subscribe()) as healthy:
@@ -54,7 +54,6 @@ async def test_a_stalled_client_delays_nobody() -> None:
     assert stats.lag >= 99
 
 
-@pytest.mark.anyio
 async def test_iterating_too_slowly_raises_what_was_found() -> None:
     channel = Channel("c", history=3)
     subscription = channel.subscribe()
@@ -108,7 +107,6 @@ def test_the_newest_events_of_all_keys_are_no_more_than_history() -> None:
     assert list(of_small.frames) == ["a"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("way", ["streamed", "iterated"])
 async def test_a_slow_client_gets_the_snapshot_after_the_reset(way: str) -> None:
     channel = Channel("c", history=2, slow="latest", latest_by=key)
@@ -135,7 +133,6 @@ async def test_a_slow_client_gets_the_snapshot_after_the_reset(way: str) -> None
     assert got[1:] == [("message", "snapshot"), ("b", "2"), ("a", "3"), ("b", "4")]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("first", [[], ["snapshot"]], ids=["came back", "was new"])
 async def test_a_slow_client_is_dealt_with_by_on_gap_and_is_no_new_client(first: list[str]) -> None:
     channel = Channel("c", history=2, slow="reset")

@@ -24,6 +24,8 @@ from sse_starlette.errors import ChannelClosed
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
+pytestmark = pytest.mark.anyio
+
 
 class Color(Enum):
     RED = "red"
@@ -270,7 +272,6 @@ def test_threads_that_publish_at_the_same_time_leave_no_gap(loop: ManualLoop) ->
         assert mine == [f"{name} {number}" for number in range(200)]
 
 
-@pytest.mark.anyio
 async def test_publish_gives_others_a_turn() -> None:
     channel = Channel("c")
     turns = 0
@@ -289,7 +290,6 @@ async def test_publish_gives_others_a_turn() -> None:
             tasks.cancel_scope.cancel()
 
 
-@pytest.mark.anyio
 async def test_a_cancelled_publish_has_published_nothing() -> None:
     channel = Channel("c")
 
@@ -302,7 +302,6 @@ async def test_a_cancelled_publish_has_published_nothing() -> None:
     assert await channel.publish("y") == f"{channel.epoch}.1"
 
 
-@pytest.mark.anyio
 async def test_publish_has_the_same_contract_as_publish_nowait() -> None:
     channel = Channel("c")
 
@@ -323,7 +322,6 @@ def test_publish_nowait_does_not_suspend_and_needs_no_loop() -> None:
     assert isinstance(Channel("c").publish_nowait("x"), str)
 
 
-@pytest.mark.anyio
 async def test_publishing_in_a_thread_wakes_who_waits() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
@@ -341,7 +339,6 @@ async def test_publishing_in_a_thread_wakes_who_waits() -> None:
     assert future.result(0) == f"{channel.epoch}.1"
 
 
-@pytest.mark.anyio
 async def test_nobody_looks_for_news_while_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = Channel("c")
     reads = 0

@@ -7,11 +7,12 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, drive, turns
+from tests.unit.driving import SEAT_BELT_SECONDS, turns
 from tests.unit.jumping import backend_that_jumps, clock_of_the_loop, comes
 from tests.unit.leasing import LeasingFakeLog
 from tests.unit.logs import FakeStore
 from tests.unit.replicating import running as hubs_on
+from tests.unit.subscribing import streamed
 from tests.unit.test_runs import (
     RUN_A,
     TOKENS,
@@ -24,7 +25,7 @@ from tests.unit.test_runs import (
     told,
 )
 
-from sse_starlette import EventSourceResponse, Hub, LogUnavailable, Run, RunNotFound, RunStatus
+from sse_starlette import Hub, LogUnavailable, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import LogRefused
@@ -46,17 +47,21 @@ def anyio_backend(
     return backend_that_jumps(request.param)
 
 
+Logs = list[LeasingFakeLog]
+Hubs = list[Hub]
+
+
 @pytest.fixture
-def logs(store: FakeStore) -> list[LeasingFakeLog]:
+def logs(store: FakeStore) -> Logs:
     """The ways of three processes to one store."""
     return [LeasingFakeLog(store) for _ in range(3)]
 
 
-async def status_of(run: Run, last_event_id: str) -> int | None:
-    """How a client is answered that comes back to a run that has ended."""
-    async with drive(EventSourceResponse(run.subscribe(last_event_id))) as client:
-        await client.returns()
-    return client.status
+@pytest.fixture
+async def hubs(logs: Logs) -> AsyncIterator[Hubs]:
+    """Those three processes."""
+    async with hubs_on(*logs) as hubs:
+        yield hubs
 
 
 async def begun(hub: Hub) -> Subscription:
@@ -66,32 +71,27 @@ async def begun(hub: Hub) -> Subscription:
     return events
 
 
-def log_of(hub: Hub) -> LeasingFakeLog:
-    log = hub._runs._replicator and hub._runs._replicator.backend
-    assert isinstance(log, LeasingFakeLog)
-    return log
-
-
 def die(hub: Hub) -> None:
     """Have a process say nothing any more, as one that is stopped or cut off."""
-    log_of(hub).cut = True
+    log = hub._runs._replicator and hub._runs._replicator.backend
+    assert isinstance(log, LeasingFakeLog)
+    log.cut = True
 
 
-async def test_all_processes_get_all_of_it_and_one_makes_it(logs: list[LeasingFakeLog]) -> None:
+async def test_all_processes_get_all_of_it_and_one_makes_it(hubs: Hubs) -> None:
     source = Source(*TOKENS, held=True)
-    async with hubs_on(*logs) as hubs:
-        runs = [await hub.run("a", source, end_event={"event": "end"}) for hub in hubs]
-        got: list[list[str]] = []
+    runs = [await hub.run("a", source, end_event={"event": "end"}) for hub in hubs]
+    got: list[list[str]] = []
 
-        async def get(hub: Hub) -> None:
-            got.append(await all_of(await found(hub)))
+    async def get(hub: Hub) -> None:
+        got.append(await all_of(await found(hub)))
 
-        async with anyio.create_task_group() as tasks:
-            for hub in hubs * 2:
-                tasks.start_soon(get, hub)
-            source.go.set()
-        statuses = [await run.wait() for run in runs]
-        lists = [told(await run.events()) for run in runs]
+    async with anyio.create_task_group() as tasks:
+        for hub in hubs * 2:
+            tasks.start_soon(get, hub)
+        source.go.set()
+    statuses = [await run.wait() for run in runs]
+    lists = [told(await run.events()) for run in runs]
 
     assert [run.started for run in runs] == [True, False, False]
     assert source.calls == 1
@@ -100,28 +100,24 @@ async def test_all_processes_get_all_of_it_and_one_makes_it(logs: list[LeasingFa
     assert statuses == [RunStatus.DONE] * 3
 
 
-async def test_after_a_restart_of_everything_it_is_read_and_ends(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_after_a_restart_of_everything_it_is_read_and_ends(logs: Logs) -> None:
     async with hubs_on(logs[0]) as (hub,):
         await (await hub.run("a", Source("one", "two"))).wait()
     async with hubs_on(logs[1]) as (hub,):
         async with (await found(hub)).subscribe() as events:
             got = await rest_of(events)
-        statuses = [await status_of(await found(hub), events.last_event_id)]
+        answers = [await streamed((await found(hub)).subscribe(events.last_event_id))]
     async with hubs_on(logs[2]) as (hub,):
         # This process has read nothing of it.
-        statuses.append(await status_of(await found(hub), events.last_event_id))
+        answers.append(await streamed((await found(hub)).subscribe(events.last_event_id)))
 
     assert got == ["one", "two"]
-    assert statuses == [204, 204]
+    assert [answer.status for answer in answers] == [204, 204]
 
 
-async def test_one_of_many_processes_that_start_it_at_once_makes_it(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_one_of_many_processes_that_start_it_at_once_makes_it(hubs: Hubs, logs: Logs) -> None:
     sources = [endless() for _ in logs]
-    async with hubs_on(*logs) as hubs, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         for hub, source in zip(hubs, sources, strict=True):
             tasks.start_soon(hub.run, "a", source)
         await comes(lambda: any(source.calls for source in sources))
@@ -130,72 +126,67 @@ async def test_one_of_many_processes_that_start_it_at_once_makes_it(
 
 
 @pytest.mark.parametrize("last_event", [None, lambda _: None], ids=["told", "without an event"])
-async def test_any_process_can_stop_it(logs: list[LeasingFakeLog], last_event: Any) -> None:
+async def test_any_process_can_stop_it(hubs: Hubs, last_event: Any) -> None:
     source = endless()
-    async with hubs_on(*logs) as hubs:
-        await hubs[0].run("a", source, **({"last_event": last_event} if last_event else {}))
-        events = await begun(hubs[2])
-        run = await found(hubs[1])
+    await hubs[0].run("a", source, **({"last_event": last_event} if last_event else {}))
+    events = await begun(hubs[2])
+    run = await found(hubs[1])
 
-        assert await run.stop() is RunStatus.STOPPED
+    assert await run.stop() is RunStatus.STOPPED
 
-        assert await rest_of(events) == ([] if last_event else ["stopped stop"])
-        assert await run.status() is RunStatus.STOPPED
-        await comes(lambda: source.closed)
+    assert await rest_of(events) == ([] if last_event else ["stopped stop"])
+    assert await run.status() is RunStatus.STOPPED
+    await comes(lambda: source.closed)
 
 
 @pytest.mark.parametrize("reads", ["it's read meanwhile", "it's read later"])
 async def test_a_lost_producer_is_told_and_adds_nothing_when_it_comes_back(
-    logs: list[LeasingFakeLog], reads: str
+    hubs: Hubs, logs: Logs, reads: str
 ) -> None:
     source = endless()
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source)
+    await hubs[0].run("a", source)
+    reading = await begun(hubs[1])
+    if reads == "it's read later":
+        await reading.aclose()
+    die(hubs[0])
+    run = await found(hubs[1])
+    if reads == "it's read later":
         reading = await begun(hubs[1])
-        if reads == "it's read later":
-            await reading.aclose()
-        die(hubs[0])
-        run = await found(hubs[1])
-        if reads == "it's read later":
-            reading = await begun(hubs[1])
 
-        assert await rest_of(reading) == ["lost silence"]
-        source.go.set()
-        logs[0].cut = False
-        await comes(lambda: source.closed)
+    assert await rest_of(reading) == ["lost silence"]
+    source.go.set()
+    logs[0].cut = False
+    await comes(lambda: source.closed)
 
-        assert await run.status() is RunStatus.LOST
-        assert told(await run.events()) == ["one", "lost silence"]
+    assert await run.status() is RunStatus.LOST
+    assert told(await run.events()) == ["one", "lost silence"]
 
 
 @pytest.mark.parametrize("way", ["in place of the dead one", "after it was told"])
-async def test_a_lost_one_is_started_again_as_one_run(logs: list[LeasingFakeLog], way: str) -> None:
+async def test_a_lost_one_is_started_again_as_one_run(hubs: Hubs, way: str) -> None:
     second, third = Source("three", held=True), Source("four", held=True)
-    async with hubs_on(*logs) as hubs:
-        await hubs[0].run("a", endless())
-        begin = await begun(hubs[1])
-        cursor = begin.last_event_id
-        if way == "in place of the dead one":
-            await begin.aclose()
-        die(hubs[0])
-        if way == "after it was told":
-            assert await rest_of(begin) == ["lost silence"]
+    await hubs[0].run("a", endless())
+    begin = await begun(hubs[1])
+    cursor = begin.last_event_id
+    if way == "in place of the dead one":
+        await begin.aclose()
+    die(hubs[0])
+    if way == "after it was told":
+        assert await rest_of(begin) == ["lost silence"]
 
-        again = await hubs[1].run("a", second, restart=["lost"])
-        also = await hubs[2].run("a", third, restart=["lost"])
-        await comes(lambda: second.calls or third.calls)
-        maker = second if second.calls else third
-        maker.go.set()
+    again = await hubs[1].run("a", second, restart=["lost"])
+    also = await hubs[2].run("a", third, restart=["lost"])
+    await comes(lambda: second.calls or third.calls)
+    maker = second if second.calls else third
+    maker.go.set()
 
-        assert second.calls + third.calls == 1
-        for run in (again, also):
-            assert await all_of(run, cursor) == ["reset epoch", str(maker.tokens[0])]
-        assert again.started == (way == "after it was told")
+    assert second.calls + third.calls == 1
+    for run in (again, also):
+        assert await all_of(run, cursor) == ["reset epoch", str(maker.tokens[0])]
+    assert again.started == (way == "after it was told")
 
 
-async def test_one_that_another_process_starts_again_is_watched_as_any_other(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_one_that_another_process_starts_again_is_watched_as_any_other(hubs: Hubs) -> None:
     go = anyio.Event()
 
     async def never_over() -> AsyncIterator[object]:
@@ -206,30 +197,26 @@ async def test_one_that_another_process_starts_again_is_watched_as_any_other(
             with anyio.CancelScope(shield=True):
                 await go.wait()
 
-    async with hubs_on(*logs[:2]) as hubs:
-        await (await hubs[0].run("a", never_over)).stop()
-        await hubs[1].run("a", endless(), restart=["stopped"], ttl=60.0)
-        run = await found(hubs[0])
-        die(hubs[1])
+    await (await hubs[0].run("a", never_over)).stop()
+    await hubs[1].run("a", endless(), restart=["stopped"], ttl=60.0)
+    run = await found(hubs[0])
+    die(hubs[1])
 
-        # What this process made itself, and is still closing, is not what it watches.
-        assert await run.wait() is RunStatus.LOST
-        go.set()
+    # What this process made itself, and is still closing, is not what it watches.
+    assert await run.wait() is RunStatus.LOST
+    go.set()
 
 
-async def test_one_whose_channel_somebody_has_closed_is_lost(
-    store: FakeStore, logs: list[LeasingFakeLog]
-) -> None:
+async def test_one_whose_channel_somebody_has_closed_is_lost(store: FakeStore, hubs: Hubs) -> None:
     source = endless()
-    async with hubs_on(logs[0]) as (hub,):
-        run = await hub.run("a", source)
-        events = await begun(hub)
-        store.add(RUN_A, b"")
-        source.go.set()
+    run = await hubs[0].run("a", source)
+    events = await begun(hubs[0])
+    store.add(RUN_A, b"")
+    source.go.set()
 
-        assert await rest_of(events) == []
-        await comes(lambda: source.closed)
-        assert await run.status() is RunStatus.LOST
+    assert await rest_of(events) == []
+    await comes(lambda: source.closed)
+    assert await run.status() is RunStatus.LOST
 
 
 class StrangeLog(LeasingFakeLog):
@@ -249,7 +236,7 @@ async def test_whatever_a_log_raises_the_lifespan_goes_on_and_clients_are_told(
         assert told(await run.events()) == ["lost silence"]
 
 
-async def test_who_can_not_look_or_end_it_tries_again(logs: list[LeasingFakeLog]) -> None:
+async def test_who_can_not_look_or_end_it_tries_again(logs: Logs) -> None:
     async with hubs_on(*logs[:2], publish_wait=0.01) as hubs:
         await hubs[0].run("a", endless())
         reading = await begun(hubs[1])
@@ -291,9 +278,7 @@ async def test_who_is_not_the_one_to_end_it_adds_nothing(
     assert not store.shelf(RUN_A).entries
 
 
-async def test_a_call_that_the_lifespan_does_not_outlive_says_so(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_a_call_that_the_lifespan_does_not_outlive_says_so(logs: Logs) -> None:
     async def ask(hub: Hub) -> None:
         with pytest.raises(RuntimeError, match="the hub's lifespan has ended meanwhile"):
             await hub.find_run("a")
@@ -307,60 +292,55 @@ async def test_a_call_that_the_lifespan_does_not_outlive_says_so(
         await comes(lambda: logs[0].store.calls["find_leases"])
 
 
-async def test_it_needs_the_lifespan_of_its_hub(logs: list[LeasingFakeLog]) -> None:
+async def test_it_needs_the_lifespan_of_its_hub(logs: Logs) -> None:
     with pytest.raises(RuntimeError, match="isn't connected to its log"):
         await Hub(logs[0]).find_run("a")
 
 
-async def test_who_would_start_it_again_joins_one_that_is_alive(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_who_would_start_it_again_joins_one_that_is_alive(hubs: Hubs) -> None:
     source, other = endless(), endless()
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source)
-        run = await hubs[1].run("a", other, restart=["lost"])
-        assert run._entry.restarter is not None
-        await comes(lambda: run._entry.restarter is None)
-        die(hubs[0])
+    await hubs[0].run("a", source)
+    run = await hubs[1].run("a", other, restart=["lost"])
+    assert run._entry.restarter is not None
+    await comes(lambda: run._entry.restarter is None)
+    die(hubs[0])
 
-        assert await run.wait() is RunStatus.LOST
+    assert await run.wait() is RunStatus.LOST
 
     assert (source.calls, other.calls) == (1, 0)
 
 
 async def test_the_status_of_one_that_looks_dead_is_known_after_a_while(
-    logs: list[LeasingFakeLog],
+    hubs: Hubs, logs: Logs
 ) -> None:
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", endless())
-        run = await found(hubs[1])
-        assert await run.status() is RunStatus.RUNNING
-        die(hubs[0])
-        await comes(lambda: logs[1].lease(RUN_A).age > 3)
+    await hubs[0].run("a", endless())
+    run = await found(hubs[1])
+    assert await run.status() is RunStatus.RUNNING
+    die(hubs[0])
+    await comes(lambda: logs[1].lease(RUN_A).age > 3)
 
-        assert await run.status() is RunStatus.LOST
+    assert await run.status() is RunStatus.LOST
 
 
 async def test_an_outage_is_nobodys_death_and_loses_no_token(
-    store: FakeStore, logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+    store: FakeStore, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_producer, "_BATCH_EVENTS", 7)
     source = Source(*TOKENS, held=True)
-    async with hubs_on(*logs[:2]) as hubs:
-        run = await hubs[0].run("a", source)
-        async with (await found(hubs[1])).subscribe() as events:
-            assert (await anext(events)).data == TOKENS[0]
-            store.down = True
-            source.go.set()
-            await comes(lambda: store.calls["renew_lease"] > 8)
-            store.down = False
+    run = await hubs[0].run("a", source)
+    async with (await found(hubs[1])).subscribe() as events:
+        assert (await anext(events)).data == TOKENS[0]
+        store.down = True
+        source.go.set()
+        await comes(lambda: store.calls["renew_lease"] > 8)
+        store.down = False
 
-            assert await rest_of(events) == TOKENS[1:]
-        assert await run.wait() is RunStatus.DONE
+        assert await rest_of(events) == TOKENS[1:]
+    assert await run.wait() is RunStatus.DONE
 
 
 async def test_an_append_whose_answer_is_lost_is_repeated_and_not_doubled(
-    store: FakeStore, logs: list[LeasingFakeLog]
+    store: FakeStore, hubs: Hubs
 ) -> None:
     answers = iter([True, False, True, True])
 
@@ -368,38 +348,34 @@ async def test_an_append_whose_answer_is_lost_is_repeated_and_not_doubled(
         if next(answers, False):
             raise LogUnavailable("fake://", "the answer was lost")
 
-    async with hubs_on(logs[0]) as (hub,):
-        store.on_append = lose_answer
-        run = await hub.run("a", Source(*TOKENS))
+    store.on_append = lose_answer
+    run = await hubs[0].run("a", Source(*TOKENS))
 
-        assert await run.wait() is RunStatus.DONE
-        assert told(await run.events()) == TOKENS
+    assert await run.wait() is RunStatus.DONE
+    assert told(await run.events()) == TOKENS
 
 
 @pytest.mark.parametrize(
     "error", [LogRefused("fake://", "full", "Make room."), ValueError("strange")]
 )
-async def test_a_log_that_refuses_is_waited_for(
-    logs: list[LeasingFakeLog], error: Exception
-) -> None:
+async def test_a_log_that_refuses_is_waited_for(hubs: Hubs, logs: Logs, error: Exception) -> None:
     source = endless()
-    async with hubs_on(*logs[:2]) as hubs:
-        run = await hubs[0].run("a", source)
-        await first_of(run)
-        logs[0].refuses = error
-        source.go.set()
-        for call in ("append_leased", "renew_lease", "append_leased"):
-            await logs[0].asked_again(call)
-        with pytest.raises(type(error)):
-            await run.status()
-        logs[0].refuses = None
+    run = await hubs[0].run("a", source)
+    await first_of(run)
+    logs[0].refuses = error
+    source.go.set()
+    for call in ("append_leased", "renew_lease", "append_leased"):
+        await logs[0].asked_again(call)
+    with pytest.raises(type(error)):
+        await run.status()
+    logs[0].refuses = None
 
-        assert await run.wait() is RunStatus.DONE
-        assert told(await run.events()) == ["one", "two"]
+    assert await run.wait() is RunStatus.DONE
+    assert told(await run.events()) == ["one", "two"]
 
 
 async def test_a_source_waits_while_too_much_waits_for_the_log(
-    logs: list[LeasingFakeLog], monkeypatch: pytest.MonkeyPatch
+    hubs: Hubs, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_producer, "_AHEAD_EVENTS", 10)
     made = []
@@ -409,39 +385,35 @@ async def test_a_source_waits_while_too_much_waits_for_the_log(
             made.append(number)
             yield number
 
-    async with hubs_on(logs[0]) as (hub,):
-        logs[0].appending.shut()
-        run = await hub.run("b", source)
-        await comes(lambda: logs[0].appending.waiting)
-        await turns(20)
-        ahead = len(made)
-        logs[0].appending.open()
+    logs[0].appending.shut()
+    run = await hubs[0].run("b", source)
+    await comes(lambda: logs[0].appending.waiting)
+    await turns(20)
+    ahead = len(made)
+    logs[0].appending.open()
 
-        assert await run.wait() is RunStatus.DONE
-        assert told(await run.events()) == [str(number) for number in range(200)]
+    assert await run.wait() is RunStatus.DONE
+    assert told(await run.events()) == [str(number) for number in range(200)]
 
     assert ahead < 50
 
 
-async def test_who_reads_in_another_process_keeps_it_alive(logs: list[LeasingFakeLog]) -> None:
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("left", endless(), on_abandon="cancel", abandon_after=2)
-        # Longer, for its reader is to be noticed before.
-        is_read = await hubs[0].run("read", endless(), on_abandon="cancel", abandon_after=12)
-        async with (await found(hubs[1], "read")).subscribe() as events:
-            await anext(events)
-            left = await found(hubs[1], "left")
-            await comes(lambda: logs[1].lease(f"{OF_RUNS}left").closed_by)
+async def test_who_reads_in_another_process_keeps_it_alive(hubs: Hubs, logs: Logs) -> None:
+    await hubs[0].run("left", endless(), on_abandon="cancel", abandon_after=2)
+    # Longer, for its reader is to be noticed before.
+    is_read = await hubs[0].run("read", endless(), on_abandon="cancel", abandon_after=12)
+    async with (await found(hubs[1], "read")).subscribe() as events:
+        await anext(events)
+        left = await found(hubs[1], "left")
+        await comes(lambda: logs[1].lease(f"{OF_RUNS}left").closed_by)
 
-            assert await left.status() is RunStatus.STOPPED
-            await anyio.sleep(15)
-            assert await is_read.status() is RunStatus.RUNNING
-        await comes(lambda: logs[1].lease(f"{OF_RUNS}read").closed_by)
+        assert await left.status() is RunStatus.STOPPED
+        await anyio.sleep(15)
+        assert await is_read.status() is RunStatus.RUNNING
+    await comes(lambda: logs[1].lease(f"{OF_RUNS}read").closed_by)
 
 
-async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
-    logs: list[LeasingFakeLog],
-) -> None:
+async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(logs: Logs) -> None:
     async with hubs_on(logs[0]) as (reader,):
         async with hubs_on(logs[1]) as (maker,):
             await maker.run("a", endless())
@@ -451,7 +423,7 @@ async def test_the_end_of_a_lifespan_is_told_to_the_readers_of_others(
 
 
 async def test_the_end_of_a_lifespan_waits_for_a_log_that_is_away_but_not_for_long(
-    logs: list[LeasingFakeLog],
+    logs: Logs,
 ) -> None:
     source = endless()
     async with hubs_on(logs[0]) as (hub,):
@@ -464,43 +436,36 @@ async def test_the_end_of_a_lifespan_waits_for_a_log_that_is_away_but_not_for_lo
     assert anyio.current_time() - before == pytest.approx(2)
 
 
-async def test_a_log_that_has_lost_its_data_ends_it(
-    store: FakeStore, logs: list[LeasingFakeLog]
-) -> None:
+async def test_a_log_that_has_lost_its_data_ends_it(store: FakeStore, hubs: Hubs) -> None:
     source = endless()
-    async with hubs_on(*logs[:2]) as hubs:
-        await hubs[0].run("a", source)
-        events = await begun(hubs[1])
-        store.flush(RUN_A)
-        store.lose_all()
+    await hubs[0].run("a", source)
+    events = await begun(hubs[1])
+    store.flush(RUN_A)
+    store.lose_all()
 
-        assert await rest_of(events) == ["reset epoch", "lost silence"]
-        await comes(lambda: source.closed)
-
-
-async def test_one_that_is_forgotten_is_not_found(
-    store: FakeStore, logs: list[LeasingFakeLog]
-) -> None:
-    async with hubs_on(logs[0]) as (hub,):
-        run = await hub.run("a", Source("one"))
-        await run.wait()
-        store.flush(RUN_A)
-
-        assert await hub.find_run("a") is None
-        with pytest.raises(RunNotFound):
-            await run.status()
+    assert await rest_of(events) == ["reset epoch", "lost silence"]
+    await comes(lambda: source.closed)
 
 
-async def test_what_nobody_uses_is_let_go(logs: list[LeasingFakeLog]) -> None:
-    async with hubs_on(logs[0]) as (hub,):
-        run = await hub.run("a", Source("one"))
-        await run.wait()
+async def test_one_that_is_forgotten_is_not_found(store: FakeStore, hubs: Hubs) -> None:
+    run = await hubs[0].run("a", Source("one"))
+    await run.wait()
+    store.flush(RUN_A)
 
-        await comes(lambda: hub._runs._lifespan and not hub._runs._lifespan.entries)
-        assert await run.status() is RunStatus.DONE
+    assert await hubs[0].find_run("a") is None
+    with pytest.raises(RunNotFound):
+        await run.status()
 
 
-async def test_an_outage_in_the_call_is_said_there(logs: list[LeasingFakeLog]) -> None:
+async def test_what_nobody_uses_is_let_go(hubs: Hubs) -> None:
+    run = await hubs[0].run("a", Source("one"))
+    await run.wait()
+
+    await comes(lambda: hubs[0]._runs._lifespan and not hubs[0]._runs._lifespan.entries)
+    assert await run.status() is RunStatus.DONE
+
+
+async def test_an_outage_in_the_call_is_said_there(logs: Logs) -> None:
     async with hubs_on(logs[0], publish_wait=0.1) as (hub,):
         logs[0].cut = True
 

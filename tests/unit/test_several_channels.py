@@ -22,8 +22,9 @@ from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import HistoryGap
 from sse_starlette.sse import EventSourceResponse
 
+pytestmark = pytest.mark.anyio
 
-@pytest.mark.anyio
+
 async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() -> None:
     # None of them pauses, for as long as its last round has taken.
     channels = [Channel(name, prefer="latency") for name in "abc"]
@@ -42,7 +43,6 @@ async def test_what_several_channels_publish_in_one_turn_leaves_in_one_send() ->
             assert client.chunks[-1].count(b"data: ") == 3
 
 
-@pytest.mark.anyio
 async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() -> None:
     asked: list[str] = []
 
@@ -62,7 +62,6 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
     assert asked == []
 
 
-@pytest.mark.anyio
 async def test_the_task_of_a_subscription_ends_with_it() -> None:
     channel = Channel("c")
     subscription = opened(channel.subscribe(snapshot=lambda: ["snapshot"]))
@@ -80,7 +79,6 @@ async def test_the_task_of_a_subscription_ends_with_it() -> None:
     subscription._feed.stop()
 
 
-@pytest.mark.anyio
 async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
     channel = Channel("burst", history=100)
     ended: list[str] = []
@@ -106,7 +104,6 @@ def test_an_event_of_fastapi_is_published_as_an_event() -> None:
         channel.publish_nowait(fastapi.sse.ServerSentEvent(data="a", id="7"))
 
 
-@pytest.mark.anyio
 async def test_a_snapshot_that_takes_longer_than_the_history_lasts_is_made_once() -> None:
     channel = Channel("c", history=2)
     made: list[int] = []
@@ -125,7 +122,6 @@ async def test_a_snapshot_that_takes_longer_than_the_history_lasts_is_made_once(
     assert made == [1]
 
 
-@pytest.mark.anyio
 async def test_a_large_snapshot_is_sent_as_the_client_takes_it_and_cleaned_up_in_its_time() -> None:
     channel = Channel("c")
     made: list[int] = []
@@ -151,7 +147,6 @@ async def test_a_large_snapshot_is_sent_as_the_client_takes_it_and_cleaned_up_in
     assert cleaned == ["up"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("way", ["streamed", "iterated"])
 async def test_a_new_client_of_a_closed_channel_gets_the_snapshot_and_then_the_end(
     way: str,
@@ -193,7 +188,6 @@ def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:
     assert got == [("a:tick", "1"), ("b", "event: none"), ("\ufffd!", "x")]
 
 
-@pytest.mark.anyio
 async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
     channel = Channel("c", history=4)
     fill(channel, 1, 6)
@@ -213,7 +207,6 @@ async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
         assert (caught.value.channel, caught.value.reason) == ("c", reason)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("way", ["filtered", "one by one", "joined"])
 async def test_much_that_is_read_leaves_the_loop_its_turns(
     monkeypatch: pytest.MonkeyPatch, way: str
@@ -250,7 +243,6 @@ def test_what_takes_no_time_is_read_in_one_turn(loop: ManualLoop) -> None:
     assert not loop.calls
 
 
-@pytest.mark.anyio
 async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the_snapshot() -> None:
     asked, answered = anyio.Event(), anyio.Event()
     closed: list[bool] = []
@@ -275,7 +267,6 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
     assert closed == [True]
 
 
-@pytest.mark.anyio
 async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

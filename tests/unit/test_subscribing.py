@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from starlette.requests import HTTPConnection
 from tests.unit.driving import drive, http_scope, settled
-from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read, taken
+from tests.unit.following import ManualLoop, fill, numbers, opened
 from tests.unit.parsers import read_by_the_standard
 from tests.unit.subscribing import asking, data_of, reading, streaming
 
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.sse import EventSourceResponse
+
+pytestmark = pytest.mark.anyio
 
 # --- Where a subscription begins; see also test_channel_scenarios.py
 
@@ -54,48 +56,6 @@ def test_where_a_client_left_off_is_read_from_its_request(loop: ManualLoop) -> N
     assert first(asking(lastEventId=at[1])) == numbers(2, 5)
 
 
-@pytest.mark.parametrize(
-    ("last_event_id", "reason"),
-    [
-        pytest.param("nonsense", "unknown", id="malformed"),
-        pytest.param("x" * 1_000_000, "unknown", id="a megabyte"),
-        pytest.param("{epoch}.\u0661", "unknown", id="digits of Arabic"),
-        pytest.param("{epoch}.-1", "unknown", id="negative"),
-        pytest.param("{epoch}." + "9" * 5_000, "unknown", id="endless"),
-        pytest.param("\r\nid: 5\r\n\r\n", "unknown", id="line breaks"),
-        pytest.param("\0", "unknown", id="NUL"),
-        pytest.param("{other}.2", "epoch", id="another channel"),
-        pytest.param("00000000.2", "epoch", id="another epoch"),
-        pytest.param("{other}.2-00000000.3", "epoch", id="other channels"),
-        pytest.param("{epoch}.6", "future", id="the future"),
-        pytest.param("{epoch}.999999999999999999", "future", id="the far future"),
-        pytest.param("{epoch}.1", "trimmed", id="trimmed away"),
-        pytest.param("{epoch}.0", "trimmed", id="before all"),
-        pytest.param("{other}.2-{epoch}.1", "trimmed", id="trimmed away, of several"),
-    ],
-)
-def test_an_id_that_can_not_be_resumed_leads_to_one_reset_and_then_live(
-    loop: ManualLoop, last_event_id: str, reason: str
-) -> None:
-    channel, other = Channel("c", history=3), Channel("other")
-    fill(channel, 1, 5)
-    fill(other, 101, 103)
-    asked = last_event_id.replace("{epoch}", channel.epoch).replace("{other}", other.epoch)
-    client = Client()
-
-    subscription = opened(channel.subscribe(asked))
-
-    (reset,) = read(subscription, client)
-    cursor = f"{channel.epoch}.5"
-    assert reset.reset == {"reason": reason, "channel": "c", "cursor": cursor}
-    assert (reset.id, client.last_event_id, client.blocks) == (cursor, cursor, 1)
-    fill(channel, 6, 7)
-    fill(other, 104, 104)
-    assert [one.data for one in read(subscription, client)] == ["6", "7"]
-    assert channel.stats().resets == {reason: 1}
-    assert taken(opened(channel.subscribe(client.cut()))) == b""
-
-
 def test_what_nobody_can_ask_for_is_refused_where_it_was_written() -> None:
     with pytest.raises(ValueError, match="replay must be >= 0 events, got: -1"):
         Channel("c").subscribe(replay=-1)
@@ -106,7 +66,6 @@ def test_what_nobody_can_ask_for_is_refused_where_it_was_written() -> None:
 # --- One response
 
 
-@pytest.mark.anyio
 async def test_a_subscription_is_streamed_by_a_response() -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
@@ -122,7 +81,6 @@ async def test_a_subscription_is_streamed_by_a_response() -> None:
     assert reading(client).data == ["2", "3"]
 
 
-@pytest.mark.anyio
 async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> None:
     channel = Channel("c")
     async with streaming(channel.subscribe()) as client:
@@ -137,7 +95,6 @@ async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> Non
     assert reading(client).data == numbers(1, 51)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("first", ["a reset", "a snapshot"])
 async def test_what_must_not_be_joined_leaves_one_by_one(first: str) -> None:
     channel = Channel("c")
@@ -154,7 +111,6 @@ async def test_what_must_not_be_joined_leaves_one_by_one(first: str) -> None:
     assert [chunk.count(b"\r\n\r\n") for chunk in client.chunks] == [1] * (before + 5)
 
 
-@pytest.mark.anyio
 async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
     channel = Channel("c")
     async with streaming(channel.subscribe()):
@@ -164,7 +120,6 @@ async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
     assert state_of(channel)._fanouts == {}
 
 
-@pytest.mark.anyio
 async def test_the_answer_to_head_has_no_body_and_leaves_nothing_behind() -> None:
     channel = Channel("c")
     fill(channel, 1, 3)
@@ -187,7 +142,6 @@ async def test_the_answer_to_head_has_no_body_and_leaves_nothing_behind() -> Non
     assert (channel.stats().subscribers, channel.stats().delivered) == (0, 0)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("first", ["streamed", "iterated", "closed"])
 @pytest.mark.parametrize("then", ["streamed", "iterated"])
 async def test_a_subscription_can_be_used_once(first: str, then: str) -> None:
@@ -214,7 +168,6 @@ async def test_a_subscription_can_be_used_once(first: str, then: str) -> None:
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
 async def test_what_is_being_streamed_can_not_be_iterated_too() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
