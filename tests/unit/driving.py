@@ -409,6 +409,8 @@ class StillLoop(ServedLoop):
 class HandFeed(Feed):
     """A feed that the test fills by hand."""
 
+    unfinished = False
+
     def __init__(self, *frames: bytes) -> None:
         self.ready = list(frames)
         self.runs = 0
