@@ -54,7 +54,7 @@ _BY_HEADER = (
     ("server", r"nginx|openresty", "nginx"),
     ("server", r"caddy", "Caddy"),
     ("via", r"caddy", "Caddy"),
-    ("server", r"envoy|istio", "Envoy"),
+    ("server", r"envoy", "Envoy"),
     ("x-envoy-upstream-service-time", r"", "Envoy"),
     ("via", r"varnish", "Varnish"),
     ("x-varnish", r"", "Varnish"),
