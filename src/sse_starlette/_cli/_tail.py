@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ._client import Target
     from ._terminal import Terminal
 
-RETRY_SECONDS = 3.0
-"""How long browsers wait if the server says nothing."""
-FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 MOST_REDIRECTS = 10
 
@@ -46,6 +43,10 @@ class TailOptions:
     as_json: bool = False
     latency: str | None = None
     """The field of the data that says when it was made."""
+    retry: float = 3.0
+    """Seconds before it comes back, as browsers do if the server says nothing."""
+    first_pause: float = 1.0
+    """Seconds before it comes back after an error, at least."""
 
 
 class _StopError(Exception):
@@ -64,8 +65,8 @@ class Tail:
         self._options = options
         self._terminal = terminal
         self._last_event_id = options.last_event_id
-        self._retry = RETRY_SECONDS
-        self._pause = FIRST_PAUSE
+        self._retry = options.retry
+        self._pause = options.first_pause
         self._tally = Tally()
         self._connections = 0
         self._began = self._last_at = time.monotonic()
@@ -174,7 +175,7 @@ class Tail:
                         self._last_event_id = item.id
                     if self._tally.events == self._options.count:
                         raise _StopError(0, "")
-                self._pause = FIRST_PAUSE
+                self._pause = self._options.first_pause
                 if parser.retry_ms is not None:
                     self._retry = parser.retry_ms / 1000
         if self._options.once:

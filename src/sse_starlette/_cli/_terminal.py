@@ -11,7 +11,9 @@ from typing import TextIO
 class Terminal:
     """Two streams, and a line that says what is being waited for."""
 
-    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO | None = None, err: TextIO | None = None, *, every_seconds: float = 10
+    ) -> None:
         if out is None and isinstance(sys.stdout, TextIOWrapper):
             # An event may have what the encoding of this terminal hasn't; standard error is like this anyway.
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -19,6 +21,7 @@ class Terminal:
         self._err = err or sys.stderr
         self._rewrites = self._err.isatty()
         self._progress = ""
+        self._every_seconds = every_seconds
         self._told_at = time.monotonic()
 
     def result(self, line: str) -> None:
@@ -39,7 +42,7 @@ class Terminal:
             self._err.write(f"\r\x1b[K{line}")
             self._progress = line
             self._err.flush()
-        elif time.monotonic() - self._told_at >= _SECONDS_BETWEEN_LINES:
+        elif time.monotonic() - self._told_at >= self._every_seconds:
             self._told_at = time.monotonic()
             self.say(line)
 
@@ -49,6 +52,3 @@ class Terminal:
             self._err.write("\r\x1b[K")
             self._err.flush()
             self._progress = ""
-
-
-_SECONDS_BETWEEN_LINES = 10
