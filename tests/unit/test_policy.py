@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from tests.unit.driving import (
-    DISCONNECT,
-    Exchange,
-    StillLoop,
-    drive,
-    http_scope,
-    settled,
-    until,
-)
+from starlette.types import ASGIApp
+from tests.unit.driving import DISCONNECT, Exchange, StillLoop, drive, http_scope, settled, until
 
 from sse_starlette import EventSourceResponse, Hub, StreamPolicy, StreamPolicyMiddleware
 from sse_starlette._runtime.loop import loop_override
@@ -53,14 +47,33 @@ class Source:
         return EventSourceResponse(self.events(), policy=policy, **options)
 
 
+def still_loop() -> StillLoop:
+    """The loop of this test from here on; its clock stands still."""
+    loop = StillLoop()
+    loop_override.set(loop)
+    return loop
+
+
+@asynccontextmanager
+async def streaming(app: ASGIApp, **options: Any) -> AsyncIterator[Exchange]:
+    """A stream whose client has had the first event."""
+    async with drive(app, **options) as exchange:
+        await exchange.contains("first")
+        yield exchange
+
+
+async def answer_of(app: ASGIApp, **options: Any) -> Exchange:
+    """What comes to its end by itself."""
+    async with drive(app, **options) as exchange:
+        await exchange.returns()
+    return exchange
+
+
 async def test_refused_stream_is_told_when_to_come_back_and_ends() -> None:
     policy = StreamPolicy(total=1)
     source = Source()
-    async with drive(Source().response(policy)) as first:
-        await first.contains("first")
-
-        async with drive(source.response(policy)) as second:
-            await second.returns()
+    async with streaming(Source().response(policy)):
+        second = await answer_of(source.response(policy))
 
         assert (second.status, second.complete) == (200, True)
         assert second.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -74,13 +87,8 @@ async def test_refused_stream_is_told_when_to_come_back_and_ends() -> None:
 
 async def test_refused_clients_are_told_times_that_differ() -> None:
     policy = StreamPolicy(total=1, retry_ms=(1_000, 1_000_000))
-    bodies = set()
-    async with drive(Source().response(policy)) as first:
-        await first.contains("first")
-        for _ in range(20):
-            async with drive(Source().response(policy)) as refused:
-                await refused.returns()
-            bodies.add(refused.body)
+    async with streaming(Source().response(policy)):
+        bodies = {(await answer_of(Source().response(policy))).body for _ in range(20)}
 
     assert len(bodies) > 10
 
@@ -92,10 +100,8 @@ async def test_client_of_an_api_is_rejected_with_the_time_to_wait(
     limits: dict[str, int], status: int
 ) -> None:
     policy = StreamPolicy(**limits, refusal="reject", retry_ms=(1_500, 1_500))  # type: ignore[arg-type]
-    async with drive(Source().response(policy, listener="a")) as first:
-        await first.contains("first")
-        async with drive(Source().response(policy, listener="a")) as second:
-            await second.returns()
+    async with streaming(Source().response(policy, listener="a")):
+        second = await answer_of(Source().response(policy, listener="a"))
 
     assert second.status == status
     assert second.headers["retry-after"] == "2"
@@ -107,16 +113,13 @@ async def test_client_of_an_api_is_rejected_with_the_time_to_wait(
 async def test_limit_for_a_listener_counts_each_alone_and_nobody_without_a_name() -> None:
     policy = StreamPolicy(per_listener=1)
     async with (
-        drive(Source().response(policy, listener="a")) as first,
-        drive(Source().response(policy, listener="b")) as other,
-        drive(Source().response(policy)) as nameless,
-        drive(Source().response(policy)) as nameless_too,
+        streaming(Source().response(policy, listener="a")),
+        streaming(Source().response(policy, listener="b")),
+        streaming(Source().response(policy)),
+        streaming(Source().response(policy)),
     ):
-        for one in (first, other, nameless, nameless_too):
-            await one.contains("first")
         assert (policy.open, policy.open_of("a"), policy.open_of("c")) == (4, 1, 0)
-        async with drive(Source().response(policy, listener="a")) as second:
-            await second.returns()
+        second = await answer_of(Source().response(policy, listener="a"))
         assert b"first" not in second.body
     assert (policy.open, policy.open_of("a")) == (0, 0)
 
@@ -125,11 +128,9 @@ async def test_listener_is_named_by_the_policy_unless_the_response_does() -> Non
     policy = StreamPolicy(per_listener=1, listener=lambda request: request.headers["user"])
     scope = http_scope(headers=[(b"user", b"ann")])
     async with (
-        drive(Source().response(policy), scope=scope) as first,
-        drive(Source().response(policy, listener="bob"), scope=scope) as second,
+        streaming(Source().response(policy), scope=scope),
+        streaming(Source().response(policy, listener="bob"), scope=scope),
     ):
-        await first.contains("first")
-        await second.contains("first")
         assert (policy.open_of("ann"), policy.open_of("bob")) == (1, 1)
 
 
@@ -152,16 +153,13 @@ async def has_left(exchange: Exchange) -> Any:
 
 
 async def end_by(way: str, exchange: Exchange) -> None:
-    if way == "leaves":
+    if way in {"leaves", "cancelled"}:
         await exchange.contains("first")
-        exchange.leave()
-    elif way == "cancelled":
-        await exchange.contains("first")
-        exchange.cancel()
-    elif way == "cancelled at once":
-        exchange.cancel()
-    elif way == "cancelled while blocked":
+    if way == "cancelled while blocked":
         exchange.block()
+    if way == "leaves":
+        exchange.leave()
+    elif "cancelled" in way:
         exchange.cancel()
     await exchange.ends()
 
@@ -199,18 +197,16 @@ async def test_slot_is_free_when_callbacks_run() -> None:
     policy = StreamPolicy(total=1)
     seen = []
 
-    async with drive(Source().response(policy, on_close=lambda _: seen.append(policy.open))) as one:
-        await one.contains("first")
+    async with streaming(Source().response(policy, on_close=lambda _: seen.append(policy.open))):
+        pass
 
     assert seen == [0]
 
 
 async def test_headers_alone_need_no_slot() -> None:
     policy = StreamPolicy(total=1, refusal="reject")
-    async with drive(Source().response(policy)) as first:
-        await first.contains("first")
-        async with drive(Source().response(policy), scope=http_scope("HEAD")) as head:
-            await head.returns()
+    async with streaming(Source().response(policy)):
+        head = await answer_of(Source().response(policy), scope=http_scope("HEAD"))
 
     assert head.status == 200
 
@@ -219,14 +215,17 @@ async def test_refused_subscription_moves_nobodys_cursor() -> None:
     channel = Hub().channel("news")
     channel.publish_nowait("missed")
     policy = StreamPolicy(total=1)
-    async with drive(Source().response(policy)) as first:
-        await first.contains("first")
-        refused = EventSourceResponse(channel.subscribe(), policy=policy)
-        async with drive(refused) as second:
-            await second.returns()
+    async with streaming(Source().response(policy)):
+        refused = await answer_of(EventSourceResponse(channel.subscribe(), policy=policy))
 
-    assert b"id" not in second.body
+    assert b"id" not in refused.body
     assert channel.stats().subscribers == 0
+
+
+def end_at_random(exchange: Exchange, rolls: random.Random) -> None:
+    if rolls.randrange(2):
+        exchange.block()
+    rolls.choice([exchange.leave, exchange.cancel])()
 
 
 async def test_limit_holds_and_no_slot_is_lost_while_clients_come_and_go_at_random() -> None:
@@ -241,14 +240,7 @@ async def test_limit_holds_and_no_slot_is_lost_while_clients_come_and_go_at_rand
                 await anyio.lowlevel.checkpoint()
                 most = max(most, policy.open)
                 assert policy.open_of(listener) <= 3
-            way = rolls.choice(["leave", "cancel", "block", "unblock"])
-            if way == "block":
-                exchange.block()
-                exchange.cancel()
-            elif way == "unblock":
-                exchange.leave()
-            else:
-                getattr(exchange, way)()
+            end_at_random(exchange, rolls)
             await exchange.ends()
 
     async with anyio.create_task_group() as tasks:
@@ -265,38 +257,26 @@ async def test_policy_of_the_application_holds_for_streams_that_have_none() -> N
     policy = StreamPolicy(total=1)
     own = StreamPolicy()
 
-    async def stream(request: object) -> EventSourceResponse:
-        return Source().response()
-
-    async def with_own(request: object) -> EventSourceResponse:
-        return Source().response(own)
+    async def stream(request: Request) -> EventSourceResponse:
+        return Source().response(own if request.url.path == "/own" else None)
 
     async def plain(request: object) -> PlainTextResponse:
         return PlainTextResponse("plain")
 
     app = Starlette(
-        routes=[Route("/", stream), Route("/own", with_own), Route("/plain", plain)],
+        routes=[Route("/", stream), Route("/own", stream), Route("/plain", plain)],
         middleware=[Middleware(StreamPolicyMiddleware, policy=policy)],
     )
-    async with drive(app) as first, drive(app, scope=http_scope(path="/own")) as other:
-        await first.contains("first")
-        await other.contains("first")
-        async with drive(app) as second:
-            await second.returns()
-        async with drive(app, scope=http_scope(path="/plain")) as unconcerned:
-            await unconcerned.returns()
-
-        assert b"retry" in second.body
-        assert unconcerned.body == b"plain"
+    async with streaming(app), streaming(app, scope=http_scope(path="/own")):
+        assert b"retry" in (await answer_of(app)).body
+        assert (await answer_of(app, scope=http_scope(path="/plain"))).body == b"plain"
         assert (policy.open, own.open) == (1, 1)
 
 
 async def test_stream_that_is_of_age_ends_for_its_client_to_come_back() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     source = Source()
-    async with drive(source.response(StreamPolicy(max_age=100), ping=0)) as exchange:
-        await exchange.contains("first")
+    async with streaming(source.response(StreamPolicy(max_age=100), ping=0)) as exchange:
         await loop.advance(89)
         assert not exchange.over
         await loop.advance(12)
@@ -308,16 +288,14 @@ async def test_stream_that_is_of_age_ends_for_its_client_to_come_back() -> None:
 
 
 async def test_streams_that_began_together_do_not_end_together() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     ends = set()
-    async with anyio.create_task_group() as tasks:
+    async with AsyncExitStack() as streams:
         for _ in range(30):
             response = Source().response(
                 StreamPolicy(max_age=100), ping=0, on_close=lambda _: ends.add(int(loop.now))
             )
-            exchange = Exchange(None, None)
-            tasks.start_soon(exchange.run, response, http_scope())
+            await streams.enter_async_context(drive(response))
         for _ in range(101):
             await loop.advance(1)
 
@@ -325,8 +303,7 @@ async def test_streams_that_began_together_do_not_end_together() -> None:
 
 
 async def test_client_that_reads_nothing_holds_up_no_stream_that_is_of_age() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     source = Source()
     response = source.response(StreamPolicy(max_age=100, send_timeout=None))
     async with drive(response, blocked=True) as exchange:
@@ -338,8 +315,7 @@ async def test_client_that_reads_nothing_holds_up_no_stream_that_is_of_age() -> 
 
 
 async def test_client_resumes_without_a_loss_after_its_stream_was_of_age() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     channel = Hub().channel("news")
     policy = StreamPolicy(max_age=100)
     async with drive(EventSourceResponse(channel.subscribe(), policy=policy)) as first:
@@ -361,8 +337,7 @@ async def test_client_resumes_without_a_loss_after_its_stream_was_of_age() -> No
 async def test_listener_that_may_not_listen_any_more_is_told_and_the_stream_ends(
     ping: float | None, interval: int
 ) -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     allowed = True
     asked = []
 
@@ -372,8 +347,7 @@ async def test_listener_that_may_not_listen_any_more_is_told_and_the_stream_ends
 
     source = Source()
     response = source.response(StreamPolicy(revalidate=may_listen), ping=ping)
-    async with drive(response, scope=http_scope(headers=[(b"user", b"ann")])) as exchange:
-        await exchange.contains("first")
+    async with streaming(response, scope=http_scope(headers=[(b"user", b"ann")])) as exchange:
         await loop.advance(interval)
         await loop.advance(interval)
         assert asked == ["ann", "ann"]
@@ -387,8 +361,7 @@ async def test_listener_that_may_not_listen_any_more_is_told_and_the_stream_ends
 
 
 async def test_what_was_made_before_the_listener_lost_its_right_is_not_sent_after_it() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     channel = Hub().channel("news")
 
     async def may_listen(request: HTTPConnection) -> bool:
@@ -411,8 +384,7 @@ async def test_what_was_made_before_the_listener_lost_its_right_is_not_sent_afte
 
 
 async def test_check_that_raises_is_an_error_of_the_stream() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     failures = []
 
     async def may_listen(request: HTTPConnection) -> bool:
@@ -423,10 +395,8 @@ async def test_check_that_raises_is_an_error_of_the_stream() -> None:
         return "sorry"
 
     source = Source()
-    async with drive(
-        source.response(StreamPolicy(revalidate=may_listen), on_error=sorry)
-    ) as exchange:
-        await exchange.contains("first")
+    response = source.response(StreamPolicy(revalidate=may_listen), on_error=sorry)
+    async with streaming(response) as exchange:
         await loop.advance(15)
         await exchange.returns()
 
@@ -449,8 +419,7 @@ async def test_check_that_takes_too_long_is_an_error_of_the_stream() -> None:
 
 
 async def test_check_that_is_under_way_ends_with_its_stream() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     ended = []
 
     async def may_listen(request: HTTPConnection) -> bool:
@@ -460,8 +429,7 @@ async def test_check_that_is_under_way_ends_with_its_stream() -> None:
             ended.append(1)
         return True
 
-    async with drive(Source().response(StreamPolicy(revalidate=may_listen))) as exchange:
-        await exchange.contains("first")
+    async with streaming(Source().response(StreamPolicy(revalidate=may_listen))):
         await loop.advance(15)
         assert ended == []
 
@@ -469,8 +437,7 @@ async def test_check_that_is_under_way_ends_with_its_stream() -> None:
 
 
 async def test_stream_that_is_ending_is_not_asked_about_again() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     asked = []
 
     async def may_listen(request: HTTPConnection) -> bool:
@@ -487,8 +454,7 @@ async def test_stream_that_is_ending_is_not_asked_about_again() -> None:
             await cleaned_up.wait()
 
     policy = StreamPolicy(revalidate=may_listen, listener=lambda _: None)
-    async with drive(EventSourceResponse(slow_to_close(), policy=policy)) as exchange:
-        await exchange.contains("first")
+    async with streaming(EventSourceResponse(slow_to_close(), policy=policy)) as exchange:
         exchange.leave()
         await loop.advance(20)
         cleaned_up.set()
@@ -498,8 +464,7 @@ async def test_stream_that_is_ending_is_not_asked_about_again() -> None:
 
 
 async def test_send_timeout_is_the_policys_unless_the_response_has_its_own() -> None:
-    loop = StillLoop()
-    loop_override.set(loop)
+    loop = still_loop()
     policy = StreamPolicy()
     patient = Source().response(policy, send_timeout=90)
     async with (
@@ -544,15 +509,10 @@ async def name_later(request: HTTPConnection) -> str:
         ({"max_age": "10"}, TypeError, "max_age is str"),
         ({"send_timeout": -1}, ValueError, "send_timeout"),
         ({"listener": "ann"}, TypeError, "listener is str"),
-        pytest.param(
-            {"listener": name_later},
-            TypeError,
-            "listener is the async function",
-            id="listener async",
-        ),
+        ({"listener": name_later}, TypeError, "listener is the async function"),
         ({"revalidate": True}, TypeError, "revalidate is bool"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_policy_is_refused_where_it_is_written(
     options: dict[str, Any], kind: type[Exception], said: str
