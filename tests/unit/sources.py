@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from tests.unit.driving import StillLoop
+from tests.unit.driving import StillLoop, until
 
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette._stream.feed import Feed
@@ -150,6 +150,8 @@ async def sent_by(feed: Feed) -> Writer:
 async def stopped(feed: Feed, *, blocked: bool = False) -> Writer:
     """Run `feed`, stop it when its source waits, and give back the writer."""
     async with running(feed, blocked=blocked) as writer:
+        if blocked:
+            await until(lambda: writer.taken)
         await settle()
         feed.stop()
         await settle()
