@@ -8,7 +8,7 @@ import io
 import queue
 import re
 from collections import UserDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,8 +27,17 @@ from tests.unit.driving import drive, http_scope
 from sse_starlette import Channel, EventSourceResponse, Hub, ServerSentEvent
 from sse_starlette._stream.content import as_body_iterator, check_source, claim
 
+pytestmark = pytest.mark.anyio
 
-async def events(*items: object) -> AsyncIterator[object]:
+
+async def body_of(response: EventSourceResponse, method: str = "GET") -> bytes:
+    """Serve `response` to its end."""
+    async with drive(response, scope=http_scope(method)) as exchange:
+        await exchange.returns()
+    return exchange.body
+
+
+async def events(*items: object) -> AsyncGenerator[object, None]:
     for item in items or ("a", "b"):
         yield item
 
@@ -116,25 +125,6 @@ class Context:
         raise AssertionError
 
 
-def receiving_end() -> object:
-    send, receive = anyio.create_memory_object_stream[str](1)
-    send.close()
-    return receive
-
-
-def used_up(generator: Any) -> Any:
-    for _ in generator:
-        pass
-    return generator
-
-
-def closed_async() -> AsyncIterator[object]:
-    generator: Any = events()
-    with pytest.raises(StopIteration):
-        generator.aclose().send(None)
-    return generator  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -161,14 +151,6 @@ def closed_async() -> AsyncIterator[object]:
 )
 def test_a_source_is_taken(make: Callable[[], Any]) -> None:
     EventSourceResponse(make())
-
-
-def test_the_receiving_end_of_a_memory_stream_is_a_source() -> None:
-    receive: Any = receiving_end()
-
-    EventSourceResponse(receive)
-
-    receive.close()
 
 
 @pytest.mark.parametrize(
@@ -261,21 +243,17 @@ def test_a_future_is_refused_though_python_can_iterate_it() -> None:
         loop.close()
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda: used_up(sync_events()), "sync_events"),
-        (closed_async, "events"),
-    ],
-)
-def test_a_generator_that_was_used_up_is_refused(make: Callable[[], Any], name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name!r} has been used up") as caught:
-        EventSourceResponse(make())
+async def test_a_generator_that_was_used_up_is_refused() -> None:
+    closed, read = events(), sync_events()
+    await closed.aclose()
+    list(read)
 
-    assert f"EventSourceResponse({name}(...))" in str(caught.value)
+    for source, name in ((closed, "events"), (read, "sync_events")):
+        with pytest.raises(ValueError, match=f"{name!r} has been used up") as caught:
+            EventSourceResponse(source)
+        assert f"EventSourceResponse({name}(...))" in str(caught.value)
 
 
-@pytest.mark.anyio
 async def test_a_generator_that_is_in_use_is_refused() -> None:
     async def given_to_itself() -> AsyncIterator[object]:
         with pytest.raises(ValueError, match="'given_to_itself' is in use"):
@@ -287,7 +265,6 @@ async def test_a_generator_that_is_in_use_is_refused() -> None:
     assert [one async for one in source] == ["refused"]
 
 
-@pytest.mark.anyio
 async def test_a_generator_that_another_response_has_is_refused_before_its_first_step() -> None:
     source = events()
     claim(source)
@@ -295,26 +272,20 @@ async def test_a_generator_that_another_response_has_is_refused_before_its_first
     with pytest.raises(ValueError, match="is in use"):
         claim(source)
 
-    await source.aclose()  # type: ignore[attr-defined]
+    await source.aclose()
 
 
-@pytest.mark.anyio
 async def test_a_generator_whose_first_event_was_taken_beforehand_is_a_source() -> None:
     source = events("a", "b")
     assert await anext(source) == "a"
 
-    async with drive(EventSourceResponse(source)) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: b\r\n\r\n"
+    assert await body_of(EventSourceResponse(source)) == b"data: b\r\n\r\n"
 
 
-@pytest.mark.anyio
 async def test_a_source_that_has_getitem_alone_is_streamed() -> None:
-    async with drive(EventSourceResponse(Indexed(), sep="\n")) as exchange:  # type: ignore[arg-type]
-        await exchange.returns()
+    response = EventSourceResponse(Indexed(), sep="\n")  # type: ignore[arg-type]
 
-    assert exchange.body == b"data: a\n\ndata: b\n\n"
+    assert await body_of(response) == b"data: a\n\ndata: b\n\n"
 
 
 class AsyncDef:
@@ -330,7 +301,6 @@ class NoAsyncIterator:
         return iter("a")
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("source", "found"), [(AsyncDef(), "coroutine"), (NoAsyncIterator(), "str_.*iterator")]
 )
@@ -342,15 +312,12 @@ async def test_an_aiter_that_returns_no_async_iterator_is_named(source: Any, fou
     assert "write it as a plain `def`" in str(error)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("make", [events, sync_events])
 async def test_a_response_that_is_returned_twice_does_not_stream_nothing(
     make: Callable[..., Any],
 ) -> None:
     response = EventSourceResponse(make())
-    async with drive(response) as exchange:
-        await exchange.returns()
-    assert exchange.body == b"data: a\r\n\r\ndata: b\r\n\r\n"
+    assert await body_of(response) == b"data: a\r\n\r\ndata: b\r\n\r\n"
 
     async with drive(response) as again:
         error = await again.raises(ValueError)
@@ -359,7 +326,6 @@ async def test_a_response_that_is_returned_twice_does_not_stream_nothing(
     assert again.messages == []
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_two_responses_do_not_share_a_generator(*, replaced: bool) -> None:
     source = endless()
@@ -379,25 +345,18 @@ async def test_two_responses_do_not_share_a_generator(*, replaced: bool) -> None
     assert "'endless' is in use: each response needs one of its own" in str(error)
 
 
-@pytest.mark.anyio
 async def test_a_list_may_be_streamed_again() -> None:
     response = EventSourceResponse(["a"])
+
     for _ in range(2):
-        async with drive(response) as exchange:
-            await exchange.returns()
-
-        assert exchange.body == b"data: a\r\n\r\n"
+        assert await body_of(response) == b"data: a\r\n\r\n"
 
 
-@pytest.mark.anyio
 async def test_a_generator_that_a_middleware_has_read_and_replaced_is_no_mistake() -> None:
     response = EventSourceResponse(events())
     response.body_iterator = as_body_iterator([one async for one in response.body_iterator])
 
-    async with drive(response) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: a\r\n\r\ndata: b\r\n\r\n"
+    assert await body_of(response) == b"data: a\r\n\r\ndata: b\r\n\r\n"
 
 
 # body_iterator
@@ -416,10 +375,12 @@ class Closing:
         self.closed += 1
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize(
+each_kind = pytest.mark.parametrize(
     "make", [lambda: ["a", "b"], sync_events, events, lambda: Asynchronous("a", "b"), Closing]
 )
+
+
+@each_kind
 async def test_body_iterator_is_an_async_iterator_whatever_was_given(
     make: Callable[[], Any],
 ) -> None:
@@ -440,32 +401,25 @@ async def in_capitals(body: Any) -> AsyncIterator[object]:
         yield one.upper()
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "make", [lambda: ["a", "b"], sync_events, events, lambda: Asynchronous("a", "b"), Closing]
-)
+def wrapped(content: Any) -> EventSourceResponse:
+    response = EventSourceResponse(content, sep="\n")
+    response.body_iterator = in_capitals(response.body_iterator)
+    return response
+
+
+@each_kind
 async def test_a_body_iterator_that_wraps_the_one_before_is_what_is_sent(
     make: Callable[[], Any],
 ) -> None:
-    response = EventSourceResponse(make(), sep="\n")
-    response.body_iterator = in_capitals(response.body_iterator)
-
-    async with drive(response) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: A\n\ndata: B\n\n"
+    assert await body_of(wrapped(make())) == b"data: A\n\ndata: B\n\n"
 
 
-@pytest.mark.anyio
 async def test_a_list_may_take_the_place_of_the_body_iterator() -> None:
     source = Asynchronous("a")
     response = EventSourceResponse(source, sep="\n")
     response.body_iterator = ["x"]  # type: ignore[assignment]
 
-    async with drive(response) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: x\n\n"
+    assert await body_of(response) == b"data: x\n\n"
     assert source.closed == 1
 
 
@@ -484,17 +438,14 @@ class Endless(Asynchronous):
             self.steps.append("left")
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("wraps", [True, False])
 async def test_a_source_behind_another_body_iterator_is_closed_in_every_ending(
     method: str, *, wraps: bool
 ) -> None:
     source = Endless()
-    response = EventSourceResponse(source)
-    if wraps:
-        response.body_iterator = in_capitals(response.body_iterator)
-    else:
+    response = wrapped(source) if wraps else EventSourceResponse(source)
+    if not wraps:
         response.body_iterator = Endless()
 
     async with drive(response, scope=http_scope(method)) as exchange:
@@ -507,20 +458,6 @@ async def test_a_source_behind_another_body_iterator_is_closed_in_every_ending(
     assert source.steps == (["left"] if wraps and method == "GET" else [])
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("begun", [True, False])
-async def test_a_sync_source_is_closed_behind_another_body_iterator(*, begun: bool) -> None:
-    source = Closing()
-    response = EventSourceResponse(source)
-    response.body_iterator = in_capitals(response.body_iterator)
-
-    async with drive(response, scope=http_scope("GET" if begun else "HEAD")) as exchange:
-        await exchange.returns()
-
-    assert source.closed == 1
-
-
-@pytest.mark.anyio
 async def test_an_error_in_the_cleanup_of_a_wrapper_does_not_keep_the_source_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -536,8 +473,7 @@ async def test_an_error_in_the_cleanup_of_a_wrapper_does_not_keep_the_source_ope
     response = EventSourceResponse(source)
     response.body_iterator = Failing("b")
 
-    async with drive(response) as exchange:
-        await exchange.returns()
+    await body_of(response)
 
     assert source.closed == 1
     assert "error in the cleanup" in caplog.text
@@ -567,35 +503,29 @@ class WithAsyncClose(Upstream):
         self.closed += 1
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize(("kind", "closed"), [(Upstream, 0), (WithClose, 1), (WithAsyncClose, 1)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("kind", "closed"), [(Closing, 1), (Upstream, 0), (WithClose, 1), (WithAsyncClose, 1)]
+)
 async def test_a_source_without_aclose_is_closed_by_close_behind_another_body_iterator(
-    kind: type[Upstream], closed: int
+    kind: type[Any], closed: int, method: str
 ) -> None:
     source = kind()
-    response = EventSourceResponse(source)
-    response.body_iterator = in_capitals(response.body_iterator)
 
-    async with drive(response) as exchange:
-        await exchange.returns()
+    await body_of(wrapped(source), method)
 
     assert source.closed == closed
 
 
-@pytest.mark.anyio
 async def test_events_of_a_body_that_was_begun_beforehand_go_on_from_there() -> None:
     response = EventSourceResponse(["a", "b"])
     body: Any = response.body_iterator
     assert await anext(body) == "a"
     assert "['a', 'b']" in repr(body)
 
-    async with drive(response) as exchange:
-        await exchange.returns()
-
-    assert exchange.body == b"data: b\r\n\r\n"
+    assert await body_of(response) == b"data: b\r\n\r\n"
 
 
-@pytest.mark.anyio
 async def test_a_subscription_behind_another_body_iterator_is_left_with_it() -> None:
     channel = Channel("c", history=5)
     response = EventSourceResponse(channel.subscribe(replay=1))
@@ -618,7 +548,6 @@ async def test_a_subscription_behind_another_body_iterator_is_left_with_it() -> 
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
 async def test_a_number_is_a_source_only_as_long_as_nobody_asks_it_for_an_event() -> None:
     response = EventSourceResponse(0)  # type: ignore[arg-type]
 
