@@ -9,25 +9,16 @@ import weakref
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.unit.driving import (
-    SEAT_BELT_SECONDS,
-    drive,
-    settled,
-)
-from tests.unit.following import (
-    fill,
-    numbers,
-)
-from tests.unit.subscribing import (
-    note,
-)
+from tests.unit.driving import SEAT_BELT_SECONDS, settled
+from tests.unit.following import fill, numbers
+from tests.unit.subscribing import note, streaming
 
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse
+
+pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.anyio
 async def test_a_subscription_yields_events_with_their_ids() -> None:
     channel = Channel("c")
     fill(channel, 1, 2, event="number")
@@ -47,7 +38,6 @@ async def test_a_subscription_yields_events_with_their_ids() -> None:
     assert got[0].id == f"{channel.epoch}.2"
 
 
-@pytest.mark.anyio
 async def test_blocks_that_fire_no_event_are_not_yielded() -> None:
     channel = Channel("c")
     async with channel.subscribe() as subscription:
@@ -60,7 +50,6 @@ async def test_blocks_that_fire_no_event_are_not_yielded() -> None:
     assert got == [(None, "x"), ("y", None)]
 
 
-@pytest.mark.anyio
 async def test_a_cancelled_wait_loses_no_event() -> None:
     channel = Channel("c")
     got: list[str] = []
@@ -86,7 +75,6 @@ async def test_a_cancelled_wait_loses_no_event() -> None:
     assert got == numbers(1, 29)
 
 
-@pytest.mark.anyio
 async def test_closing_a_subscription_ends_the_wait_for_its_next_event() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
@@ -105,7 +93,6 @@ async def test_closing_a_subscription_ends_the_wait_for_its_next_event() -> None
             await ended.wait()
 
 
-@pytest.mark.anyio
 async def test_a_closed_subscription_yields_nothing_more() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
@@ -120,19 +107,16 @@ async def test_a_closed_subscription_yields_nothing_more() -> None:
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
 async def test_a_streamed_subscription_that_is_closed_ends_its_response() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.chunk(0)
+    async with streaming(subscription) as client:
         await subscription.aclose()
         await client.returns()
 
     assert client.complete
 
 
-@pytest.mark.anyio
 async def test_a_subscription_that_was_never_opened_is_not_kept_alive() -> None:
     channel = Channel("c")
     gone = weakref.ref(channel.subscribe(filter=bool, snapshot=list))
@@ -143,7 +127,6 @@ async def test_a_subscription_that_was_never_opened_is_not_kept_alive() -> None:
     assert not state_of(channel)._subscriptions
 
 
-@pytest.mark.anyio
 async def test_an_iteration_that_was_abandoned_is_not_kept_alive() -> None:
     channel = Channel("c")
     subscription = channel.subscribe()

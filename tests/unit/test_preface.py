@@ -11,23 +11,29 @@ import anyio.to_thread
 import fastapi.sse
 import pydantic
 import pytest
-from tests.unit.driving import (
-    drive,
-    settled,
-)
-from tests.unit.following import (
-    Client,
-    fill,
-)
-from tests.unit.subscribing import (
-    MadeUpError,
-    generated,
-    reading,
-)
+from tests.unit.driving import Exchange, drive, settled
+from tests.unit.following import Client, fill
+from tests.unit.subscribing import MadeUpError, generated, reading
 
-from sse_starlette.channels.channel import Channel, Gap
+from sse_starlette.channels.channel import Channel, Gap, Subscription
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
+
+pytestmark = pytest.mark.anyio
+
+
+def filled(last: int, **options: Any) -> Channel:
+    """Make a channel whose events are "1", "2", ..., up to `last`."""
+    channel = Channel("c", **options)
+    fill(channel, 1, last)
+    return channel
+
+
+async def heard(subscription: Subscription, text: str) -> Exchange:
+    """Stream a subscription until its client has had `text`."""
+    async with drive(EventSourceResponse(subscription)) as client:
+        await client.contains(text)
+    return client
 
 
 async def listed(*events: object) -> list[object]:
@@ -58,58 +64,45 @@ FORMS: list[Any] = [
 ]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_new_client_gets_the_snapshot_first(form: Callable[..., Any]) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+    channel = filled(2)
     subscription = channel.subscribe(snapshot=lambda: form({"event": "all", "data": "1, 2"}, "x"))
     fill(channel, 3, 3)
 
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.contains("data: 3\r\n")
+    client = await heard(subscription, "data: 3\r\n")
 
-    got = reading(client).got
-    assert [(one.event, one.data) for one in got] == [
-        ("all", "1, 2"),
-        ("message", "x"),
-        ("message", "3"),
+    assert [(one.event, one.data, one.id) for one in reading(client).got] == [
+        ("all", "1, 2", ""),
+        ("message", "x", ""),
+        ("message", "3", f"{channel.epoch}.3"),
     ]
-    assert [one.id for one in got] == ["", "", f"{channel.epoch}.3"]
     assert f"data: x\r\n\r\nid: {channel.epoch}.2\r\n\r\n".encode() in client.body
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "one",
-    [
-        "x",
-        b"data: x\n\n",
-        {"data": "x"},
-        ServerSentEvent("x"),
-        fastapi.sse.ServerSentEvent(raw_data="x"),
-    ],
-)
-async def test_a_snapshot_may_be_one_event(one: Any) -> None:
-    subscription = Channel("c").subscribe(snapshot=lambda: one)
-
-    assert (await anext(subscription)).data == "x"
-    await subscription.aclose()
 
 
 class Model(pydantic.BaseModel):
     x: int = 1
 
 
-@pytest.mark.anyio
-async def test_a_snapshot_may_be_a_model_which_python_can_iterate() -> None:
-    subscription = Channel("c").subscribe(snapshot=Model)
+@pytest.mark.parametrize(
+    ("one", "data"),
+    [
+        ("x", "x"),
+        (b"data: x\n\n", "x"),
+        ({"data": "x"}, "x"),
+        (ServerSentEvent("x"), "x"),
+        (fastapi.sse.ServerSentEvent(raw_data="x"), "x"),
+        # Python can iterate it.
+        (Model(), '{"x":1}'),
+    ],
+)
+async def test_a_snapshot_may_be_one_event(one: Any, data: str) -> None:
+    subscription = Channel("c").subscribe(snapshot=lambda: one)
 
-    assert (await anext(subscription)).data == '{"x":1}'
+    assert (await anext(subscription)).data == data
     await subscription.aclose()
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("made", [None, 3, len])
 async def test_a_snapshot_of_no_events_says_what_a_snapshot_is(made: Any) -> None:
     subscription = Channel("c").subscribe(snapshot=lambda: made)
@@ -119,24 +112,54 @@ async def test_a_snapshot_of_no_events_says_what_a_snapshot_is(made: Any) -> Non
     await subscription.aclose()
 
 
-@pytest.mark.anyio
+class Cursor(AsyncIterator[str]):
+    """Rows of a database; they note that they are closed."""
+
+    def __init__(self, *rows: str) -> None:
+        self._rows = list(rows)
+        self.closed: list[str] = []
+
+    async def __anext__(self) -> str:
+        if not self._rows:
+            raise StopAsyncIteration
+        return self._rows.pop(0)
+
+    def close(self) -> None:
+        self.closed.append("cursor")
+
+
+class Rows(AsyncIterable[str]):
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+
+    def __aiter__(self) -> Cursor:
+        return self._cursor
+
+    def close(self) -> None:
+        self._cursor.closed.append("rows")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_snapshot_and_what_iterates_it_may_be_closed_without_waiting(apart: bool) -> None:
+    cursor = Cursor()
+    channel = Channel("c")
+    subscription = channel.subscribe(snapshot=lambda: Rows(cursor) if apart else cursor)
+    channel.publish_nowait("x")
+
+    assert (await anext(subscription)).data == "x"
+    await subscription.aclose()
+    assert cursor.closed == (["cursor", "rows"] if apart else ["cursor"])
+
+
 async def test_a_snapshot_whose_cleanup_fails_has_been_sent_and_the_channel_follows(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Rows(AsyncIterator[str]):
-        left = 1
-
-        async def __anext__(self) -> str:
-            if not self.left:
-                raise StopAsyncIteration
-            self.left -= 1
-            return "row"
-
+    class Failing(Cursor):
         def close(self) -> None:
-            raise ZeroDivisionError("made up")
+            raise MadeUpError
 
     channel = Channel("c")
-    subscription = channel.subscribe(snapshot=Rows)
+    subscription = channel.subscribe(snapshot=lambda: Failing("row"))
     channel.publish_nowait("after it")
 
     assert [(await anext(subscription)).data for _ in range(2)] == ["row", "after it"]
@@ -144,68 +167,34 @@ async def test_a_snapshot_whose_cleanup_fails_has_been_sent_and_the_channel_foll
     assert "error in the cleanup of" in caplog.text
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("apart", [False, True])
-async def test_a_snapshot_and_what_iterates_it_may_be_closed_without_waiting(apart: bool) -> None:
-    closed: list[str] = []
-
-    class Cursor(AsyncIterator[str]):
-        async def __anext__(self) -> str:
-            raise StopAsyncIteration
-
-        def close(self) -> None:
-            closed.append("cursor")
-
-    class Rows(AsyncIterable[str]):
-        def __aiter__(self) -> Cursor:
-            return Cursor()
-
-        def close(self) -> None:
-            closed.append("rows")
-
-    channel = Channel("c")
-    subscription = channel.subscribe(snapshot=Rows if apart else Cursor)
-    channel.publish_nowait("x")
-
-    assert (await anext(subscription)).data == "x"
-    await subscription.aclose()
-    assert closed == (["cursor", "rows"] if apart else ["cursor"])
-
-
-@pytest.mark.anyio
 async def test_who_comes_back_without_a_gap_needs_no_snapshot() -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+    channel = filled(2)
     subscription = channel.subscribe(f"{channel.epoch}.1", snapshot=lambda: ["x"], on_gap=listed)
 
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.contains("data: 2\r\n")
+    client = await heard(subscription, "data: 2\r\n")
 
     assert reading(client).data == ["2"]
     assert channel.stats().resets == {}
 
 
-@pytest.mark.anyio
 async def test_who_is_told_of_a_gap_gets_the_snapshot_after_it() -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+    channel = filled(2)
     subscription = channel.subscribe("nonsense", snapshot=lambda: generated("snapshot"))
     fill(channel, 3, 3)
 
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.contains("data: 3\r\n")
+    got = reading(await heard(subscription, "data: 3\r\n")).got
 
-    got = reading(client).got
-    assert [one.event for one in got] == ["reset", "message", "message"]
+    assert [(one.event, one.id) for one in got] == [
+        ("reset", ""),
+        ("message", ""),
+        ("message", f"{channel.epoch}.3"),
+    ]
     assert [one.data for one in got[1:]] == ["snapshot", "3"]
-    assert [one.id for one in got] == ["", "", f"{channel.epoch}.3"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_events_of_on_gap_take_the_place_of_the_reset(form: Callable[..., Any]) -> None:
-    channel = Channel("c", history=1)
-    fill(channel, 1, 5)
+    channel = filled(5, history=1)
     gaps: list[Gap] = []
 
     def on_gap(gap: Gap) -> Any:
@@ -221,32 +210,24 @@ async def test_the_events_of_on_gap_take_the_place_of_the_reset(form: Callable[.
         await client.contains("data: 6\r\n")
 
     assert gaps == [Gap("c", "trimmed", f"{channel.epoch}.5")]
-    assert [(one.event, one.data) for one in reading(client).got] == [
-        ("reload", "trimmed"),
-        ("message", "6"),
-    ]
+    got = [(one.event, one.data) for one in reading(client).got]
+    assert got == [("reload", "trimmed"), ("message", "6")]
     assert channel.stats().resets == {"trimmed": 1}
 
 
-@pytest.mark.anyio
 async def test_on_gap_may_say_nothing_and_the_cursor_moves_all_the_same() -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
-    subscription = channel.subscribe("nonsense", on_gap=lambda gap: [])
+    channel = filled(2)
 
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.chunk(0)
+    client = await heard(channel.subscribe("nonsense", on_gap=lambda gap: []), "\r\n\r\n")
 
     assert client.body == f"id: {channel.epoch}.2\r\n\r\n".encode()
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("asked", [None, "nonsense"])
 async def test_what_is_published_while_the_snapshot_is_at_work_follows_exactly_once(
     asked: str | None,
 ) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+    channel = filled(2)
     at_work, go_on = anyio.Event(), anyio.Event()
 
     async def snapshot() -> AsyncIterator[object]:
@@ -270,7 +251,6 @@ async def test_what_is_published_while_the_snapshot_is_at_work_follows_exactly_o
     assert data == ["all up to 2", "done", "3", "4", "5", "6"]
 
 
-@pytest.mark.anyio
 async def test_a_cancelled_wait_for_the_snapshot_asks_for_it_anew() -> None:
     channel = Channel("c")
     calls = 0
@@ -295,7 +275,6 @@ async def test_a_cancelled_wait_for_the_snapshot_asks_for_it_anew() -> None:
     assert got[0].event == "reset"
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("hook", ["snapshot", "on_gap"])
 async def test_a_client_that_leaves_while_the_application_is_at_work_stops_it(hook: str) -> None:
     channel = Channel("c")
@@ -323,22 +302,16 @@ async def test_a_client_that_leaves_while_the_application_is_at_work_stops_it(ho
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
+async def fails(*_: Gap) -> AsyncIterator[object]:
+    yield "first"
+    raise MadeUpError
+
+
 @pytest.mark.parametrize("asked", ["", "nonsense"])
-@pytest.mark.parametrize("hook", ["snapshot"])
-async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(
-    asked: str, hook: str
-) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+async def test_what_the_snapshot_raises_ends_the_stream_and_moves_no_cursor(asked: str) -> None:
+    channel = filled(2)
 
-    async def fails(*_: Gap) -> AsyncIterator[object]:
-        yield "first"
-        raise MadeUpError
-
-    hooks: Any = {hook: fails}
-    subscription = channel.subscribe(asked, **hooks)
-    async with drive(EventSourceResponse(subscription)) as client:
+    async with drive(EventSourceResponse(channel.subscribe(asked, snapshot=fails))) as client:
         await client.raises(MadeUpError)
 
     assert client.complete
@@ -346,29 +319,21 @@ async def test_what_the_application_raises_ends_the_stream_and_moves_no_cursor(
     assert channel.stats().subscribers == 0
 
 
-@pytest.mark.anyio
 async def test_who_can_not_be_told_by_on_gap_gets_the_reset_and_moves_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
+    channel = filled(2)
+    subscription = channel.subscribe("nonsense", on_gap=fails)
 
-    async def fails(gap: Gap) -> AsyncIterator[object]:
-        yield "first"
-        raise MadeUpError
-
-    async with drive(EventSourceResponse(channel.subscribe("nonsense", on_gap=fails))) as client:
-        await client.contains(f"id: {channel.epoch}.2\r\n\r\n")
+    client = await heard(subscription, f"id: {channel.epoch}.2\r\n\r\n")
 
     assert [one.event for one in reading(client).got] == ["message", "reset"]
     assert channel.stats().failures == 1
     assert "on_gap failed" in caplog.text
 
 
-@pytest.mark.anyio
 async def test_what_the_snapshot_raises_is_raised_where_the_subscription_is_iterated() -> None:
-    channel = Channel("c")
-    subscription = channel.subscribe("nonsense", snapshot=lambda: [1 // 0])
+    subscription = Channel("c").subscribe("nonsense", snapshot=lambda: [1 // 0])
 
     assert (await anext(subscription)).event == "reset"
     with pytest.raises(ZeroDivisionError):
@@ -377,7 +342,6 @@ async def test_what_the_snapshot_raises_is_raised_where_the_subscription_is_iter
         await anext(subscription)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("event", [{"data": "x", "id": "5"}, {"dta": 1}, b"data: x"])
 async def test_a_snapshot_that_can_not_be_sent_is_closed(event: object) -> None:
     channel = Channel("c")
@@ -398,36 +362,27 @@ async def test_a_snapshot_that_can_not_be_sent_is_closed(event: object) -> None:
     assert client.body == b""
 
 
-@pytest.mark.anyio
 async def test_who_is_cut_in_the_middle_of_a_snapshot_has_its_old_cursor() -> None:
-    channel = Channel("c", history=1)
-    fill(channel, 1, 5)
+    channel = filled(5, history=1)
     old = f"{channel.epoch}.2"
     subscription = channel.subscribe(old, snapshot=lambda: [{"data": "a", "event": "b"}, "c"])
-    async with drive(EventSourceResponse(subscription)) as client:
-        await client.contains(f"id: {channel.epoch}.5\r\n\r\n")
-    body = client.body
+
+    body = (await heard(subscription, f"id: {channel.epoch}.5\r\n\r\n")).body
 
     for length in range(len(body) - 1):
         cut = Client()
         cut.last_event_id = old
         cut.read(body[:length])
         assert cut.cut() == old
-
     whole = Client()
     assert [one.event for one in whole.read(body)] == ["reset", "b", "message"]
     assert whole.cut() == f"{channel.epoch}.5"
 
 
-@pytest.mark.anyio
 async def test_a_subscription_can_be_made_where_no_loop_runs() -> None:
-    channel = Channel("c")
-    fill(channel, 1, 1)
+    def subscribe() -> Subscription:
+        return filled(1).subscribe(replay=1, snapshot=lambda: ["snapshot"])
 
-    def endpoint() -> EventSourceResponse:
-        return EventSourceResponse(channel.subscribe(replay=1, snapshot=lambda: ["snapshot"]))
-
-    async with drive(await anyio.to_thread.run_sync(endpoint)) as client:
-        await client.contains("data: 1\r\n")
+    client = await heard(await anyio.to_thread.run_sync(subscribe), "data: 1\r\n")
 
     assert reading(client).data == ["snapshot", "1"]
