@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,18 +15,15 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.metrics.conftest import two_events
 from tests.unit.driving import drive
+from tests.unit.subscribing import fall_behind, streaming
 
 from sse_starlette import EventSourceResponse, Hub
 from sse_starlette.metrics.opentelemetry import OpenTelemetryMetrics
 from sse_starlette.observe import is_observed
 
 pytestmark = pytest.mark.anyio
-
-
-async def two_events() -> AsyncIterator[str]:
-    yield "one"
-    yield "two"
 
 
 def app_with_stream() -> FastAPI:
@@ -42,11 +39,6 @@ def app_with_stream() -> FastAPI:
 @pytest.fixture
 def reader() -> InMemoryMetricReader:
     return InMemoryMetricReader()
-
-
-@pytest.fixture
-def hub() -> Hub:
-    return Hub()
 
 
 @pytest.fixture
@@ -69,13 +61,9 @@ def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, Any],
     for resource in data.resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
-                found[metric.name] = [
-                    (
-                        dict(point.attributes or {}),
-                        getattr(point, "value", getattr(point, "count", 0)),
-                    )
-                    for point in metric.data.data_points
-                ]
+                for point in metric.data.data_points:
+                    value = getattr(point, "value", getattr(point, "count", 0))
+                    found.setdefault(metric.name, []).append((dict(point.attributes or {}), value))
     return found
 
 
@@ -86,16 +74,8 @@ async def test_streams_and_channels_are_counted(
     channel.subscribe("another.5")
     async with drive(app_with_stream()) as exchange:
         await exchange.returns()
-    async with drive(EventSourceResponse(channel.subscribe())) as slow:
-        await slow.chunk(0)
-        slow.block()
-        for number in range(4):
-            channel.publish_nowait(number)
-        slow.unblock()
-        await slow.returns()
-    async with drive(EventSourceResponse(channel.subscribe())) as open_stream:
-        await open_stream.chunk(0)
-
+    await fall_behind(channel)
+    async with streaming(channel.subscribe()):
         found = points(reader)
 
     (name,) = {attributes["sse.endpoint"] for attributes, _ in found["sse.streams.open"]} - {""}

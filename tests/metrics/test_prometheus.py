@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Route
+from tests.metrics.conftest import two_events
 from tests.unit.driving import drive
+from tests.unit.subscribing import fall_behind, streaming
 
 from sse_starlette import EventSourceResponse, Hub
 from sse_starlette.metrics.prometheus import PrometheusMetrics
@@ -23,11 +25,6 @@ from sse_starlette.observe import is_observed
 pytestmark = pytest.mark.anyio
 
 DASHBOARD = Path(__file__).parents[2] / "examples" / "grafana" / "dashboard.json"
-
-
-async def two_events() -> AsyncIterator[str]:
-    yield "one"
-    yield "two"
 
 
 async def numbers(request: object) -> EventSourceResponse:
@@ -53,11 +50,6 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def hub() -> Hub:
-    return Hub()
-
-
-@pytest.fixture
 def metrics(hub: Hub, registry: CollectorRegistry) -> Iterator[PrometheusMetrics]:
     made = PrometheusMetrics(hub, registry=registry)
     yield made
@@ -72,9 +64,7 @@ async def test_streams_are_counted_open_ended_and_by_what_they_sent(
 ) -> None:
     async with drive(APP) as exchange:
         await exchange.returns()
-    async with drive(EventSourceResponse(hub.channel("news").subscribe())) as open_stream:
-        await open_stream.chunk(0)
-
+    async with streaming(hub.channel("news").subscribe()) as open_stream:
         found = samples(registry)
 
     assert found["sse_streams_open{endpoint=numbers}"] == 0
@@ -95,13 +85,7 @@ async def test_slow_clients_gaps_and_events_of_channels_are_counted(
 ) -> None:
     channel = hub.channel("news", history=1)
     channel.subscribe("another.5")
-    async with drive(EventSourceResponse(channel.subscribe())) as exchange:
-        await exchange.chunk(0)
-        exchange.block()
-        for number in range(4):
-            channel.publish_nowait(number)
-        exchange.unblock()
-        await exchange.returns()
+    await fall_behind(channel)
 
     found = samples(registry)
 
@@ -117,9 +101,7 @@ async def test_channels_have_a_label_only_where_that_is_asked_for(
     hub = Hub()
     news = hub.channel("news")
     metrics = PrometheusMetrics(hub, registry=registry, channels=True)
-    async with drive(EventSourceResponse(news.subscribe())) as exchange:
-        await exchange.chunk(0)
-
+    async with streaming(news.subscribe()):
         found = samples(registry)
 
     metrics.close()

@@ -43,6 +43,17 @@ async def streamed(subscription: Subscription, **options: Any) -> Exchange:
     return client
 
 
+async def fall_behind(channel: Channel) -> Exchange:
+    """Be a client of a channel that reads nothing while four events are published, and is told."""
+    async with streaming(channel.subscribe()) as client:
+        client.block()
+        for number in range(4):
+            channel.publish_nowait(number)
+        client.unblock()
+        await client.until(lambda: client.over or b"reset" in client.body)
+    return client
+
+
 def data_of(subscription: Subscription) -> list[str]:
     """What a client gets that takes all that is ready."""
     return [one.data for one in read(opened(subscription))]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
-from tests.unit.driving import drive, http_scope, settled
+from tests.unit.driving import Exchange, drive, http_scope, settled
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, one
+from tests.unit.subscribing import fall_behind, publish, streamed, streaming
 
 from sse_starlette import Channel, EventSourceResponse, Hub, StreamPolicy
 from sse_starlette.channels.channel import state_of
@@ -74,11 +75,16 @@ async def endpoint(request: object) -> EventSourceResponse:
 APP = Starlette(routes=[Route("/", endpoint)])
 
 
+async def ask(**scope: Any) -> Exchange:
+    async with drive(APP, scope=http_scope(**scope)) as exchange:
+        await exchange.returns()
+    return exchange
+
+
 async def test_observer_is_told_of_a_stream_and_of_what_it_has_sent() -> None:
     told = Told()
     with observing(told):
-        async with drive(APP) as exchange:
-            await exchange.returns()
+        exchange = await ask()
 
     (stream,) = told.ended
     assert told.began == [stream]
@@ -101,10 +107,8 @@ async def test_observer_is_told_why_each_stream_ended() -> None:
         async with drive(EventSourceResponse(fails(), policy=policy)) as exchange:
             await exchange.raises(ValueError)
         channel = Hub().channel("news")
-        async with drive(EventSourceResponse(channel.subscribe(), policy=policy)) as first:
-            await first.chunk(0)
-            async with drive(EventSourceResponse(two_events(), policy=policy)) as second:
-                await second.returns()
+        async with streaming(channel.subscribe(), policy=policy):
+            await streamed(channel.subscribe(), policy=policy)
 
     assert [one.reason for one in told.ended] == ["error", "refused", "client"]
     assert told.completed == ["error", "refused"]
@@ -127,23 +131,10 @@ async def test_stream_that_could_not_begin_is_not_told_of() -> None:
 async def test_observer_is_told_of_gaps_and_of_clients_that_are_too_slow() -> None:
     told = Told()
     hub = Hub()
-    strict, lenient = (
-        hub.channel("strict", history=1),
-        hub.channel("lenient", history=1, slow="reset"),
-    )
     with observing(told):
-        hub.channel("strict").subscribe("another.5")
-        for channel in (strict, lenient):
-            async with drive(EventSourceResponse(channel.subscribe())) as exchange:
-                await exchange.chunk(0)
-                exchange.block()
-                for number in range(4):
-                    channel.publish_nowait(number)
-                exchange.unblock()
-                if channel is strict:
-                    await exchange.returns()
-                else:
-                    await exchange.contains("reset")
+        hub.channel("strict", history=1).subscribe("another.5")
+        await fall_behind(hub.channel("strict"))
+        await fall_behind(hub.channel("lenient", history=1, slow="reset"))
 
     assert told.all == [
         ("gap", "strict", "epoch"),
@@ -171,8 +162,7 @@ async def test_observer_that_raises_harms_nobody_and_is_logged(
 
     told = Told()
     with observing(Breaks()), observing(told), caplog.at_level(logging.ERROR):
-        async with drive(APP) as exchange:
-            await exchange.returns()
+        await ask()
 
     assert len(told.ended) == 1
     assert "stream_began of" in caplog.text
@@ -184,8 +174,7 @@ async def test_observer_that_has_ended_is_told_nothing_more() -> None:
     with observing(other):
         end()
         end()
-        async with drive(APP) as exchange:
-            await exchange.returns()
+        await ask()
 
     assert (told.began, len(other.began)) == ([], 1)
     assert not is_observed()
@@ -200,13 +189,7 @@ async def test_observer_need_not_override_anything() -> None:
     channel = Hub().channel("news", history=1)
     with observing(Observer()):
         channel.subscribe("another.5")
-        async with drive(EventSourceResponse(channel.subscribe())) as exchange:
-            await exchange.chunk(0)
-            exchange.block()
-            for number in range(4):
-                channel.publish_nowait(number)
-            exchange.unblock()
-            await exchange.returns()
+        await fall_behind(channel)
     Observer().log_lost("log", "why")
     Observer().log_found("log")
 
@@ -214,8 +197,7 @@ async def test_observer_need_not_override_anything() -> None:
 async def test_head_is_a_stream_of_no_bytes() -> None:
     told = Told()
     with observing(told):
-        async with drive(APP, scope=http_scope("HEAD")) as exchange:
-            await exchange.returns()
+        await ask(method="HEAD")
 
     (stream,) = told.ended
     assert (stream.reason, stream.sends, stream.events) == ("end", 0, 0)
@@ -224,14 +206,11 @@ async def test_head_is_a_stream_of_no_bytes() -> None:
 async def test_tally_sums_up_open_and_ended_streams() -> None:
     tally = Tally()
     with observing(tally):
-        async with drive(APP) as exchange:
-            await exchange.returns()
+        await ask()
         sent = tally.sent_by_endpoint()["endpoint"]
         assert tally.open_by_endpoint() == {"endpoint": 0}
-        async with drive(
-            EventSourceResponse(Hub().channel("news").subscribe()),
-            scope=http_scope(endpoint=endpoint),
-        ) as open_stream:
+        response = EventSourceResponse(Hub().channel("news").subscribe())
+        async with drive(response, scope=http_scope(endpoint=endpoint)) as open_stream:
             await open_stream.chunk(0)
             assert tally.open_by_endpoint() == {"endpoint": 1}
             both = tally.sent_by_endpoint()["endpoint"]
@@ -255,11 +234,8 @@ def test_tally_counts_gaps_and_lags() -> None:
     tally.subscriber_lagged("news", 0, ended=True)
     tally.gap_told("news", "trimmed")
 
-    assert (tally.lagged, tally.dropped, tally.gaps) == (
-        {False: 1, True: 1},
-        3,
-        {"trimmed": 1},
-    )
+    assert (tally.lagged, tally.dropped) == ({False: 1, True: 1}, 3)
+    assert tally.gaps == {"trimmed": 1}
 
 
 def test_counters_of_channels_never_go_back_when_one_is_forgotten() -> None:
@@ -272,14 +248,13 @@ def test_counters_of_channels_never_go_back_when_one_is_forgotten() -> None:
         return figures.published
 
     channel = hub.channel("news")
-    channel.publish_nowait("one")
-    channel.publish_nowait("two")
+    publish(channel, "one", "two")
     assert published() == 2
     del channel
     assert published() == 2
-    hub.channel("news").publish_nowait("three")
+    publish(hub.channel("news"), "three")
     channel = hub.channel("news")
-    channel.publish_nowait("four")
+    publish(channel, "four")
     assert published() >= 3
 
 
@@ -305,14 +280,7 @@ async def test_observer_is_told_when_an_event_log_is_lost_and_found(
             store.say("c", 1)
             await client.has(1)
 
-    assert (
-        told.all
-        == [
-            ("lost", "FakeLog", "connection reset"),
-            ("found", "FakeLog"),
-        ]
-        * 2
-    )
+    assert told.all == [("lost", "FakeLog", "connection reset"), ("found", "FakeLog")] * 2
 
 
 @pytest.mark.usefixtures("without_pauses")

@@ -15,8 +15,9 @@ from starlette.routing import Mount
 from tests.unit.driving import Exchange, StillLoop, drive, http_scope
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, one
+from tests.unit.subscribing import streaming
 
-from sse_starlette import EventSourceResponse, Hub
+from sse_starlette import Hub
 from sse_starlette._runtime.loop import loop_override
 from sse_starlette.channels._stats import ChannelStats, HubStats
 from sse_starlette.status._figures import MOST_CHANNELS, figures_of
@@ -82,8 +83,8 @@ async def test_figures_tell_of_channels_streams_and_listeners() -> None:
     hub = Hub()
     channel = hub.channel("news")
     async with (
-        drive(EventSourceResponse(channel.subscribe(), listener="ann")) as first,
-        drive(EventSourceResponse(channel.subscribe())) as second,
+        streaming(channel.subscribe(), listener="ann") as first,
+        streaming(channel.subscribe()) as second,
     ):
         channel.publish_nowait("hello")
         for exchange in (first, second):
@@ -93,8 +94,7 @@ async def test_figures_tell_of_channels_streams_and_listeners() -> None:
     assert found["streams"] == {"open": 2, "nameless": 1, "listeners": 1, "most": [["ann", 1]]}
     assert found["process"]["pid"] == os.getpid()
     assert found["log"]["kind"] is None
-    assert found["totals"]["subscribers"] == 2
-    assert found["totals"]["delivered"] == 2
+    assert (found["totals"]["subscribers"], found["totals"]["delivered"]) == (2, 2)
     (shown,) = found["channels"]
     assert (shown["name"], shown["published"], shown["lag"]) == ("news", 1, 0)
 
@@ -153,10 +153,10 @@ async def test_page_may_run_its_own_script_and_nothing_else() -> None:
 
 
 def test_only_the_largest_channels_are_shown_and_all_are_counted() -> None:
-    channels = {
-        f"channel {number}": ChannelStats(number, 1, 2, 3, 4, {"epoch": 5}, 6, 7, 8, 9)
-        for number in range(MOST_CHANNELS + 5)
-    }
+    stats = [
+        ChannelStats(n, 1, 2, 3, 4, {"epoch": 5}, 6, 7, 8, 9) for n in range(MOST_CHANNELS + 5)
+    ]
+    channels = {f"channel {number}": one for number, one in enumerate(stats)}
     found = figures_of(HubStats(channels), None, [])
 
     assert len(found["channels"]) == MOST_CHANNELS
