@@ -9,14 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.parsers import Fired, read_by_the_standard
 
-from sse_starlette.testing import (
-    Comment,
-    Cursor,
-    Event,
-    EventStreamParser,
-    Parsed,
-    StreamFailure,
-)
+from sse_starlette.testing import Comment, Cursor, Event, EventStreamParser, Parsed, StreamFailure
 
 
 def parse(*pieces: bytes, **options: Any) -> tuple[list[Parsed], EventStreamParser]:

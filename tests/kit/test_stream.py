@@ -282,10 +282,7 @@ async def test_wait_ends_in_time_beside_an_app_that_sends_and_sends() -> None:
 async def test_draining_ends_the_streams_of_this_app_only() -> None:
     draining = EventSourceResponse(numbers(1), farewell={"event": "bye", "data": ""})
 
-    async with (
-        connect(EventSourceResponse(numbers(1))) as other,
-        connect(draining) as stream,
-    ):
+    async with connect(EventSourceResponse(numbers(1))) as other, connect(draining) as stream:
         await stream.next()
         stream.drain()
         await stream.expect(event="bye")

@@ -135,10 +135,7 @@ async def test_error_of_the_app_reaches_the_test_as_it_is(app: ASGIApp) -> None:
 async def test_error_in_the_middle_of_a_body_comes_after_what_was_sent() -> None:
     app = sending(START, body("data: 1\n\n"), then=fail)
 
-    async with (
-        client_of(app) as client,
-        client.stream("GET", "/") as response,
-    ):
+    async with client_of(app) as client, client.stream("GET", "/") as response:
         pieces = response.aiter_raw()
         first = await anext(pieces)
         with pytest.raises(KeyError, match="made up"):
@@ -201,10 +198,7 @@ async def test_app_that_does_not_answer_or_end_is_reported(
 
 async def test_read_timeout_in_a_body_shows_what_arrived() -> None:
     app = EventSourceResponse(numbers(1))
-    async with (
-        client_of(app, timeout=4 * HASTE) as client,
-        client.stream("GET", "/") as response,
-    ):
+    async with client_of(app, timeout=4 * HASTE) as client, client.stream("GET", "/") as response:
         with pytest.raises(httpx2.ReadTimeout, match="data: 0"):
             await response.aread()
 

@@ -15,12 +15,7 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.unit.parsers import (
-    Fired,
-    read_by_httpx2,
-    read_by_httpx_sse,
-    read_by_the_standard,
-)
+from tests.unit.parsers import Fired, read_by_httpx2, read_by_httpx_sse, read_by_the_standard
 
 from sse_starlette.event import SEPARATORS, JSONServerSentEvent, ServerSentEvent, encode
 

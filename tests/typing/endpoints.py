@@ -81,8 +81,7 @@ def room(name: str) -> Channel[Price]:
 
 @app.get("/channel", response_class=EventSourceResponse)
 async def channel(
-    subscription: Annotated[Subscription[Price], Subscribe(prices, replay=5)],
-    response: Response,
+    subscription: Annotated[Subscription[Price], Subscribe(prices, replay=5)], response: Response
 ) -> Subscription[Price]:
     response.headers["X-Room"] = "one"
     return subscription

@@ -365,10 +365,7 @@ SEEN: dict[str, tuple[Facts, str]] = {
     "a silent application": (facts(ALIVE, direct=stream()), ""),
     "pings in a burst": (facts(of_pings((0, 9), (4, 9), (8, 9))), "buffered: problem"),
     "clocks that differ": (facts(of_pings((0, 5), (3, 8))), ""),
-    "HAProxy": (
-        facts(of_pings((1, 1.2), (3, 3.2)), to_garbage=HAPROXY),
-        "delayed: warning",
-    ),
+    "HAProxy": (facts(of_pings((1, 1.2), (3, 3.2)), to_garbage=HAPROXY), "delayed: warning"),
     "later than from the application": (facts(DELAYED, direct=LESS_DELAYED), "delayed: warning"),
     "nothing compressed": (facts(ALIVE, stream()), "compressed: problem"),
     "compressed and held": (facts(ALIVE, stream(9, **BROTLI)), "compressed: problem"),

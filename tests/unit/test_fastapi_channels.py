@@ -12,12 +12,7 @@ from tests.unit.driving import drive, until
 from tests.unit.fastapi_apps import ask, data, fired
 
 from sse_starlette import Channel, Hub, ServerSentEvent, Subscription
-from sse_starlette.fastapi import (
-    EventSourceResponse,
-    FastAPI,
-    LastEventID,
-    Subscribe,
-)
+from sse_starlette.fastapi import EventSourceResponse, FastAPI, LastEventID, Subscribe
 
 pytestmark = pytest.mark.anyio
 

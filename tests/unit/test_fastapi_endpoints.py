@@ -14,15 +14,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import fastapi
 import fastapi.sse
 import pytest
-from fastapi import (
-    BackgroundTasks,
-    Depends,
-    HTTPException,
-    Query,
-    Request,
-    Response,
-    WebSocket,
-)
+from fastapi import BackgroundTasks, Depends, HTTPException, Query, Request, Response, WebSocket
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.responses import JSONResponse
 from tests.unit.driving import drive, until

@@ -79,9 +79,7 @@ def tutorial(library: Any) -> fastapi.FastAPI:
         yield event(raw_data="12:01 ERROR <b>failed</b>\nsecond line", event="log")
 
     @app.get("/resume", response_class=streamed)
-    async def resume(
-        last_event_id: Annotated[int | None, Header()] = None,
-    ) -> AsyncIterable[event]:
+    async def resume(last_event_id: Annotated[int | None, Header()] = None) -> AsyncIterable[event]:
         for number, book in enumerate(BOOKS):
             if last_event_id is None or number > last_event_id:
                 yield event(data=book, id=str(number))
