@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -10,6 +10,15 @@ import httpx2
 from starlette.types import ASGIApp, Message
 from tests.unit.driving import SEAT_BELT_SECONDS, http_scope
 from tests.unit.parsers import Fired, read_by_the_standard
+
+from sse_starlette.fastapi import EventSourceResponse, FastAPI
+
+
+def app_of(endpoint: Callable[..., Any], **options: Any) -> FastAPI:
+    """An application that streams what this endpoint yields or returns."""
+    app = FastAPI()
+    app.get("/", **{"response_class": EventSourceResponse, **options})(endpoint)
+    return app
 
 
 async def ask(

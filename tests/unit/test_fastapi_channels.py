@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, HTTPException, Request
 from pydantic import BaseModel
 from tests.unit.driving import drive, until
-from tests.unit.fastapi_apps import ask, data, fired
+from tests.unit.fastapi_apps import app_of, ask, data, fired
 
 from sse_starlette import Channel, Hub, ServerSentEvent, Subscription
 from sse_starlette.fastapi import EventSourceResponse, FastAPI, LastEventID, Subscribe
@@ -28,16 +28,13 @@ def published(*amounts: float) -> Channel[Price]:
     return channel
 
 
-def app_of(channel: Any, **options: Any) -> FastAPI:
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
+def app_with(channel: Any, **options: Any) -> FastAPI:
     async def stream(
         subscription: Annotated[Subscription[Price], Subscribe(channel, **options)],
     ) -> Subscription[Price]:
         return subscription
 
-    return app
+    return app_of(stream)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +53,7 @@ async def test_a_client_goes_on_where_it_left_off(
     channel.close()
     headers = {} if header is None else {"Last-Event-ID": f"{channel.epoch}.{header}"}
 
-    response = await ask(app_of(channel), "/" + query.format(channel.epoch), headers=headers)
+    response = await ask(app_with(channel), "/" + query.format(channel.epoch), headers=headers)
 
     assert response.status_code == (200 if amounts else 204)
     assert response.text.count("data: ") == len(amounts)
@@ -67,7 +64,7 @@ async def test_a_client_goes_on_where_it_left_off(
 async def test_options_are_those_of_a_subscription() -> None:
     channel = published(1, 2, 3)
 
-    async with drive(app_of(channel, replay=2)) as exchange:
+    async with drive(app_with(channel, replay=2)) as exchange:
         await until(lambda: b"3.0" in exchange.body)
 
     assert exchange.body.count(b"data: ") == 2
@@ -76,7 +73,7 @@ async def test_options_are_those_of_a_subscription() -> None:
 async def test_a_subscription_is_closed_in_every_ending() -> None:
     channel = published()
 
-    async with drive(app_of(channel)) as exchange:  # The client leaves.
+    async with drive(app_with(channel)) as exchange:  # The client leaves.
         await until(lambda: exchange.body)
         assert channel.stats().subscribers == 1
     assert channel.stats().subscribers == 0
@@ -84,13 +81,10 @@ async def test_a_subscription_is_closed_in_every_ending() -> None:
     def refuse(subscription: Annotated[Subscription[Price], Subscribe(channel)]) -> None:
         raise HTTPException(409)
 
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
     async def stream(it: Annotated[None, Depends(refuse)]) -> AsyncIterable[int]:
         yield 1
 
-    assert (await ask(app, "/")).status_code == 409
+    assert (await ask(app_of(stream), "/")).status_code == 409
     assert channel.stats().subscribers == 0
 
 
@@ -136,30 +130,27 @@ async def test_a_dependency_may_subscribe_by_itself() -> None:
     def both(request: Request) -> Subscription:
         return hub.subscribe(["a", "b"], request, after="start", name_channels=True)
 
-    assert [one.type for one in await fired(app_of(both), "/")] == ["a", "b"]
+    assert [one.type for one in await fired(app_with(both), "/")] == ["a", "b"]
 
 
 async def test_an_endpoint_may_yield_what_it_gets() -> None:
     channel = published(1, 2)
     channel.close()
-    app = FastAPI()
 
-    @app.get("/", response_class=EventSourceResponse)
     async def stream(
         subscription: Annotated[Subscription[Price], Subscribe(channel, after="start")],
     ) -> AsyncIterable[ServerSentEvent[Price]]:  # That of channels, not of FastAPI.
         async for event in subscription:
             yield event
 
-    assert await data(app, "/") == ['{"amount":1.0}', '{"amount":2.0}']
+    assert await data(app_of(stream), "/") == ['{"amount":1.0}', '{"amount":2.0}']
 
 
 async def test_the_last_id_may_be_asked_for_alone() -> None:
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
     async def stream(last_event_id: LastEventID) -> AsyncIterable[str | None]:
         yield last_event_id
+
+    app = app_of(stream)
 
     assert await data(app, "/") == ["null"]
     assert await data(app, "/?last_event_id=5") == ['"5"']
@@ -182,4 +173,4 @@ async def test_a_dependency_that_returns_something_else_is_told_so() -> None:
         return "prices"
 
     with pytest.raises(TypeError, match=r"Subscribe\(prices\) needs a Channel"):
-        await ask(app_of(prices), "/", raising=True)
+        await ask(app_with(prices), "/", raising=True)

@@ -18,7 +18,7 @@ from fastapi import BackgroundTasks, Depends, HTTPException, Query, Request, Res
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.responses import JSONResponse
 from tests.unit.driving import drive, until
-from tests.unit.fastapi_apps import ask, data, fired
+from tests.unit.fastapi_apps import app_of, ask, data, fired
 
 import sse_starlette
 from sse_starlette.fastapi import (
@@ -80,10 +80,13 @@ class Both(Kept[str], ServerSentEvent[int]):
     pass
 
 
-def app_of(endpoint: Callable[..., Any], **options: Any) -> FastAPI:
-    app = FastAPI()
-    app.get("/", **{"response_class": EventSourceResponse, **options})(endpoint)
-    return app
+def yielding(annotation: Any, value: object) -> FastAPI:
+    async def endpoint():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        yield value
+
+    if annotation is not None:
+        endpoint.__annotations__["return"] = annotation
+    return app_of(endpoint)
 
 
 # --- What is yielded -----------------------------------------------------------------
@@ -170,13 +173,7 @@ async def test_a_response_model_stands_for_what_is_annotated() -> None:
     ],
 )  # fmt: skip
 async def test_what_may_be_yielded(annotation: Any, value: object, sent: str) -> None:
-    async def endpoint():  # type: ignore[no-untyped-def]  # noqa: ANN202
-        yield value
-
-    if annotation is not None:
-        endpoint.__annotations__["return"] = annotation
-
-    assert await data(app_of(endpoint), "/") == [sent]
+    assert await data(yielding(annotation, value), "/") == [sent]
 
 
 async def test_all_fields_of_an_event_are_sent() -> None:
@@ -211,20 +208,15 @@ async def test_an_event_with_a_way_of_its_own_to_encode_is_asked() -> None:
     ],
 )  # fmt: skip
 async def test_what_is_not_of_the_type_is_refused(
-    annotation: Any, value: object, said: str, caplog: pytest.LogCaptureFixture
+    annotation: Any, value: object, said: str
 ) -> None:
-    async def endpoint():  # type: ignore[no-untyped-def]  # noqa: ANN202
-        yield value
-
-    endpoint.__annotations__["return"] = annotation
-    app = app_of(endpoint)
+    app = yielding(annotation, value)
 
     assert (await ask(app, "/")).status_code == 500
     with pytest.raises(fastapi.exceptions.ResponseValidationError) as refused:
         await ask(app, "/", raising=True)
-    assert said in str(refused.value)
-    assert "GET /" in str(refused.value)
-    assert "test_fastapi_endpoints.py" in str(refused.value)
+    for part in (said, "GET /", "test_fastapi_endpoints.py"):
+        assert part in str(refused.value)
 
 
 async def test_a_dict_of_fields_is_data_and_the_log_says_so(
@@ -234,12 +226,10 @@ async def test_a_dict_of_fields_is_data_and_the_log_says_so(
         yield {"event": "tick", "data": 1}
         yield {"event": "tick", "data": 2}
 
-    assert await data(app_of(endpoint), "/") == [
-        '{"event":"tick","data":1}',
-        '{"event":"tick","data":2}',
-    ]
-    assert [one.message for one in caplog.records if "ServerSentEvent(data" in one.message] != []
-    assert len(caplog.records) == 1
+    one, two = '{"event":"tick","data":1}', '{"event":"tick","data":2}'
+    assert await data(app_of(endpoint), "/") == [one, two]
+    (record,) = caplog.records
+    assert "ServerSentEvent(data" in record.message
 
 
 # --- What FastAPI does around it ----------------------------------------------------------
@@ -284,20 +274,16 @@ async def test_an_exception_before_the_first_event_is_an_ordinary_response(
             seen.append(exc.detail)
             raise
 
-    if asynchronous:
+    def endpoint(n: Annotated[int, Query()], it: Annotated[None, Depends(dependency)]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        if n:
+            raise HTTPException(403, "not for you", headers={"X-Why": "because"})
+        yield n
 
-        async def endpoint(n: Annotated[int, Query()], it: Annotated[None, Depends(dependency)]):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            if n:
-                raise HTTPException(403, "not for you", headers={"X-Why": "because"})
-            yield n
-    else:
+    async def the_same(n: Annotated[int, Query()], it: Annotated[None, Depends(dependency)]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        for each in endpoint(n, it):
+            yield each
 
-        def endpoint(n: Annotated[int, Query()], it: Annotated[None, Depends(dependency)]):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            if n:
-                raise HTTPException(403, "not for you", headers={"X-Why": "because"})
-            yield n
-
-    app = app_of(endpoint)
+    app = app_of(the_same if asynchronous else endpoint)
 
     refused = await ask(app, "/?n=1")
     assert (refused.status_code, refused.json()) == (403, {"detail": "not for you"})
@@ -345,17 +331,15 @@ async def test_background_tasks_run_when_the_stream_is_over() -> None:
 
 
 async def test_an_endpoint_may_ask_for_the_request_and_read_its_body() -> None:
-    app = FastAPI()
-
-    @app.post("/{name}", response_class=EventSourceResponse)
     async def endpoint(request: Request, name: str, item: Item) -> AsyncIterable[str]:
         yield request.method
         yield name
         yield item.name
 
-    response = await data(app, "/a", method="POST", json={"theName": "b"})
+    app = FastAPI()
+    app.post("/{name}", response_class=EventSourceResponse)(endpoint)
 
-    assert response == ['"POST"', '"a"', '"b"']
+    assert await data(app, "/a", method="POST", json={"theName": "b"}) == ['"POST"', '"a"', '"b"']
 
 
 async def test_routers_prefixes_and_sub_applications_stream_too() -> None:
@@ -434,14 +418,16 @@ async def test_what_an_endpoint_returns_is_streamed() -> None:
     async def other(n: int = 0) -> Response:
         return JSONResponse({"n": n})
 
-    assert await data(app_of(asynchronous), "/") == ALL
+    called, waiting, part = Called(), Waiting(), functools.partial(typed)
+    named = {"name": "n", "operation_id": "n"}
     assert await data(app_of(sync), "/") == ["1", "2"]
-    assert await data(app_of(Called(), name="c", operation_id="c"), "/?n=3") == ["3"]
-    assert await data(app_of(Waiting(), name="w", operation_id="w"), "/") == ALL
-    assert await data(app_of(wrapped), "/") == ALL
-    assert await data(app_of(functools.partial(typed), name="p", operation_id="p"), "/") == ALL
+    assert await data(app_of(called, **named), "/?n=3") == ["3"]
     assert await data(app_of(response), "/") == ["1", '"text"']
     assert (await ask(app_of(other), "/")).json() == {"n": 0}
+    for endpoint in (asynchronous, wrapped):
+        assert await data(app_of(endpoint), "/") == ALL
+    for nameless in (waiting, part):
+        assert await data(app_of(nameless, **named), "/") == ALL
 
 
 async def test_keyword_arguments_of_any_name_stay_the_endpoints() -> None:
@@ -524,45 +510,41 @@ async def test_the_response_class_of_fastapi_streams_here_as_ours() -> None:
     assert (await ask(app, "/")).headers["cache-control"] == "no-store"
 
 
-async def test_an_event_of_ours_is_no_field_for_fastapis_own_machinery() -> None:
-    async def endpoint() -> AsyncIterable[ServerSentEvent[Item]]:
-        yield ServerSentEvent(Item(name="a"))
-
-    with pytest.raises(TypeError, match=r"from sse_starlette\.fastapi import"):
-        fastapi.FastAPI().get("/", response_class=fastapi.sse.EventSourceResponse)(endpoint)
+FROM_HERE = r"from sse_starlette\.fastapi import .*EventSourceResponse"
 
 
-def test_the_root_response_class_is_refused_where_an_endpoint_yields() -> None:
-    with pytest.raises(TypeError, match=r"from sse_starlette\.fastapi import EventSourceResponse"):
-        app_of(typed, response_class=sse_starlette.EventSourceResponse)
+async def of_ours() -> AsyncIterable[ServerSentEvent[Item]]:
+    yield ServerSentEvent(Item(name="a"))
+
+
+async def of_unknown() -> "AsyncIterable[Unknown]":  # type: ignore[name-defined]  # noqa: F821
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("library", "response_class", "endpoint", "said"),
+    [
+        (fastapi.FastAPI, fastapi.sse.EventSourceResponse, of_ours, FROM_HERE),
+        (FastAPI, sse_starlette.EventSourceResponse, typed, FROM_HERE),
+        (FastAPI, JSONResponse, of_ours, "add response_class=EventSourceResponse"),
+        (FastAPI, EventSourceResponse, of_unknown, "TYPE_CHECKING"),
+    ],
+    ids=["our event, their machinery", "root class", "events without it", "unknown annotation"],
+)
+def test_what_does_not_fit_together_is_refused_where_the_route_is_made(
+    library: type[fastapi.FastAPI], response_class: Any, endpoint: Callable[..., Any], said: str
+) -> None:
+    with pytest.raises(TypeError, match=said):
+        library().get("/", response_class=response_class)(endpoint)
 
 
 async def test_the_root_response_may_be_returned() -> None:
     async def endpoint() -> sse_starlette.EventSourceResponse:
         return sse_starlette.EventSourceResponse([{"event": "e", "data": 1}])
 
-    app = app_of(endpoint, response_class=sse_starlette.EventSourceResponse)
-
-    assert [one.type for one in await fired(app, "/")] == ["e"]
-    app = FastAPI()
-    app.get("/")(endpoint)
-    assert [one.type for one in await fired(app, "/")] == ["e"]
-
-
-def test_events_without_the_response_class_are_refused_where_the_route_is_made() -> None:
-    async def endpoint() -> AsyncIterable[Tick]:
-        yield Tick(Item(name="a"))
-
-    with pytest.raises(TypeError, match="add response_class=EventSourceResponse"):
-        FastAPI().get("/")(endpoint)
-
-
-def test_an_annotation_that_is_unknown_when_the_program_runs_is_refused() -> None:
-    async def endpoint() -> "AsyncIterable[Unknown]":  # type: ignore[name-defined]  # noqa: F821
-        yield 1
-
-    with pytest.raises(TypeError, match="TYPE_CHECKING"):
-        app_of(endpoint)
+    for response_class in (sse_starlette.EventSourceResponse, JSONResponse):
+        app = app_of(endpoint, response_class=response_class)
+        assert [one.type for one in await fired(app, "/")] == ["e"]
 
 
 async def test_annotations_may_be_text() -> None:
@@ -611,11 +593,11 @@ def test_a_router_with_such_routes_is_refused_where_it_is_included(
 
 
 async def test_a_plain_route_may_return_our_response() -> None:
-    app = fastapi.FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
     async def endpoint() -> EventSourceResponse:
         return EventSourceResponse(["text"])
+
+    app = fastapi.FastAPI()
+    app.get("/", response_class=EventSourceResponse)(endpoint)
 
     assert await data(app, "/") == ['"text"']
 
