@@ -90,6 +90,19 @@ def text_of(got: list[Any]) -> str:
     return "".join(each.get("delta", "") for each in got if each != "[DONE]")
 
 
+async def answer_to(http: httpx2.AsyncClient, sent: dict[str, Any]) -> list[Any]:
+    async with http.stream("POST", "/chat", json=sent) as response:
+        return await chunks(response)
+
+
+@pytest.fixture
+def model() -> Model:
+    """One that isn't kept from its end."""
+    model = Model()
+    model.may_end.set()
+    return model
+
+
 async def test_page_that_is_loaded_anew_gets_all_of_the_answer_that_is_being_made() -> None:
     model = Model()
     async with serving(model) as http:
@@ -108,9 +121,7 @@ async def test_page_that_is_loaded_anew_gets_all_of_the_answer_that_is_being_mad
     assert model.asked == 1
 
 
-async def test_nothing_to_resume_is_204() -> None:
-    model = Model()
-    model.may_end.set()
+async def test_nothing_to_resume_is_204(model: Model) -> None:
     async with serving(model) as http:
         assert (await http.get("/chat/chat/stream")).status_code == 204
         await http.post("/chat", json=message())
@@ -119,27 +130,24 @@ async def test_nothing_to_resume_is_204() -> None:
         assert (await http.post("/chat/chat/stop")).status_code == 204
 
 
-async def test_message_that_is_sent_again_is_answered_once_and_the_next_one_anew() -> None:
-    model = Model()
-    model.may_end.set()
+async def test_message_that_is_sent_again_is_answered_once_and_the_next_one_anew(
+    model: Model,
+) -> None:
     async with serving(model) as http:
         for _ in range(2):
-            async with http.stream("POST", "/chat", json=message()) as response:
-                assert text_of(await chunks(response)) == "The answer is 1"
-        async with http.stream("POST", "/chat", json=message(2)) as response:
-            assert text_of(await chunks(response)) == "The answer is 2"
+            assert text_of(await answer_to(http, message())) == "The answer is 1"
+        assert text_of(await answer_to(http, message(2))) == "The answer is 2"
 
 
 @pytest.mark.parametrize("message_id", [None, "answer 1"])
-async def test_answer_that_is_wanted_again_is_made_again(message_id: str | None) -> None:
-    model = Model()
-    model.may_end.set()
+async def test_answer_that_is_wanted_again_is_made_again(
+    message_id: str | None, model: Model
+) -> None:
     again = message(trigger="regenerate-message", messageId=message_id)
     async with serving(model) as http:
         await http.post("/chat", json=message())
         for expected in ("The answer is 2", "The answer is 3"):
-            async with http.stream("POST", "/chat", json=again) as response:
-                assert text_of(await chunks(response)) == expected
+            assert text_of(await answer_to(http, again)) == expected
 
 
 async def test_stop_ends_the_source_and_tells_the_page() -> None:
@@ -151,12 +159,10 @@ async def test_stop_ends_the_source_and_tells_the_page() -> None:
         assert (await chunks(response))[-1] == {"type": "abort"}
 
 
-async def test_error_is_told_without_the_exception() -> None:
-    model = Model()
+async def test_error_is_told_without_the_exception(model: Model) -> None:
     model.fails = True
-    model.may_end.set()
-    async with serving(model) as http, http.stream("POST", "/chat", json=message()) as response:
-        got = await chunks(response)
+    async with serving(model) as http:
+        got = await answer_to(http, message())
 
     assert got[-1] == {"type": "error", "errorText": "The answer could not be completed."}
 
@@ -183,16 +189,11 @@ async def later() -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("source", [Items, later], ids=["async iterator", "awaitable of sync"])
 async def test_any_kind_of_source_will_do(source: Any) -> None:
-    async with (
-        serving(Model(), source) as http,
-        http.stream("POST", "/chat", json=message()) as response,
-    ):
-        assert text_of(await chunks(response)) == "xx"
+    async with serving(Model(), source) as http:
+        assert text_of(await answer_to(http, message())) == "xx"
 
 
-async def test_text_needs_no_id() -> None:
-    model = Model()
-    model.may_end.set()
+async def test_text_needs_no_id(model: Model) -> None:
 
     got = [each async for each in text_chunks(model.words())]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -57,10 +56,8 @@ async def serving(
 
     async def create(request: Request) -> Response:
         body = await request.json()
-        response_id = body["metadata"]["id"]
-        return await responses.create(
-            response_id, partial(model.answer, response_id), stream=body.get("stream", False)
-        )
+        made, streams = body["metadata"]["id"], body.get("stream", False)
+        return await responses.create(made, partial(model.answer, made), stream=streams)
 
     async def retrieve(request: Request) -> Response:
         return await responses.retrieve(request, request.path_params["id"])
@@ -76,26 +73,19 @@ async def serving(
         ],
         lifespan=hub.lifespan,
     )
-    async with AsyncExitStack() as stack:
-        transport = StreamingASGITransport(app, lifespan=True)
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1/v1")
-        )
-        yield (
-            openai.AsyncOpenAI(
-                api_key="none", base_url="http://127.0.0.1/v1", http_client=http, max_retries=0
-            ),
-            http,
-        )
+    transport, url = StreamingASGITransport(app, lifespan=True), "http://127.0.0.1/v1"
+    async with httpx2.AsyncClient(transport=transport, base_url=url) as http:
+        sending: Any = {"base_url": url, "http_client": http, "max_retries": 0}
+        yield openai.AsyncOpenAI(api_key="none", **sending), http
 
 
-Ask = Callable[[], Any]
+async def asked(client: openai.AsyncOpenAI, response_id: str, *, stream: bool = True) -> Any:
+    more: Any = {"background": True, "stream": stream, "metadata": {"id": response_id}}
+    return await client.responses.create(model="m", input="?", **more)
 
 
-async def asked(client: openai.AsyncOpenAI, response_id: str) -> Any:
-    return await client.responses.create(
-        model="m", input="?", background=True, stream=True, metadata={"id": response_id}
-    )
+async def all_of(events: Any) -> list[Any]:
+    return [event async for event in events]
 
 
 def text_of(events: list[Any]) -> str:
@@ -113,7 +103,7 @@ async def test_client_that_comes_back_goes_on_after_the_number_it_has() -> None:
         async with await client.responses.retrieve(
             "resp_1", stream=True, starting_after=got[-1].sequence_number
         ) as stream:
-            got += [event async for event in stream]
+            got += await all_of(stream)
 
     assert [event.sequence_number for event in got] == list(range(6))
     assert text_of(got) == "".join(WORDS)
@@ -124,21 +114,18 @@ async def test_client_that_comes_back_goes_on_after_the_number_it_has() -> None:
 async def test_response_can_be_asked_for_while_it_is_made_and_after() -> None:
     model = Model()
     async with serving(model) as (client, _):
-        made = await client.responses.create(
-            model="m", input="?", background=True, metadata={"id": "resp_2"}
-        )
-        assert made.id == "resp_2"
-        assert made.status == "in_progress"
+        made = await asked(client, "resp_2", stream=False)
+        assert (made.id, made.status) == ("resp_2", "in_progress")
 
         async with await client.responses.retrieve("resp_2", stream=True) as stream:
             model.may_end.set()
-            whole = [event async for event in stream]
+            whole = await all_of(stream)
 
         assert text_of(whole) == "".join(WORDS)
         assert (await client.responses.retrieve("resp_2")).status == "completed"
         # A create that is sent again is answered with what there is.
         async with await asked(client, "resp_2") as stream:
-            assert text_of([event async for event in stream]) == "".join(WORDS)
+            assert text_of(await all_of(stream)) == "".join(WORDS)
     assert model.asked == 1
 
 
@@ -146,7 +133,7 @@ async def test_cancelled_response_ends_for_all_and_says_so() -> None:
     async with serving(Model()) as (client, _), await asked(client, "resp_3") as stream:
         first = await anext(stream)
         assert (await client.responses.cancel("resp_3")).status == "cancelled"
-        rest = [event async for event in stream]
+        rest = await all_of(stream)
 
     assert first.type == "response.created"
     assert rest[-1].type == "response.failed"
@@ -157,7 +144,7 @@ async def test_failed_response_says_nothing_of_the_exception() -> None:
     model = Model(fails=True)
     model.may_end.set()
     async with serving(model) as (client, http), await asked(client, "resp_4") as stream:
-        *_, last = [event async for event in stream]
+        *_, last = await all_of(stream)
         whole = await http.get("/responses/resp_4")
 
     assert last.response.error.message == "The response could not be completed."
@@ -165,14 +152,17 @@ async def test_failed_response_says_nothing_of_the_exception() -> None:
     assert "secret" not in whole.text
 
 
+AFTER = "/responses/resp_5?stream=true&starting_after="
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
         ("/responses/none", 404),
         ("/responses/none?stream=true", 404),
-        ("/responses/resp_5?stream=true&starting_after=-1", 400),
-        ("/responses/resp_5?stream=true&starting_after=" + "9" * 20, 400),
-        ("/responses/resp_5?stream=true&starting_after=%D9%A3", 400),
+        (AFTER + "-1", 400),
+        (AFTER + "9" * 20, 400),
+        (AFTER + "%D9%A3", 400),
     ],
 )
 async def test_request_for_what_is_not_there_is_refused(path: str, status: int) -> None:
@@ -191,11 +181,7 @@ async def test_response_without_an_object_yet_is_in_progress() -> None:
     async with serving(Late()) as (_, http):
         answer = await http.post("/responses", json={"metadata": {"id": "resp_6"}})
 
-    assert json.loads(answer.text) == {
-        "id": "resp_6",
-        "object": "response",
-        "status": "in_progress",
-    }
+    assert answer.json() == {"id": "resp_6", "object": "response", "status": "in_progress"}
 
 
 def test_options_that_are_its_own_are_refused() -> None:

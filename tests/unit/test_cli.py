@@ -101,7 +101,6 @@ def answering(*answers: Response | Callable[[Request], Any]) -> Route:
 
 asked: list[Request] = []
 
-ELSEWHERE = "307: moved to http://elsewhere/x?t=***, another server: ask there"
 FOR_GOOD = "500 Internal Server Error: an EventSource gives up for good at this"
 NOT_FOUND = "404 Not Found: that is no stream; there's nothing at this path"
 NO_STREAM = "which is not text/event-stream: that is no event stream"
@@ -236,7 +235,6 @@ class Broken(httpx2.AsyncBaseTransport):
         (Response(status_code=404), False, NOT_FOUND),
         (PlainTextResponse("x"), False, f"text/plain; charset=utf-8, {NO_STREAM}"),
         (Response("x"), False, f"no content type, {NO_STREAM}"),
-        (RedirectResponse("http://elsewhere/x?t=1"), False, ELSEWHERE),
         (Response(status_code=500), True, FOR_GOOD),
     ],
 )
@@ -273,6 +271,13 @@ async def test_tail_follows_a_redirect_of_the_same_server() -> None:
     assert kept.results[0].endswith("POST b'x'")
     assert kept.remarks[0] == "== 307: moved to http://testserver/here?t=***"
     assert changed.results[0].endswith("GET b''")
+
+
+async def test_tail_takes_nothing_to_another_server() -> None:
+    code, printed = await tail(RedirectResponse("http://elsewhere/x?t=1"))
+
+    told = "== 307: moved to http://elsewhere/x?t=***, another server: ask there"
+    assert (code, printed.remarks) == (1, [told])
 
 
 async def test_tail_does_not_follow_redirects_for_ever() -> None:
