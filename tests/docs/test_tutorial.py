@@ -23,16 +23,8 @@ def block_with(language: str, text: str) -> Block:
 def test_client_of_two_processes_behind_nginx_goes_on_at_the_other_one(tmp_path: Path) -> None:
     (tmp_path / "step5.py").write_text(block_with("python", "replay=5").text, "utf-8")
     (tmp_path / "publish.py").write_text(block_with("python", "hub.publisher()").text, "utf-8")
-    serve: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "step5:app",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-    ]
+    options = ["--host", "127.0.0.1", "--port", "0"]
+    serve: list[str | Path] = [sys.executable, "-m", "uvicorn", "step5:app", *options]
     publish: list[str | Path] = [sys.executable, tmp_path / "publish.py"]
 
     def read(url: str, last_event_id: str, events: int) -> tuple[list[str], str]:
@@ -55,26 +47,14 @@ def test_client_of_two_processes_behind_nginx_goes_on_at_the_other_one(tmp_path:
         servers = [running.enter_context(Server(serve, cwd=tmp_path)) for _ in range(2)]
         config = block_with("nginx", "upstream ticks").text
         port = free_port()
-        for printed, given in (
-            ("8001", servers[0].port),
-            ("8002", servers[1].port),
-            ("8000", port),
-        ):
+        ports = {"8001": servers[0].port, "8002": servers[1].port, "8000": port}
+        for printed, given in ports.items():
             config = config.replace(f":{printed}", f":{given}")
         # As root, nginx's workers are another user, who may not write here.
         user = "user root;\n" if os.geteuid() == 0 else ""
         (tmp_path / "nginx.conf").write_text(user + config, "utf-8")
-        options: tuple[str | Path, ...] = (
-            "-p",
-            tmp_path,
-            "-c",
-            "nginx.conf",
-            "-e",
-            "stderr",
-            "-g",
-            "daemon off;",
-        )
-        running.enter_context(Program([program("nginx"), *options], cwd=tmp_path))
+        nginx = [program("nginx"), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;", "-p"]
+        running.enter_context(Program([*nginx, tmp_path], cwd=tmp_path))
         assert until(lambda: accepts(port))
         with Program(publish, cwd=tmp_path) as publishing:
             assert publishing.wait(SEAT_BELT_SECONDS) == 0, publishing.lines
