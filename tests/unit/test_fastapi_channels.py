@@ -130,7 +130,7 @@ async def test_a_dependency_may_subscribe_by_itself() -> None:
     def both(request: Request) -> Subscription:
         return hub.subscribe(["a", "b"], request, after="start", name_channels=True)
 
-    assert [one.type for one in await fired(app_with(both), "/")] == ["a", "b"]
+    assert [one.event for one in await fired(app_with(both), "/")] == ["a", "b"]
 
 
 async def test_an_endpoint_may_yield_what_it_gets() -> None:

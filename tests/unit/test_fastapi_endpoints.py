@@ -503,7 +503,7 @@ async def test_the_response_class_of_fastapi_streams_here_as_ours() -> None:
 
     app = app_of(endpoint, response_class=fastapi.sse.EventSourceResponse)
 
-    assert [(one.type, one.data) for one in await fired(app, "/")] == [
+    assert [(one.event, one.data) for one in await fired(app, "/")] == [
         ("message", '{"theName":"a","note":null}'),
         ("e", '"text"'),
     ]
@@ -544,7 +544,7 @@ async def test_the_root_response_may_be_returned() -> None:
 
     for response_class in (sse_starlette.EventSourceResponse, JSONResponse):
         app = app_of(endpoint, response_class=response_class)
-        assert [one.type for one in await fired(app, "/")] == ["e"]
+        assert [one.event for one in await fired(app, "/")] == ["e"]
 
 
 async def test_annotations_may_be_text() -> None:

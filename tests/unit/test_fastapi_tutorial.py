@@ -13,9 +13,9 @@ import pytest
 from fastapi import Header
 from pydantic import BaseModel
 from tests.unit.fastapi_apps import ask
-from tests.unit.parsers import read_by_the_standard
 
 import sse_starlette.fastapi
+from sse_starlette.testing import Comment, Event, EventStreamParser
 
 pytestmark = pytest.mark.anyio
 
@@ -107,10 +107,11 @@ async def events_of(library: Any, path: str, **request: Any) -> list[object]:
     response = await ask(tutorial(library), path, **request)
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    reading = read_by_the_standard([response.content])
-    comments = [value for name, value in reading.lines if not name]
-    events = [(one.type, parsed(one.data), one.last_event_id) for one in reading.fired]
-    return [*comments, *events, reading.reconnection_ms]
+    parser = EventStreamParser()
+    found = parser.feed(response.content)
+    comments = [one.text for one in found if isinstance(one, Comment)]
+    events = [(one.event, parsed(one.data), one.id) for one in found if isinstance(one, Event)]
+    return [*comments, *events, parser.retry_ms]
 
 
 def parsed(data: str) -> object:
