@@ -11,14 +11,14 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from tests.eventlogs.stores import another_process, kept_by_another_process
 from tests.unit.driving import SEAT_BELT_SECONDS
 
 from sse_starlette.eventlogs.sqlite import SQLiteLog
-from sse_starlette.eventlogs.sqlite import _forks as _sqlite_forks
 from sse_starlette.eventlogs.sqlite._forks import Gate, gate
 from sse_starlette.testing.eventlogs import append, listening, offsets, opened, read
 
-from .test_sqlite import another_process
+pytestmark = pytest.mark.anyio
 
 
 class File:
@@ -97,14 +97,13 @@ def test_who_forks_while_using_a_file_closes_none(gate_of_its_own: Gate) -> None
     assert file.closed == 0
 
 
-def test_a_fork_does_not_wait_for_ever(
-    gate_of_its_own: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_sqlite_forks, "_LONGEST_WAIT_SECONDS", 0.01)
-    gate_of_its_own.add(file := File())
-    with inside(gate_of_its_own):
-        gate_of_its_own.before_fork()
-        gate_of_its_own.after_fork_in_parent()
+@pytest.mark.usefixtures("gate_of_its_own")
+def test_a_fork_does_not_wait_for_ever() -> None:
+    gate, file = Gate(longest_wait=0.01), File()
+    gate.add(file)
+    with inside(gate):
+        gate.before_fork()
+        gate.after_fork_in_parent()
 
     assert file.closed == 0
 
@@ -127,17 +126,14 @@ def test_the_first_file_registers_with_python_and_a_child_begins_anew(
         assert [file.closed for file in files] == [1, 1]
 
 
-@pytest.mark.anyio
-async def test_a_log_goes_on_after_a_fork_and_misses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
+async def test_a_log_goes_on_after_a_fork_and_misses_nothing(path: Path) -> None:
     log, other = SQLiteLog(path), SQLiteLog(path)
     async with opened(log, other), listening(log, "a", "b") as listener:
         first = await append(log, "a")
         await listener.until(lambda: listener.has("a", 1))
         with another_process(path) as there:
-            there.execute(
-                "SELECT * FROM sse_entries"
-            ).fetchall()  # Somebody has it open all the time.
+            # Somebody has it open all the time.
+            there.execute("SELECT * FROM sse_entries").fetchall()
             gate.before_fork()
             assert log._file is not None
             assert log._file._connection is None
@@ -152,19 +148,15 @@ async def test_a_log_goes_on_after_a_fork_and_misses_nothing(tmp_path: Path) -> 
     assert (listener.losses, sorted(listener.subscriptions)) == ([], ["a", "b"])
 
 
-@pytest.mark.anyio
 async def test_a_log_that_cannot_be_opened_at_once_after_a_fork_is_not_lost(
-    tmp_path: Path,
+    path: Path,
 ) -> None:
-    path = tmp_path / "events.db"
     log = SQLiteLog(path)
     async with opened(log), listening(log, "a") as listener:
         await append(log, "a")
         await listener.until(lambda: listener.has("a", 1))
         gate.before_fork()
-        with another_process(path) as other:
-            other.execute("PRAGMA locking_mode = EXCLUSIVE")
-            other.execute("CREATE TABLE theirs (x)")
+        with kept_by_another_process(path):
             gate.after_fork_in_parent()
             log.watch("b")
             await anyio.sleep(0.1)
@@ -175,16 +167,14 @@ async def test_a_log_that_cannot_be_opened_at_once_after_a_fork_is_not_lost(
     assert listener.losses == []
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("how", ["before", "meanwhile"])
 async def test_a_file_that_was_replaced_during_a_fork_is_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    path = tmp_path / "events.db"
     log = SQLiteLog(path)
 
     def replace() -> None:
-        for each in tmp_path.glob("events.db*"):
+        for each in path.parent.glob("events.db*"):
             each.rename(each.with_name(f"old-{each.name}"))
 
     async with opened(log), listening(log, "a") as listener:
@@ -214,16 +204,15 @@ async def test_a_file_that_was_replaced_during_a_fork_is_another_one(
     assert "deleted or replaced" in str(listener.losses[0])
 
 
-@pytest.mark.anyio
-async def test_a_file_that_cannot_be_opened_after_a_fork_is_told_as_lost(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
+async def test_a_file_that_cannot_be_opened_after_a_fork_is_told_as_lost(path: Path) -> None:
     log = SQLiteLog(path)
     async with opened(log), listening(log, "a") as listener:
         await append(log, "a")
         await listener.until(lambda: listener.has("a", 1))
         gate.before_fork()
-        kept = path.read_bytes()
         with path.open("r+b") as file:  # The same file, with something else in it.
+            kept = file.read()
+            file.seek(0)
             file.write(b"no database any more" * 100)
         gate.after_fork_in_parent()
         await listener.until(lambda: listener.losses)

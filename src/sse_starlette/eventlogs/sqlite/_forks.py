@@ -33,7 +33,8 @@ class File(Protocol):
 class Gate:
     """A `with` block that uses files of logs, side by side with others, and not while the process is forked."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_wait: float = _LONGEST_WAIT_SECONDS) -> None:
+        self._longest_wait = longest_wait
         # Not a WeakSet: one that another thread was changing at the fork may not be gone through.
         self._files: dict[weakref.ref[File], None] = {}
         self._registered = False
@@ -87,7 +88,7 @@ class Gate:
         with self._changed:
             self._forks += 1
             self._mine.forks = getattr(self._mine, "forks", 0) + 1
-            empty = self._changed.wait_for(lambda: self._inside <= own, _LONGEST_WAIT_SECONDS)
+            empty = self._changed.wait_for(lambda: self._inside <= own, self._longest_wait)
         if empty and not own:
             for file in filter(None, [reference() for reference in list(self._files)]):
                 file.close_at_once()
