@@ -16,6 +16,8 @@ from sse_starlette.eventlogs.redis._faults import Secrets, explain
 from sse_starlette.eventlogs.redis._protocol import answer_to, appended_in
 from sse_starlette.testing.eventlogs import KEEP_ALL
 
+pytestmark = pytest.mark.anyio
+
 
 def caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
@@ -77,7 +79,6 @@ def test_what_became_of_each_entry_is_read_from_one_answer() -> None:
     assert (found[2], warning) == ("WRONGTYPE", "late")
 
 
-@pytest.mark.anyio
 async def test_entries_are_added_one_after_the_other_until_the_log_is_out_of_reach() -> None:
     log = FakeLog()
     entries = [NewEntry(body, f"{body!r}", 120) for body in (b"x", b"", b"late")]
@@ -96,13 +97,11 @@ def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
         Backend.blocking(FakeLog())
 
 
-@pytest.mark.anyio
 async def test_a_log_without_times_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog keeps no times"):
         await Backend.seek(FakeLog(), "c", age=0, limits=KEEP_ALL)
 
 
-@pytest.mark.anyio
 async def test_log_that_does_not_tell_its_channels_says_so() -> None:
     with pytest.raises(TypeError, match="FakeLog doesn't tell which channels it has"):
         await FakeLog().figures()

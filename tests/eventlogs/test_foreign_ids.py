@@ -12,6 +12,8 @@ from tests.unit.driving import LOOPS, SEAT_BELT_SECONDS, on
 from sse_starlette import Channel, Hub, ServerSentEvent
 from sse_starlette.channels.channel import Subscription
 
+pytestmark = pytest.mark.anyio
+
 EVENTS = 4
 IDS = 120
 OFFSETS = ("0", "1", "2", "3", "4", "5", "9" * 18)
@@ -54,7 +56,6 @@ async def all_of(subscription: Subscription) -> list[ServerSentEvent]:
 
 @IN_EACH
 @pytest.mark.parametrize("own", [["ann"], ["ann", "ann's other"]], ids=["one", "several"])
-@pytest.mark.anyio
 async def test_no_id_reads_what_is_in_another_channel(url: str, own: list[str]) -> None:
     hub, elsewhere = hub_at(url), hub_at(url)
     async with AsyncExitStack() as running:

@@ -23,9 +23,10 @@ from sse_starlette.errors import ChannelClosed
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import _appending
 
+pytestmark = pytest.mark.anyio
+
 
 @ON_EACH_LOG
-@pytest.mark.anyio
 async def test_what_is_published_without_a_loop_reaches_who_listens(url: str) -> None:
     hub, other = Hub(url), Hub(url)
     async with hub.lifespan():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
-from tests.eventlogs.stores import ON_ASYNCIO, ON_EACH_LOG
+from tests.eventlogs.stores import ON_ASYNCIO, ON_EACH_LOG, FakeClock
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import SEAT_BELT_SECONDS
 
@@ -16,8 +15,10 @@ from sse_starlette import Hub
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.eventlogs.base import Limits
 from sse_starlette.eventlogs.redis import RedisLog
-from sse_starlette.eventlogs.sqlite import SQLiteLog, _clock
+from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import KEEP_ALL, append, offsets, opened, read
+
+pytestmark = pytest.mark.anyio
 
 
 async def taken_from(subscription: Subscription, events: int) -> list[object]:
@@ -31,7 +32,6 @@ async def taken_from(subscription: Subscription, events: int) -> list[object]:
 
 
 @ON_EACH_LOG
-@pytest.mark.anyio
 async def test_a_client_begins_at_a_time_in_any_process(url: str) -> None:
     hub, other = Hub(url), Hub(url)
     async with hub.lifespan(), other.lifespan():
@@ -53,7 +53,6 @@ async def test_a_client_begins_at_a_time_in_any_process(url: str) -> None:
 
 
 @ON_EACH_LOG
-@pytest.mark.anyio
 async def test_limits_may_be_so_large_that_they_are_none(url: str) -> None:
     hub = Hub(url, expire=1e300)
     async with hub.lifespan():
@@ -69,33 +68,11 @@ DAY = 86_400.0
 BRIEF = Limits(events=10, seconds=3_600, expire=DAY / 2)
 
 
-class Clock:
-    """Two clocks of a host: one that can be set, and one that nobody sets."""
-
-    def __init__(self) -> None:
-        self.passed = 0.0
-        self.ahead = 0.0
-
-    def time(self) -> float:
-        return time.time() + self.passed + self.ahead
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.passed
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(_clock, "time", clock)
-    return clock
-
-
-@pytest.mark.anyio
 @pytest.mark.parametrize("ahead", [2 * DAY, -2 * DAY], ids=["ahead", "behind"])
 async def test_a_clock_that_is_wrong_for_a_while_forgets_neither_events_nor_keys(
-    tmp_path: Path, clock: Clock, ahead: float
+    path: Path, clock: FakeClock, ahead: float
 ) -> None:
-    log, other = SQLiteLog(tmp_path / "events.db"), SQLiteLog(tmp_path / "events.db")
+    log, other = SQLiteLog(path), SQLiteLog(path)
     async with opened(log, other):
         before = [await append(log, "c", key="before", limits=BRIEF) for _ in range(2)]
         idle = await append(log, "idle", limits=BRIEF)
@@ -130,11 +107,10 @@ async def test_a_clock_that_is_wrong_for_a_while_forgets_neither_events_nor_keys
     assert forgotten.epoch != before[0].epoch
 
 
-@pytest.mark.anyio
 async def test_a_clock_that_stays_ahead_is_believed_in_the_end(
-    tmp_path: Path, clock: Clock
+    path: Path, clock: FakeClock
 ) -> None:
-    log = SQLiteLog(tmp_path / "events.db")
+    log = SQLiteLog(path)
     async with opened(log):
         first = await append(log, "idle", limits=BRIEF)
         clock.ahead = 2 * DAY
@@ -146,12 +122,11 @@ async def test_a_clock_that_stays_ahead_is_believed_in_the_end(
 
 
 @ON_ASYNCIO
-@pytest.mark.anyio
 async def test_a_key_that_redis_would_remember_for_days_is_forgotten_in_its_time(
-    server: RedisServer,
+    empty_server: RedisServer,
 ) -> None:
     """Its time is of a clock that was ahead: that of another server, or of the same one."""
-    server.say("FLUSHALL")
+    server = empty_server
     log = RedisLog(server.url)
     async with opened(log):
         first = await append(log, "c", key="k")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from tests.eventlogs.stores import ON_ASYNCIO, log_at
+from tests.eventlogs.stores import ON_ASYNCIO, execute, log_at, tamper
 from tests.servers.redis_servers import RedisServer
 from tests.unit.driving import SEAT_BELT_SECONDS
 
@@ -18,6 +16,8 @@ from sse_starlette import Hub, LogRefused
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import KEEP_ALL, append, listening, opened, read
+
+pytestmark = pytest.mark.anyio
 
 BAD_EPOCHS = {
     "undecodable": b"\xff\xfe",
@@ -32,7 +32,6 @@ BAD_EPOCHS = {
 
 @pytest.mark.parametrize("epoch", BAD_EPOCHS.values(), ids=BAD_EPOCHS)
 @ON_ASYNCIO
-@pytest.mark.anyio
 async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
     url: str, server: RedisServer, epoch: bytes
 ) -> None:
@@ -41,16 +40,9 @@ async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
     async with opened(log), hub.lifespan(), hub.channel("fine").subscribe() as subscription:
         await append(log, "fine")
         await append(log, "bad", key="k")
-        if url.startswith("redis"):
-            server.say("HSET", "{sse:bad}:m", "e", epoch)  # type: ignore[arg-type]
-        else:
-            with closing(sqlite3.connect(url.partition("///")[2])) as connection:
-                for table in ("channels", "keys"):
-                    connection.execute(
-                        f"UPDATE sse_{table} SET epoch = CAST(? AS TEXT) WHERE name = ?",
-                        (epoch, b"bad"),
-                    )
-                connection.commit()
+        for table in ("channels", "keys"):
+            update = f"UPDATE sse_{table} SET epoch = CAST(? AS TEXT) WHERE name = ?"
+            tamper(url, server, ("HSET", "{sse:bad}:m", "e", epoch), update, epoch, b"bad")
         for attempt in (
             partial(append, log, "bad"),
             partial(append, log, "bad", key="k"),
@@ -79,19 +71,14 @@ async def test_an_epoch_that_no_id_can_have_is_refused_for_its_channel_alone(
 
 @pytest.mark.parametrize("head", ["-3", "many", ""])
 @ON_ASYNCIO
-@pytest.mark.anyio
 async def test_a_head_that_is_no_offset_is_refused_for_its_channel(
     url: str, server: RedisServer, head: str
 ) -> None:
     log = log_at(url)
     async with opened(log):
         await append(log, "bad")
-        if url.startswith("redis"):
-            server.say("HSET", "{sse:bad}:m", "n", head)
-        else:
-            with closing(sqlite3.connect(url.partition("///")[2])) as connection:
-                connection.execute("UPDATE sse_channels SET head = ?", (head,))
-                connection.commit()
+        set_head = ("HSET", "{sse:bad}:m", "n", head)
+        tamper(url, server, set_head, "UPDATE sse_channels SET head = ?", head)
         for attempt in (partial(append, log, "bad"), partial(read, log, "bad")):
             with pytest.raises(LogRefused) as caught:
                 await attempt()
@@ -99,15 +86,13 @@ async def test_a_head_that_is_no_offset_is_refused_for_its_channel(
 
 
 @ON_ASYNCIO
-@pytest.mark.anyio
 async def test_a_key_that_cannot_be_read_in_redis_is_refused_for_its_channel(
-    server: RedisServer,
+    empty_server: RedisServer,
 ) -> None:
-    server.say("FLUSHALL")
-    log = RedisLog(server.url)
+    log = RedisLog(empty_server.url)
     async with opened(log):
         await append(log, "bad")
-        server.say("XADD", "{sse:bad}:s", "2-0", "k", b"\xff", "b", "x")  # type: ignore[arg-type]
+        empty_server.say("XADD", "{sse:bad}:s", "2-0", "k", b"\xff", "b", "x")  # type: ignore[arg-type]
         with pytest.raises(LogRefused, match="can't be read") as caught:
             await read(log, "bad")
 
@@ -115,22 +100,19 @@ async def test_a_key_that_cannot_be_read_in_redis_is_refused_for_its_channel(
 
 
 @pytest.mark.parametrize("column", ["key", "body"])
-@pytest.mark.anyio
 async def test_an_entry_of_another_type_is_heard_by_nobody_and_refused_for_its_channel(
-    tmp_path: Path, column: str
+    path: Path, column: str
 ) -> None:
-    log, path = SQLiteLog(tmp_path / "events.db"), tmp_path / "events.db"
+    log = SQLiteLog(path)
+    columns = {"key": b"k", "body": b"b"} | {column: "text"}
     async with opened(log), listening(log, "bad", "fine") as listener:
         await append(log, "bad")
         await listener.until(lambda: listener.has("bad", 1))
-        with closing(sqlite3.connect(path)) as connection:
-            columns = {"key": b"k", "body": b"b"} | {column: "text"}
-            connection.execute(
-                'INSERT INTO sse_entries (channel, "offset", made, key, body)'
-                " SELECT id, 2, 2e12, ?, ? FROM sse_channels",
-                (columns["key"], columns["body"]),
-            )
-            connection.commit()
+        insert = (
+            'INSERT INTO sse_entries (channel, "offset", made, key, body)'
+            " SELECT id, 2, 2e12, ?, ? FROM sse_channels"
+        )
+        execute(path, insert, columns["key"], columns["body"])
         await listener.until(lambda: listener.notifications == ["bad"])
         with pytest.raises(LogRefused) as caught:
             await read(log, "bad", 1, 2)

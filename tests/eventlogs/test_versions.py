@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.eventlogs.stores import ON_ASYNCIO
+from tests.eventlogs.stores import ON_ASYNCIO, another_process, execute
 from tests.servers.redis_servers import RedisServer
 
 from sse_starlette.errors import LogRefused
@@ -18,6 +16,8 @@ from sse_starlette.eventlogs.base import Backend, Limits, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.sqlite import SQLiteLog
 from sse_starlette.testing.eventlogs import append, opened, read
+
+pytestmark = pytest.mark.anyio
 
 EPOCH = "0a1b2c3d4e5f"
 
@@ -39,12 +39,6 @@ CREATE TABLE sse_keys (
 );
 CREATE INDEX sse_keys_by_expiry ON sse_keys (expires);
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path) as running:
-        yield running
 
 
 def append_as_earlier_in_redis(server: RedisServer, offset: int) -> None:
@@ -74,47 +68,44 @@ async def goes_on_with(log: Backend, append_as_earlier: Callable[[int], object])
 
 
 @ON_ASYNCIO
-@pytest.mark.anyio
-async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(server: RedisServer) -> None:
-    log = RedisLog(server.url)
+async def test_what_an_earlier_version_wrote_to_redis_is_gone_on_with(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
     for offset in (1, 2):
-        append_as_earlier_in_redis(server, offset)
+        append_as_earlier_in_redis(empty_server, offset)
 
-    await goes_on_with(log, partial(append_as_earlier_in_redis, server))
-    assert server.say("HMGET", "{sse:c}:m", "e", "n") == [EPOCH, "5"]
+    await goes_on_with(log, partial(append_as_earlier_in_redis, empty_server))
+    assert empty_server.say("HMGET", "{sse:c}:m", "e", "n") == [EPOCH, "5"]
 
 
 @ON_ASYNCIO
-@pytest.mark.anyio
 async def test_limits_that_a_preview_kept_with_a_channel_of_redis_still_count(
-    server: RedisServer,
+    empty_server: RedisServer,
 ) -> None:
-    log = RedisLog(server.url)
+    log = RedisLog(empty_server.url)
     fields = ("e", EPOCH, "n", "0", "t", "0", "l", "0", "h", "5", "b", "900000", "x", "3600000")
-    server.say("HSET", "{sse:c}:m", *fields)
+    empty_server.say("HSET", "{sse:c}:m", *fields)
 
     async with opened(log):
         heads = await log.heads(["c"], expire=None)
-        lives = server.say("PTTL", "{sse:c}:m")
+        lives = empty_server.say("PTTL", "{sse:c}:m")
         for _ in range(70):
             await append(log, "c", b"x", limits=Limits())
         again = await log.heads(["c"], expire=None)
-        still_lives = server.say("PTTL", "{sse:c}:m")
+        still_lives = empty_server.say("PTTL", "{sse:c}:m")
 
-    assert heads == {"c": Position(EPOCH, 0)}
-    assert again == {"c": Position(EPOCH, 70)}
-    assert isinstance(lives, int)
-    assert isinstance(still_lives, int)
-    assert 3_000_000 < lives <= 3_601_000
-    assert 3_000_000 < still_lives <= 3_601_000
-    assert server.say("XLEN", "{sse:c}:s") == 5
+    assert (heads, again) == ({"c": Position(EPOCH, 0)}, {"c": Position(EPOCH, 70)})
+    for milliseconds in (lives, still_lives):
+        assert 3_000_000 < milliseconds <= 3_601_000
+    assert empty_server.say("XLEN", "{sse:c}:s") == 5
 
 
 def append_as_earlier_in_sqlite(path: Path, offset: int) -> None:
     """Write what the first layout had of one event."""
     now = time.time()
     name, key = b"c", b"k%d" % offset
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with another_process(path) as connection:
         connection.execute(
             "INSERT INTO sse_channels (name, epoch, head, closed, expires) VALUES (?, ?, 0, 0, ?)"
             " ON CONFLICT DO NOTHING",
@@ -131,11 +122,9 @@ def append_as_earlier_in_sqlite(path: Path, offset: int) -> None:
         )
 
 
-@pytest.mark.anyio
-async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(EARLIER_TABLES)
+async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(path: Path) -> None:
+    with another_process(path) as earlier:
+        earlier.executescript(EARLIER_TABLES)
     for offset in (1, 2):
         append_as_earlier_in_sqlite(path, offset)
     log = SQLiteLog(f"sqlite:///{path}")
@@ -144,10 +133,11 @@ async def test_what_an_earlier_version_wrote_to_a_file_is_gone_on_with(tmp_path:
 
 
 @ON_ASYNCIO
-@pytest.mark.anyio
-async def test_a_channel_of_a_later_format_is_refused_and_left_alone(server: RedisServer) -> None:
-    log = RedisLog(server.url)
-    server.say("HSET", "{sse:c}:m", "v", "2", "e", EPOCH, "n", "7")
+async def test_a_channel_of_a_later_format_is_refused_and_left_alone(
+    empty_server: RedisServer,
+) -> None:
+    log = RedisLog(empty_server.url)
+    empty_server.say("HSET", "{sse:c}:m", "v", "2", "e", EPOCH, "n", "7")
 
     async with opened(log):
         with pytest.raises(LogRefused, match="written in format 2") as caught:
@@ -161,22 +151,18 @@ async def test_a_channel_of_a_later_format_is_refused_and_left_alone(server: Red
 
     assert set(leases) == {"other"}
     assert "Update this package" in str(caught.value)
-    assert server.say("EXISTS", "{sse:c}:s") == 0
-    assert server.say("HGET", "{sse:c}:m", "n") == "7"
+    assert empty_server.say("EXISTS", "{sse:c}:s") == 0
+    assert empty_server.say("HGET", "{sse:c}:m", "n") == "7"
 
 
-@pytest.mark.anyio
-async def test_a_file_of_a_later_format_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "events.db"
+async def test_a_file_of_a_later_format_is_refused_and_left_alone(path: Path) -> None:
     log = SQLiteLog(f"sqlite:///{path}")
     async with opened(log):
         await append(log, "c")
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE sse_format SET version = 2")
+    execute(path, "UPDATE sse_format SET version = 2")
 
     async with opened(log):
         with pytest.raises(LogRefused, match="written in format 2"):
             await append(log, "c")
 
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM sse_entries").fetchone() == (1,)
+    assert execute(path, "SELECT count(*) FROM sse_entries") == [(1,)]
