@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from tests.unit.driving import LOOPS, on
 from tests.unit.following import FakeClock, ManualLoop, on_loop, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import Process, one
 
 from sse_starlette import sse
 from sse_starlette._stream.options import StreamOptions
@@ -40,6 +41,13 @@ def store() -> FakeStore:
 def log(store: FakeStore) -> FakeLog:
     """One process's way to it."""
     return FakeLog(store)
+
+
+@pytest.fixture
+async def process(log: FakeLog) -> AsyncIterator[Process]:
+    """One that is connected to it."""
+    async with one(log) as hub:
+        yield Process(hub, log)
 
 
 @pytest.fixture

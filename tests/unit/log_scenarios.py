@@ -11,6 +11,11 @@ Plays what happens to a channel on an event log, as a table tells it: word by wo
     A=1,2       it has got this, and nothing else           trim:5      it no longer has what is up to this one
     A~x         it has got this, beside other things        check       positions are compared
     A.id=e1.4   its place                                   shut:g, open:g  a gate of the log; g waits at it
+    A.ends      its stream ends                             cut, mend   the log can't be asked, but is heard
+    A.stays     who comes back with its id stays away       forget      the answer to an append is lost
+    appends:4   that many are tried                         publish*:x  this process does so meanwhile
+    added=2     the log has so many                         close, close...  this process closes it, or another
+    appended=2  that many were tried                        late        it's closed to who publishes
     reads=1     looks since `mark`                          epoch=e2, head=5  what the channel knows
 
 `3-9` are the numbers from 3 to 9, `!epoch` a reset and its reason.
@@ -18,17 +23,19 @@ Plays what happens to a channel on an event log, as a table tells it: word by wo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
-from tests.unit.driving import settled, until
+from tests.unit.driving import drive, settled, until
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, running, tracks_of
 
+from sse_starlette.errors import ChannelClosed, LogUnavailable
 from sse_starlette.eventlogs import _track
+from sse_starlette.sse import EventSourceResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,26 +65,30 @@ class LogScenario:
     page: int | None = None
     """How many entries are read at once."""
 
-    @asynccontextmanager
-    async def paged(self) -> AsyncIterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            if self.page is not None:
-                patch.setattr(_track, "_PAGE", self.page)
-            yield
+    hub: dict[str, Any] = field(default_factory=dict)
+    """The options of each hub."""
 
     async def play(self) -> None:
         store = FakeStore()
         log = FakeLog(store)
-        async with self.paged(), running(log, FakeLog(store)) as (hub, other):
-            channel = hub.channel("c", **self.options)
-            play = _Play(store, log, channel, other.channel("c"))
-            play.check = tracks_of(hub).check_positions
-            for word in self.script.split():
-                await play.do(word)
+        with pytest.MonkeyPatch.context() as patch:
+            if self.page is not None:
+                patch.setattr(_track, "_PAGE", self.page)
+            async with (
+                running(log, FakeLog(store), **self.hub) as (hub, other),
+                anyio.create_task_group() as tasks,
+            ):
+                channel = hub.channel("c", **self.options)
+                play = _Play(store, log, channel, other.channel("c"))
+                play.check = tracks_of(hub).check_positions
+                play.start = tasks.start_soon
+                for word in self.script.split():
+                    await play.do(word)
 
 
 class _Play:
     check: Callable[[], Any]
+    start: Callable[..., object]
 
     def __init__(self, store: FakeStore, log: FakeLog, channel: Channel, other: Channel) -> None:
         self.store = store
@@ -88,51 +99,79 @@ class _Play:
         self.ids: dict[str, str] = {}
         self.mark = 0
 
+    def forget(self) -> None:
+        """Have the log take the next event without saying so."""
+
+        def lose_answer() -> None:
+            self.store.on_append = lambda: None
+            raise LogUnavailable("fake://", "reset by peer")
+
+        self.store.on_append = lose_answer
+
+    async def publish(self, text: str) -> None:
+        for one in told(text):
+            await self.channel.publish(one)
+
+    async def late(self, channel: Channel) -> None:
+        with pytest.raises(ChannelClosed):
+            await channel.publish("too late")
+
     async def do(self, word: str) -> None:
         if word[0].isupper():
             await self.client(word[0], word[1:])
             return
         name, _, value = word.partition("=" if "=" in word else ":")
         store, log = self.store, self.log
-        deeds: dict[str, Callable[[], object]] = {
+        channel = self.other if name.endswith("...") else self.channel
+        deeds: dict[str, Callable[[], Any]] = {
             "say": lambda: store.say("c", *told(value)),
             "end": lambda: store.add("c", b""),
             "lose": log.lose,
             "away": log.go_away,
             "back": log.come_back,
+            "cut": lambda: setattr(log, "cut", True),
+            "mend": lambda: setattr(log, "cut", False),
             "deaf": lambda: setattr(log, "deaf", True),
             "hears": lambda: setattr(log, "deaf", False),
             "stirs": lambda: setattr(store, "stirs", True),
             "flush": store.flush,
             "fall": lambda: store.fall_back("c", int(value)),
             "trim": lambda: store.trim("c", int(value)),
+            "forget": self.forget,
             "shut": lambda: getattr(log, value).shut(),
             "open": lambda: getattr(log, value).open(),
             "mark": lambda: setattr(self, "mark", len(store.reads)),
+            "check": self.check,
+            "publish": lambda: self.publish(value),
+            "publish*": lambda: [self.start(self.publish, one) for one in told(value)],
+            "close": channel.aclose,
+            "close*": lambda: self.start(channel.aclose),
+            "late": lambda: self.late(channel),
         }
         facts: dict[str, Callable[[], object]] = {
             "waits": lambda: getattr(log, value).waiting,
-            "epoch": lambda: self.channel.epoch == value,
-            "head": lambda: self.channel.head == int(value),
+            "epoch": lambda: channel.epoch == value,
+            "head": lambda: channel.head == int(value),
+            "opened": lambda: not channel.closed,
+            "appends": lambda: store.calls["append"] >= int(value),
         }
+        claims: dict[str, Callable[[], object]] = {
+            "reads": lambda: len(store.reads) - self.mark,
+            "renewed": lambda: store.calls["renew"],
+            "appended": lambda: store.calls["append"],
+            "added": lambda: store.shelf("c").head,
+            "watched": lambda: ",".join(log.watched),
+            "resets": lambda: ",".join(f"{one}:{n}" for one, n in channel.stats().resets.items()),
+        }
+        name = name.removesuffix("...")
         if name in deeds:
-            deeds[name]()
+            done = deeds[name]()
+            if isinstance(done, Coroutine):
+                await done
         elif name in facts:
             await until(facts[name])
-        elif name == "publish":
-            for one in told(value):
-                await self.channel.publish(one)
-        elif name == "check":
-            await self.check()
-        elif name == "reads":
-            assert len(self.store.reads) - self.mark == int(value), self.store.reads
-        elif name == "renewed":
-            assert self.store.calls["renew"] == int(value)
         else:
-            assert name == "resets", word
-            reasons = dict(pair.split(":") for pair in value.split(","))
-            counted = {reason: str(count) for reason, count in self.channel.stats().resets.items()}
-            assert counted == reasons
+            assert str(claims[name]()) == value, word
         await settled()
 
     async def client(self, name: str, what: str) -> None:
@@ -156,6 +195,15 @@ class _Play:
             client.subscription._feed.call = lambda: None
         elif what == ".looks":
             client._woken = True
+        elif what == ".ends":
+            await client.ends()
+        elif what in (".stays", ".stays..."):
+            channel = self.other if what.endswith("...") else self.channel
+            assert channel.closed
+            again = channel.subscribe(client.client.last_event_id)
+            async with drive(EventSourceResponse(again)) as http:
+                await http.returns()
+            assert http.status == 204
         elif what.startswith("="):
             await client.has(*told(what[1:]))
         elif what.startswith("~"):

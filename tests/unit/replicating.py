@@ -13,7 +13,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
 from tests.unit.following import Client
 from tests.unit.logs import FakeLog
 
-from sse_starlette.channels.channel import Subscription
+from sse_starlette.channels.channel import Channel, Subscription
 from sse_starlette.eventlogs._replicator import Replicator
 from sse_starlette.eventlogs._tracks import Tracks
 from sse_starlette.hub import Hub
@@ -34,6 +34,31 @@ async def running(*logs: FakeLog, **options: Any) -> AsyncIterator[list[Hub]]:
 async def one(log: FakeLog, **options: Any) -> AsyncIterator[Hub]:
     async with running(log, **options) as (hub,):
         yield hub
+
+
+class Process:
+    """One process on a log: its hub, and a channel that tests are about."""
+
+    def __init__(self, hub: Hub, log: FakeLog) -> None:
+        self.hub = hub
+        self.log = log
+        self.store = log.store
+
+    @property
+    def channel(self) -> Channel:
+        return self.hub.channel("c")
+
+    @property
+    def tracks(self) -> Tracks:
+        return tracks_of(self.hub)
+
+    def say(self, *data: object) -> None:
+        """Publish on the channel as another process does."""
+        self.store.say("c", *data)
+
+    async def client(self, *cursor: str, **options: Any) -> FakeClient:
+        """A client of the channel, when it's known where it begins."""
+        return await FakeClient(self.channel.subscribe(*cursor, **options)).begun()
 
 
 def replicator_of(hub: Hub) -> Replicator:

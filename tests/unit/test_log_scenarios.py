@@ -57,6 +57,30 @@ SCENARIOS = {
     "a check finds that the history has fallen back": LogScenario(
         "A say:1,2 A=1,2 fall:1 check A=1,2,!epoch"
     ),
+    "a check that fails is no news": LogScenario("A cut check mend say:1 A=1"),
+    "a connection that died without a word is found out": LogScenario(
+        "A deaf say:1,2 A=1,2", hub={"check_every": 0.01}
+    ),
+    # Publishing
+    "publishing does not listen": LogScenario("mark publish:x reads=0 watched="),
+    "an event whose answer was lost is published once": LogScenario(
+        "A forget publish:1 appended=2 A=1 A.id=e1.1"
+    ),
+    "publishing bridges a hiccup": LogScenario("A cut publish*:1 appends:4 mend A=1"),
+    "a channel is closed after what is being published": LogScenario(
+        "A shut:appending publish*:1,2 waits:appending close* waits:appending open:appending"
+        " A.ends A=1,2 A.id=e1.3"
+    ),
+    "closing ends the streams of all processes for good": LogScenario(
+        "A B... publish:last close... A.ends B.ends A=last B=last A.id=e1.2 B.id=e1.2"
+        " A.stays B.stays... late late... close close... added=2"
+    ),
+    "who comes to a closed channel gets what it lacks and stays away": LogScenario(
+        "say:1,2 end A:e1.0 A.ends A=1,2 A.id=e1.3 A.stays"
+    ),
+    "a channel that was closed is open again when its history was lost": LogScenario(
+        "end A A.ends flush publish:1 opened"
+    ),
     # Histories that are lost, trimmed or written anew
     "a history that was lost is told once to everyone": LogScenario(
         "A B say:1,2 A=1,2 B=1,2 flush lose epoch=e4 A=1,2,!epoch A.cursor=e4.0"

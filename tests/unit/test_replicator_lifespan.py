@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import gc
 import threading
+from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
-from tests.unit.following import FakeClock, stop_the_clock
+from tests.unit.following import FakeClock
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import FakeClient, in_a_loop_of_its_own, one, replicator_of, tracks_of
+from tests.unit.replicating import (
+    FakeClient,
+    Process,
+    in_a_loop_of_its_own,
+    one,
+    replicator_of,
+    tracks_of,
+)
 
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import state_of
@@ -88,12 +95,32 @@ async def test_a_stream_of_an_earlier_lifespan_ends_and_can_be_resumed(
         await FakeClient(hub.channel("c").subscribe(client.leave())).has(1)
 
 
-async def test_a_lifespan_can_not_be_entered_twice_at_a_time(log: FakeLog) -> None:
-    async with one(log) as hub:
-        with pytest.raises(RuntimeError, match="the hub's lifespan is under way"):
+async def test_a_lifespan_can_not_be_entered_twice_at_a_time(process: Process) -> None:
+    with pytest.raises(RuntimeError, match="the hub's lifespan is under way"):
+        async with process.hub.lifespan():
+            pass
+    assert await process.hub.ready()
+
+
+async def test_two_that_enter_one_lifespan_at_once_are_told_apart(log: FakeLog) -> None:
+    hub = Hub(log)
+    began = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    async def enter() -> None:
+        began.wait(SEAT_BELT_SECONDS)
+        try:
             async with hub.lifespan():
-                pass
-        assert await hub.ready()
+                outcomes.append("entered")
+                await until(lambda: len(outcomes) == 2)
+        except RuntimeError as error:
+            outcomes.append(str(error).partition(":")[0])
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(anyio.to_thread.run_sync, in_a_loop_of_its_own, enter)
+
+    assert sorted(outcomes) == ["entered", "the hub's lifespan is under way"]
 
 
 async def test_what_is_raised_in_the_lifespan_comes_out_as_it_is(log: FakeLog) -> None:
@@ -137,10 +164,16 @@ async def test_the_end_of_the_lifespan_waits_for_what_is_in_line(
     assert [store.shelf(name).head for name in "ab"] == [2, 2]
 
 
-async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
-    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a lifespan waits for nothing that is published."""
     monkeypatch.setattr(_replicator, "_LAST_APPENDS_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
+    log: FakeLog,
+) -> None:
     log.appending.shut()
     async with one(log) as hub:
         futures = [hub.channel("c").publish_threadsafe(number) for number in range(3)]
@@ -152,12 +185,11 @@ async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
     assert futures[1].cancelled()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fails", [False, True])
 async def test_an_attempt_that_outlives_the_lifespan_changes_nothing(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    monkeypatch.setattr(_replicator, "_LAST_APPENDS_SECONDS", 0.001)
-
     async def append(channel: str, body: bytes, **_: Any) -> Position:
         with anyio.CancelScope(shield=True):
             await until(lambda: not replicator_of(hub).running)
@@ -177,26 +209,25 @@ async def test_who_publishes_when_the_lifespan_ends_does_not_try_for_long(
     store: FakeStore, log: FakeLog
 ) -> None:
     store.down = True
+
+    async def publish() -> None:
+        with pytest.raises(LogUnavailable):
+            await hub.channel("c").publish("x", wait=1_000)
+
     async with anyio.create_task_group() as tasks, one(log) as hub:
-
-        async def publish() -> None:
-            with pytest.raises(LogUnavailable):
-                await hub.channel("c").publish("x", wait=1_000)
-
         tasks.start_soon(publish)
         await until(lambda: store.calls["append"])
 
 
 async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
-    store: FakeStore, log: FakeLog
+    log: FakeLog,
 ) -> None:
     async with one(log) as hub:
         replicator = replicator_of(hub)
-        channel = hub.channel("c")
-        client = FakeClient(channel.subscribe())
+        client = FakeClient(hub.channel("c").subscribe())
         client._woken = False
     client._woken = True
-    state = state_of(channel)
+    state = state_of(hub.channel("c"))
     assert isinstance(state, ReplicatedChannel)
     replicator.ensure_following(state)
     replicator._ensure_following(state)
@@ -207,50 +238,42 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
 # --- Letting go
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    return stop_the_clock(monkeypatch)
-
-
 async def test_a_channel_that_nobody_listens_to_is_let_go_after_its_linger_time(
-    store: FakeStore, log: FakeLog, clock: FakeClock
+    log: FakeLog, clock: FakeClock
 ) -> None:
     async with one(log, linger=30) as hub:
-        channel = hub.channel("c")
-        client = await FakeClient(channel.subscribe()).begun()
-        store.say("c", 1)
+        process = Process(hub, log)
+        channel = process.channel
+        client = await process.client()
+        process.say(1)
         await client.has(1)
         asked = client.leave()
         del client
         clock.now += 29
-        tracks_of(hub).sweep()
+        process.tracks.sweep()
         assert channel.epoch == "e1"
-        store.say("c", 2)
+        process.say(2)
         await settled()
         clock.now += 2
 
-        tracks_of(hub).sweep()
+        process.tracks.sweep()
 
         assert log.watched == {}
         assert (channel.epoch, channel.stats().kept_events) == ("", 0)
-        store.say("c", 3)
+        process.say(3)
         await FakeClient(channel.subscribe(asked)).has(2, 3)
 
 
-async def test_a_channel_with_a_subscriber_is_not_let_go(
-    store: FakeStore, log: FakeLog, clock: FakeClock
-) -> None:
+async def test_a_channel_with_a_subscriber_is_not_let_go(log: FakeLog, clock: FakeClock) -> None:
     async with one(log, linger=0) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
         clock.now += 1_000
         tracks_of(hub).sweep()
-        store.say("c", 1)
+        log.store.say("c", 1)
         await client.has(1)
 
 
-async def test_letting_go_happens_by_itself(
-    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_letting_go_happens_by_itself(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.01)
     async with one(log, linger=0) as hub:
         (await FakeClient(hub.channel("c").subscribe()).begun()).leave()
@@ -266,16 +289,15 @@ async def test_a_channel_that_is_let_go_while_it_is_read_is_left_alone(
     store.say("c", 1, 2, 3)
     async with one(log, linger=0) as hub:
         channel = hub.channel("c")
-        if what == "attach":
-            log.reading.shut()
-            client = FakeClient(channel.subscribe())
-        else:
+        if what != "attach":
             client = await FakeClient(channel.subscribe()).begun()
-            await settled()
-            log.reading.shut()
-            if what == "catch up":
+        log.reading.shut()
+        match what:
+            case "attach":
+                client = FakeClient(channel.subscribe())
+            case "catch up":
                 log.lose()
-            else:
+            case _:
                 client.leave()
                 client = FakeClient(channel.subscribe("e1.1"))
         await until(lambda: log.reading.waiting)
@@ -289,62 +311,57 @@ async def test_a_channel_that_is_let_go_while_it_is_read_is_left_alone(
 
 
 async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
-    store: FakeStore, log: FakeLog
+    process: Process,
 ) -> None:
     """As the child sees it: nothing that was under way goes on, and what asks for it says why."""
-    async with one(log) as hub:
-        channel = hub.channel("c")
-        client = await FakeClient(channel.subscribe()).begun()
-        replicator_of(hub).after_fork()
-        state_of(channel).after_fork()
+    hub, channel = process.hub, process.channel
+    client = await process.client()
+    replicator_of(hub).after_fork()
+    state_of(channel).after_fork()
 
-        for attempt in (channel.subscribe, channel.publish_threadsafe("x").result, channel.close):
-            with pytest.raises(RuntimeError, match="before this process was forked"):
-                attempt()
-        assert not hub.stats().connected
-        assert (channel.epoch, channel.stats().subscribers) == ("", 0)
+    for attempt in (channel.subscribe, channel.publish_threadsafe("x").result, channel.close):
+        with pytest.raises(RuntimeError, match="before this process was forked"):
+            attempt()
+    assert not hub.stats().connected
+    assert (channel.epoch, channel.stats().subscribers) == ("", 0)
 
-        async with hub.lifespan():
-            again = await FakeClient(channel.subscribe()).begun()
-            await channel.publish("x")
-            await again.has("x")
-        client.leave()
-        replicator_of(hub).after_fork()
-        with pytest.raises(RuntimeError, match="isn't connected"):
-            channel.subscribe()
-        assert log.opened == 1
+    async with hub.lifespan():
+        again = await process.client()
+        await channel.publish("x")
+        await again.has("x")
+    client.leave()
+    replicator_of(hub).after_fork()
+    with pytest.raises(RuntimeError, match="isn't connected"):
+        channel.subscribe()
+    assert process.log.opened == 1
 
 
 # --- What keeps the channels in step outlives what it calls
 
 
 async def test_keepers_survive_whatever_they_call_raises(
-    store: FakeStore,
-    log: FakeLog,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    log: FakeLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.001)
-    made_up = [0, 0]
+    calls = {"check": 0, "sweep": 0}
+
+    def fail(what: str) -> None:
+        calls[what] = calls.get(what, 0) + 1
+        raise ZeroDivisionError(f"in a {what}")
 
     async def heads(*_: Any, **__: Any) -> Any:
-        made_up[0] += 1
-        raise ZeroDivisionError("in a check")
-
-    def unwatched(*_: Any) -> Any:
-        made_up[1] += 1
-        raise ZeroDivisionError("in a sweep")
+        fail("check")
 
     async def side_task() -> None:
-        raise ZeroDivisionError("in a side task")
+        fail("side task")
 
     async with one(log, check_every=0.001) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
         replicator = replicator_of(hub)
         monkeypatch.setattr(log, "heads", heads)
-        monkeypatch.setattr(replicator.tracks, "sweep", unwatched)
+        monkeypatch.setattr(replicator.tracks, "sweep", partial(fail, "sweep"))
         replicator._side_tasks.start(side_task)
-        await until(lambda: min(made_up) > 2)
+        await until(lambda: min(calls["check"], calls["sweep"]) > 2)
         assert hub.stats().reason
         monkeypatch.undo()
 
@@ -358,12 +375,10 @@ async def test_keepers_survive_whatever_they_call_raises(
 
 
 async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
-    store: FakeStore, log: FakeLog, monkeypatch: pytest.MonkeyPatch
+    log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = LogRefused("fake://", "NOPERM", "Give the user its rights.")
-
     async def refuse(*_: Any, **__: Any) -> Any:
-        raise refused
+        raise LogRefused("fake://", "NOPERM", "Give the user its rights.")
 
     async with one(log) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
@@ -376,34 +391,8 @@ async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
         assert "Give the user its rights" in hub.stats().reason
 
         monkeypatch.undo()
-        store.say("c", 1)
+        log.store.say("c", 1)
         await client.has(1)
         assert await hub.ready()
         assert hub.stats().reason == ""
     assert hub.stats().reason == "the hub's lifespan isn't under way"
-
-
-async def test_two_that_enter_one_lifespan_at_once_are_told_apart(log: FakeLog) -> None:
-    hub = Hub(log)
-    began = threading.Barrier(2)
-    outcomes: list[str] = []
-
-    async def enter() -> None:
-        began.wait(SEAT_BELT_SECONDS)
-        try:
-            async with hub.lifespan():
-                outcomes.append("entered")
-                await until(lambda: len(outcomes) == 2)
-        except RuntimeError as error:
-            outcomes.append(str(error).partition(":")[0])
-
-    def in_a_thread() -> None:
-        in_a_loop_of_its_own(enter)
-
-    threads = [threading.Thread(target=in_a_thread) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        await anyio.to_thread.run_sync(thread.join)
-
-    assert sorted(outcomes) == ["entered", "the hub's lifespan is under way"]
