@@ -9,8 +9,8 @@ from redis.exceptions import AuthenticationError, InvalidResponse
 from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.unit.logs import FakeLog
 
-from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable
-from sse_starlette.eventlogs.base import Backend, NewEntry, Position
+from sse_starlette.errors import ChannelClosed, LogRefused
+from sse_starlette.eventlogs.base import Backend, Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.redis._faults import Secrets, explain
 from sse_starlette.eventlogs.redis._protocol import answer_to, appended_in
@@ -77,19 +77,6 @@ def test_what_became_of_each_entry_is_read_from_one_answer() -> None:
     assert found[0] == Position("e", 1)
     assert isinstance(found[1], ChannelClosed)
     assert (found[2], warning) == ("WRONGTYPE", "late")
-
-
-async def test_entries_are_added_one_after_the_other_until_the_log_is_out_of_reach() -> None:
-    log = FakeLog()
-    entries = [NewEntry(body, f"{body!r}", 120) for body in (b"x", b"", b"late")]
-    async with log.open():
-        first, closing, late = await Backend.append_many(log, "c", entries, limits=KEEP_ALL)
-        log.store.down = True
-        away = await Backend.append_many(log, "c", entries, limits=KEEP_ALL)
-
-    assert [each.offset for each in (first, closing) if isinstance(each, Position)] == [1, 2]
-    assert isinstance(late, ChannelClosed)
-    assert [type(each) for each in away] == [LogUnavailable] * 3
 
 
 def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:

@@ -96,8 +96,8 @@ async def test_limits_that_a_preview_kept_with_a_channel_of_redis_still_count(
         still_lives = empty_server.say("PTTL", "{sse:c}:m")
 
     assert (heads, again) == ({"c": Position(EPOCH, 0)}, {"c": Position(EPOCH, 70)})
-    for milliseconds in (lives, still_lives):
-        assert 3_000_000 < milliseconds <= 3_601_000
+    for life in (lives, still_lives):
+        assert 3_000_000 < life <= 3_601_000
     assert empty_server.say("XLEN", "{sse:c}:s") == 5
 
 
