@@ -23,6 +23,7 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, turns, until
 from tests.unit.following import Client, Got
 from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import tracks_of
 
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.errors import LogUnavailable
@@ -88,7 +89,7 @@ class Follower:
         self.subscription: Subscription | None = None
         self.at: tuple[str, int] | None = None
         """Epoch and offset of what it got last, or was told."""
-        self.told: list[str] = []
+        self.checked = 0
         self.began = ("", 0)
         """Where the channel was when it subscribed."""
         self.hub: Hub | None = None
@@ -118,25 +119,25 @@ class Follower:
                     self.leave()
                     assert subscription._feed.close_reason == "lagging"
                 return
-            self.read(frames[: round(len(frames) * most)])
+            self.client.read(frames[: round(len(frames) * most)])
+            self.check_all()
             if most < 1:
                 self.leave()
                 return
 
-    def read(self, frames: bytes) -> None:
-        for event in self.client.read(frames):
+    def check_all(self) -> None:
+        """Check what it has got since it was asked last."""
+        for event in self.client.got[self.checked :]:
             self.check(event)
+        self.checked = len(self.client.got)
         self.move(self.client.last_event_id)
 
     def leave(self) -> None:
         if self.subscription is not None:
             self.subscription._feed.stop()
             self.subscription = None
-            before = len(self.client.got)
             self.client.cut()
-            for event in self.client.got[before:]:
-                self.check(event)
-            self.move(self.client.last_event_id)
+            self.check_all()
 
     def check(self, event: Got) -> None:
         epoch, _, digits = event.id.rpartition(".")
@@ -154,7 +155,6 @@ class Follower:
             # It was new, and what was added since it has subscribed is no longer there.
             assert reason == "trimmed"
         epoch, offset = self.at or self.began
-        self.told.append(reason)
         match reason:
             case "epoch" | "future":
                 assert self.store.is_lost(epoch)
@@ -197,22 +197,24 @@ class Schedule:
         self.rewritten = 0
 
     def steps(self) -> list[tuple[int, Callable[[], Any]]]:
+        """What may happen next, and how often it does."""
+        one, store = self.random.choice, self.store
         return [
             (40, self.publish),
-            (40, self.look),
+            (40, lambda: one(self.followers).look()),
             (12, self.come_or_go),
-            (6, self.lose),
-            (5, self.cut),
-            (10, self.come_back),
+            (6, lambda: one(self.logs).lose()),
+            (5, lambda: one(self.logs).go_away()),
+            (10, lambda: one(self.logs).come_back()),
             (3, self.deafen),
             (6, self.check),
-            (6, self.shut),
-            (14, self.unshut),
+            (6, lambda: one(self.gates()).shut()),
+            (14, lambda: one(self.gates()).open()),
             (3, self.trim),
-            (2, self.flush),
+            (2, lambda: store.flush(one(CHANNELS))),
             (1, self.rewrite),
             (3, self.fail_an_answer),
-            (3, self.stir),
+            (3, lambda: setattr(store, "stirs", not store.stirs)),
             (5, self.sweep),
         ]
 
@@ -238,9 +240,6 @@ class Schedule:
         await hub.channel(channel, history=HISTORY).publish(f"{channel}{number}")
         self.publishing -= 1
 
-    def look(self) -> None:
-        self.random.choice(self.followers).look()
-
     def come_or_go(self) -> None:
         one = self.random.choice(self.followers)
         if one.subscription is None:
@@ -249,43 +248,21 @@ class Schedule:
             one.look(self.random.random())
             one.leave()
 
-    def lose(self) -> None:
-        self.random.choice(self.logs).lose()
-
-    def cut(self) -> None:
-        self.random.choice(self.logs).go_away()
-
-    def come_back(self) -> None:
-        self.random.choice(self.logs).come_back()
-
     def deafen(self) -> None:
         log = self.random.choice(self.logs)
         log.deaf = not log.deaf
 
     async def check(self) -> None:
         for hub in self.hubs:
-            assert hub._replicator is not None
-            await hub._replicator.tracks.check_positions()
+            await tracks_of(hub).check_positions()
 
     def gates(self) -> list[Any]:
-        return [
-            gate
-            for log in self.logs
-            for gate in (log.reading, log.joining, log.hearing, log.appending)
-        ]
-
-    def shut(self) -> None:
-        self.random.choice(self.gates()).shut()
-
-    def unshut(self) -> None:
-        self.random.choice(self.gates()).open()
+        names = ("reading", "joining", "hearing", "appending")
+        return [getattr(log, name) for log in self.logs for name in names]
 
     def trim(self) -> None:
         channel = self.random.choice(CHANNELS)
         self.store.trim(channel, self.store.shelf(channel).head - self.random.randrange(30))
-
-    def flush(self) -> None:
-        self.store.flush(self.random.choice(CHANNELS))
 
     async def rewrite(self) -> None:
         """A server takes over that lacks the newest events; those who had them find out."""
@@ -311,13 +288,9 @@ class Schedule:
 
         self.store.on_append = fail
 
-    def stir(self) -> None:
-        self.store.stirs = not self.store.stirs
-
     def sweep(self) -> None:
         for hub in self.hubs:
-            assert hub._replicator is not None
-            hub._replicator.tracks.sweep()
+            tracks_of(hub).sweep()
 
     async def heal(self) -> None:
         for gate in self.gates():
