@@ -48,7 +48,6 @@ each_separator = pytest.mark.parametrize("sep", SEPARATORS, ids=["crlf", "cr", "
 class Color(Enum):
     RED = "red"
     ONE = 1
-    MANY = ("red", "green")
 
 
 class Flag(Enum):
@@ -158,13 +157,9 @@ FRAMES: list[tuple[dict[str, Any], bytes]] = [
     ({"data": 1.5}, b"data: 1.5\r\n\r\n"),
     ({"data": Told()}, b"data: told\r\n\r\n"),
     ({"data": Shout("a")}, b"data: A\r\n\r\n"),
-    ({"data": SOME_UUID}, b"data: 12345678-1234-5678-1234-567812345678\r\n\r\n"),
-    ({"data": Color.RED}, b"data: red\r\n\r\n"),
     ({"data": Color.ONE}, b"data: 1\r\n\r\n"),
-    ({"data": Color.MANY}, b'data: ["red","green"]\r\n\r\n'),
     ({"data": OldKind.TICK}, b"data: tick\r\n\r\n"),
     ({"data": b"\xc3\xa9\na\xff"}, b"data: \xc3\xa9\r\ndata: a\xef\xbf\xbd\r\n\r\n"),
-    ({"data": bytearray(b"a")}, b"data: a\r\n\r\n"),
     ({"data": memoryview(b"a")}, b"data: a\r\n\r\n"),
     ({"comment": b"a"}, b": a\r\n\r\n"),
     ({"comment": 5}, b": 5\r\n\r\n"),
@@ -225,8 +220,6 @@ def test_json_event_keeps_the_value_it_was_made_of() -> None:
         (None, b"data: None\n\n"),
         (5, b"data: 5\n\n"),
         (True, b"data: True\n\n"),
-        (Told(), b"data: told\n\n"),
-        (Color.RED, b"data: red\n\n"),
         ([1, None], b"data: [1,null]\n\n"),
         (ServerSentEvent("a\nb"), b"data: a\ndata: b\n\n"),
         (ServerSentEvent("\ud83d"), b"data: \xef\xbf\xbd\n\n"),

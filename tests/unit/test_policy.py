@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -52,6 +52,18 @@ def still_loop() -> StillLoop:
     loop = StillLoop()
     loop_override.set(loop)
     return loop
+
+
+class Right:
+    """Says whether somebody may listen still, and notes who was asked about."""
+
+    def __init__(self) -> None:
+        self.lasts = True
+        self.asked: list[str | None] = []
+
+    async def __call__(self, request: HTTPConnection) -> bool:
+        self.asked.append(request.headers.get("user"))
+        return self.lasts
 
 
 @asynccontextmanager
@@ -134,18 +146,12 @@ async def test_listener_is_named_by_the_policy_unless_the_response_does() -> Non
         assert (policy.open_of("ann"), policy.open_of("bob")) == (1, 1)
 
 
-async def fails_at_data(message: Any) -> None:
-    if message.get("body"):
-        raise OSError("the transport is closed")
+def failing(error: Exception) -> Callable[..., Awaitable[Any]]:
+    async def fail(message_or_exchange: Any) -> Any:
+        if isinstance(message_or_exchange, Exchange) or message_or_exchange.get("body"):
+            raise error
 
-
-async def raises_at_data(message: Any) -> None:
-    if message.get("body"):
-        raise RuntimeError("a server's own mistake")
-
-
-async def receives_failure(exchange: Exchange) -> Any:
-    raise RuntimeError("a server's own mistake")
+    return fail
 
 
 async def has_left(exchange: Exchange) -> Any:
@@ -171,9 +177,9 @@ async def end_by(way: str, exchange: Exchange) -> None:
         ("cancelled", {}),
         ("cancelled at once", {}),
         ("cancelled while blocked", {}),
-        ("send fails", {"on_send": fails_at_data}),
-        ("send raises", {"on_send": raises_at_data}),
-        ("receive raises", {"receive": receives_failure}),
+        ("send fails", {"on_send": failing(OSError("the transport is closed"))}),
+        ("send raises", {"on_send": failing(RuntimeError("a server's own mistake"))}),
+        ("receive raises", {"receive": failing(RuntimeError("a server's own mistake"))}),
         ("has left before", {"receive": has_left}),
         ("HEAD", {"scope": http_scope("HEAD")}),
     ],
@@ -338,20 +344,13 @@ async def test_listener_that_may_not_listen_any_more_is_told_and_the_stream_ends
     ping: float | None, interval: int
 ) -> None:
     loop = still_loop()
-    allowed = True
-    asked = []
-
-    async def may_listen(request: HTTPConnection) -> bool:
-        asked.append(request.headers["user"])
-        return allowed
-
-    source = Source()
-    response = source.response(StreamPolicy(revalidate=may_listen), ping=ping)
+    right, source = Right(), Source()
+    response = source.response(StreamPolicy(revalidate=right), ping=ping)
     async with streaming(response, scope=http_scope(headers=[(b"user", b"ann")])) as exchange:
         await loop.advance(interval)
         await loop.advance(interval)
-        assert asked == ["ann", "ann"]
-        allowed = False
+        assert right.asked == ["ann", "ann"]
+        right.lasts = False
         await loop.advance(interval)
         await exchange.returns()
 
@@ -438,12 +437,7 @@ async def test_check_that_is_under_way_ends_with_its_stream() -> None:
 
 async def test_stream_that_is_ending_is_not_asked_about_again() -> None:
     loop = still_loop()
-    asked = []
-
-    async def may_listen(request: HTTPConnection) -> bool:
-        asked.append(1)
-        return True
-
+    right = Right()
     cleaned_up = anyio.Event()
 
     async def slow_to_close() -> AsyncIterator[str]:
@@ -453,14 +447,14 @@ async def test_stream_that_is_ending_is_not_asked_about_again() -> None:
         finally:
             await cleaned_up.wait()
 
-    policy = StreamPolicy(revalidate=may_listen, listener=lambda _: None)
+    policy = StreamPolicy(revalidate=right, listener=lambda _: None)
     async with streaming(EventSourceResponse(slow_to_close(), policy=policy)) as exchange:
         exchange.leave()
         await loop.advance(20)
         cleaned_up.set()
         await exchange.returns()
 
-    assert asked == []
+    assert right.asked == []
 
 
 async def test_send_timeout_is_the_policys_unless_the_response_has_its_own() -> None:
