@@ -413,7 +413,7 @@ def test_processes_share_channels_on_a_cluster(tmp_path: Path) -> None:
                 run.seen_more(150)
 
         channels = ("news", "sport", "music")
-        run = run_while(cut, cluster.url, tmp_path, channels=channels, count=1_350)
+        run = run_while(cut, cluster.url, tmp_path, channels=channels, count=1_200)
 
         # Each of them is kept by another node.
         assert all(len(node.say("KEYS", "*:s")) == 1 for node in cluster.nodes)
