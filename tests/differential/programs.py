@@ -6,6 +6,7 @@ A program is plain data, so that it can be printed and run against any version o
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,9 @@ SHAPES: Values = (
     {"nonsense": 1},
     ("a", "tuple"),
 )
+ERRORS = ("ValueError", "OSError", "CancelledError", "KeyboardLike")
+PRODUCERS = ("feeds", "feeds", "feeds", "raises", "waits")
+CURSORS = ("none", "last", "older", "future", "other", "nonsense")
 PUBLISHED: Values = ("text", "two\nlines", {"data": 1, "event": "tick"}, {"data": "z" * 20_000}, 5)
 
 
@@ -85,25 +89,19 @@ def _moment(dice: random.Random) -> float:
 def _client(dice: random.Random, kind: str, *, alone: bool) -> Client:
     return Client(
         kind=kind,
-        steps=_subscription(dice)
-        if kind == "subscription"
-        else _steps(dice, dice.choice((1, 3, 8, 40))),
+        steps=_subscription(dice) if kind == "subscription" else _steps(dice),
         ending=_ending(dice),
         options=_options(dice, kind, alone=alone),
-        world=tuple(
-            sorted(
-                (_event(dice, alone=alone) for _ in range(dice.choice((0, 1, 1, 2, 4)))), key=repr
-            )
-        ),
+        world=_events(dice, alone=alone),
         begins=dice.choice((0.0, 0.0, 0.0, 0.5)),
         method=dice.choice(("GET",) * 12 + ("HEAD",)),
         body=dice.random() < 0.1,
     )
 
 
-def _steps(dice: random.Random, number: int) -> tuple[Step, ...]:
+def _steps(dice: random.Random) -> tuple[Step, ...]:
     steps: list[Step] = []
-    for _ in range(dice.randint(0, number)):
+    for _ in range(dice.randint(0, dice.choice((1, 3, 8, 40)))):
         roll = dice.random()
         if roll < 0.6:
             steps += [("yield", dice.randrange(len(SHAPES) - (1 if dice.random() < 0.95 else 0)))]
@@ -117,9 +115,7 @@ def _steps(dice: random.Random, number: int) -> tuple[Step, ...]:
             steps += [("turn",)]
     roll = dice.random()
     if roll < 0.12:
-        steps += [
-            ("raise", dice.choice(("ValueError", "OSError", "CancelledError", "KeyboardLike")))
-        ]
+        steps += [("raise", dice.choice(ERRORS))]
     elif roll < 0.5:
         steps += [("wait",)]
     return tuple(steps)
@@ -158,14 +154,14 @@ def _options(dice: random.Random, kind: str, *, alone: bool) -> tuple[tuple[str,
         (0.1, "sep", ("\n", "\r")),
         (0.1, "status_code", (201,)),
     )
-    for chance, name, values in chances:
-        if dice.random() < chance:
-            options[name] = dice.choice(values)
     if kind == "memory" or (kind == "generator" and dice.random() < 0.05):
-        options["data_sender_callable"] = dice.choice(
-            ("feeds", "feeds", "feeds", "raises", "waits")
-        )
-    return tuple(sorted(options.items()))
+        options["data_sender_callable"] = dice.choice(PRODUCERS)
+    return _drawn(dice, options, chances)
+
+
+def _events(dice: random.Random, *, alone: bool) -> tuple[Step, ...]:
+    number = dice.choice((0, 1, 1, 2, 4))
+    return tuple(sorted((_event(dice, alone=alone) for _ in range(number)), key=repr))
 
 
 def _event(dice: random.Random, *, alone: bool) -> Step:
@@ -176,12 +172,8 @@ def _event(dice: random.Random, *, alone: bool) -> Step:
     if roll < 0.45:
         return (at, "cancel")
     if roll < 0.6:
-        return (
-            at,
-            "drain",
-            dice.choice((None, 0, 0.02, 3)),
-            dice.choice((0, 0, 2 if alone else 0)),
-        )
+        spread = dice.choice((0, 0, 2 if alone else 0))
+        return (at, "drain", dice.choice((None, 0, 0.02, 3)), spread)
     if roll < 0.85:
         return (at, "stall", _moment(dice))
     if roll < 0.92:
@@ -190,35 +182,35 @@ def _event(dice: random.Random, *, alone: bool) -> Step:
 
 
 def _subscription(dice: random.Random) -> tuple[Step, ...]:
-    arguments: list[Step] = []
-    if dice.random() < 0.5:
-        arguments += [
-            ("returns", dice.choice(("none", "last", "older", "future", "other", "nonsense")))
-        ]
-    if dice.random() < 0.3:
-        arguments += [("replay", dice.choice((1, 3, 1_000)))]
-    if dice.random() < 0.2:
-        arguments += [("after", dice.choice(("start", 0, 2, 50)))]
-    if dice.random() < 0.2:
-        arguments += [("filter", dice.choice(("some", "raises")))]
-    if dice.random() < 0.3:
-        arguments += [("snapshot", dice.choice(("list", "generator", "raises", "slow")))]
-    if dice.random() < 0.2:
-        arguments += [("on_gap", dice.choice(("list", "raises", "slow")))]
-    if dice.random() < 0.1:
-        arguments += [("id_blocks", False)]
-    return tuple(arguments)
+    chances: tuple[tuple[float, str, Values], ...] = (
+        (0.5, "returns", CURSORS),
+        (0.3, "replay", (1, 3, 1_000)),
+        (0.2, "after", ("start", 0, 2, 50)),
+        (0.2, "filter", ("some", "raises")),
+        (0.3, "snapshot", ("list", "generator", "raises", "slow")),
+        (0.2, "on_gap", ("list", "raises", "slow")),
+        (0.1, "id_blocks", (False,)),
+    )
+    return _drawn(dice, {}, chances)
+
+
+def _drawn(
+    dice: random.Random, always: dict[str, Any], chances: Sequence[tuple[float, str, Values]]
+) -> tuple[tuple[str, Any], ...]:
+    """These options, and each of the others with its chance."""
+    options = always | {
+        name: dice.choice(values) for chance, name, values in chances if dice.random() < chance
+    }
+    return tuple(sorted(options.items()))
 
 
 def _channel(dice: random.Random) -> tuple[tuple[str, Any], ...]:
-    options: dict[str, Any] = {"history": dice.choice((1, 3, 10, 1_000))}
-    if dice.random() < 0.2:
-        options["history_bytes"] = dice.choice((1_000, 30_000))
-    if dice.random() < 0.2:
-        options["history_seconds"] = dice.choice((0.5, 5))
-    if dice.random() < 0.5:
-        options["slow"] = dice.choice(("disconnect", "reset", "latest"))
-    return tuple(sorted(options.items()))
+    chances: tuple[tuple[float, str, Values], ...] = (
+        (0.2, "history_bytes", (1_000, 30_000)),
+        (0.2, "history_seconds", (0.5, 5)),
+        (0.5, "slow", ("disconnect", "reset", "latest")),
+    )
+    return _drawn(dice, {"history": dice.choice((1, 3, 10, 1_000))}, chances)
 
 
 def _published(dice: random.Random) -> tuple[Step, ...]:
@@ -227,9 +219,8 @@ def _published(dice: random.Random) -> tuple[Step, ...]:
         at = round(_moment(dice) * dice.choice((0.5, 1, 1.01, 2)), 6)
         roll = dice.random()
         if roll < 0.6:
-            steps += [
-                (at, "publish", dice.randrange(len(PUBLISHED)), dice.choice((None, None, "k", "l")))
-            ]
+            key = dice.choice((None, None, "k", "l"))
+            steps += [(at, "publish", dice.randrange(len(PUBLISHED)), key)]
         elif roll < 0.85:
             steps += [(at, "burst", dice.choice((2, 10, 70, 300)))]
         elif roll < 0.95:

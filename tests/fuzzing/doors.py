@@ -230,59 +230,53 @@ def ordered(blocks: Blocks) -> Blocks:
 
 
 async def published(events: Sequence[Fields]) -> None:
-    channel = new_channel(len(events))
-    subscription = channel.subscribe(after="start", id_blocks=False)
-    expected = await publish_all(channel, events)
-    found_blocks = await blocks_of(subscription)
-    assert ordered(found_blocks) == ordered(expected)
+    await blocks_published(events)
 
 
 async def filtered(events: Sequence[Fields]) -> None:
-    channel = new_channel(len(events))
     seen: list[ServerSentEvent] = []
 
     def note(event: ServerSentEvent) -> bool:
         seen.append(event)
         return True
 
-    subscription = channel.subscribe(after="start", id_blocks=False, filter=note)
-    expected = await publish_all(channel, events)
-    found_blocks = await blocks_of(subscription)
-    assert ordered(found_blocks) == ordered(expected)
+    expected = await blocks_published(events, filter=note)
     for event, block in zip(seen, expected, strict=True):
         told = [("data", line) for line in event.data.split("\n")] if event.data is not None else []
         assert told == [line for line in block if line[0] == "data"]
         assert (event.event or "") == next((text for name, text in block if name == "event"), "")
 
 
-def not_refused(events: Sequence[Fields]) -> list[Fields]:
-    """What a snapshot may have in it."""
-    own = [{name: value for name, value in each.items() if name != "id"} for each in events]
-    return [fields for fields in own if not refuses(fields)]
+async def blocks_published(events: Sequence[Fields], **options: Any) -> Blocks:
+    """Publish events; the blocks that a subscriber should get, and gets."""
+    channel = new_channel(len(events))
+    subscription = channel.subscribe(after="start", id_blocks=False, **options)
+    expected = await publish_all(channel, events)
+    assert ordered(await blocks_of(subscription)) == ordered(expected)
+    return expected
 
 
 async def snapshots(events: Sequence[Fields]) -> None:
-    channel, given = new_channel(1), not_refused(events)
-    await channel.publish("x")
-    subscription = channel.subscribe(snapshot=lambda: given)
-    await channel.aclose()
-    found_blocks = await blocks_of(subscription)
-    found = [block for block in found_blocks if [name for name, _ in block] != ["id"]]
-    assert [[line for line in block if line[0] != "id"] for block in found if block] == [
-        lines for fields in given if (lines := expected_lines(fields))
-    ]
+    await at_the_beginning(events, lambda given: {"snapshot": lambda: given})
 
 
 async def gaps(events: Sequence[Fields]) -> None:
-    channel, given = new_channel(1), not_refused(events)
+    await at_the_beginning(events, lambda given: {"request": "lost.1", "on_gap": lambda _: given})
+
+
+async def at_the_beginning(
+    events: Sequence[Fields], options: Callable[[list[Fields]], dict[str, Any]]
+) -> None:
+    """What isn't refused comes before the events of the channel."""
+    own = [{name: value for name, value in each.items() if name != "id"} for each in events]
+    given = [fields for fields in own if not refuses(fields)]
+    channel = new_channel(1)
     await channel.publish("x")
-    subscription = channel.subscribe("lost.1", on_gap=lambda _: given)
+    subscription = channel.subscribe(**options(given))
     await channel.aclose()
-    found_blocks = await blocks_of(subscription)
-    found = [block for block in found_blocks if [name for name, _ in block] != ["id"]]
-    assert [[line for line in block if line[0] != "id"] for block in found if block] == [
-        lines for fields in given if (lines := expected_lines(fields))
-    ]
+    found = [[line for line in block if line[0] != "id"] for block in await blocks_of(subscription)]
+    expected = [expected_lines(fields) for fields in given]
+    assert list(filter(None, found)) == list(filter(None, expected))
 
 
 async def named_after_channels(events: Sequence[Fields]) -> None:
@@ -298,8 +292,9 @@ async def named_after_channels(events: Sequence[Fields]) -> None:
         for name in names:
             await hub.channel(name).publish("x")
             await hub.channel(name).aclose()
-        found_blocks = await blocks_of(subscription)
-        found = [[line for line in block if line[0] != "id"] for block in found_blocks]
+        found = [
+            [line for line in block if line[0] != "id"] for block in await blocks_of(subscription)
+        ]
         told = sorted(text for block in found for name, text in block if name == "event" and text)
         assert told == sorted(filter(None, map(field_of, names)))
         assert all(len(block) <= 2 and ("data", "x") in block for block in found)
@@ -310,19 +305,16 @@ async def frames_published(events: Sequence[Fields]) -> None:
     channel = new_channel(len(events))
     subscription = channel.subscribe(after="start", id_blocks=False)
     count = 0
-    for fields in events:
-        raw = fields.get("data", "").encode("utf-8", "surrogatepass")
+    texts = [fields.get("data", "").encode("utf-8", "surrogatepass") for fields in events]
+    for raw in texts:
         for frame in (raw, b"data: " + raw, b"data: a\n" + raw + b"\n\n"):
+            # No more than the channel keeps.
             with suppress(ValueError):
-                await channel.publish(frame)
-                count += 1
-                if count == len(events):
-                    break
-        if count == len(events):
-            break
+                if count < len(events):
+                    await channel.publish(frame)
+                    count += 1
     await channel.aclose()
-    found_blocks = await blocks_of(subscription)
-    found = found_blocks
+    found = await blocks_of(subscription)
     assert len(found) == count
     for block in found:
         names = [name for name, _ in block]

@@ -1,4 +1,4 @@
-"""Servers, a browser and a reverse proxy for one test each."""
+"""Servers, a browser and a reverse proxy for one test each, or for those of a module."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.servers import proxy, serving
 from tests.servers.serving import Server
 
 Serve = Callable[..., Server]
+Example = Callable[[str], Server]
+Nginx = Callable[..., str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,57 +42,76 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts applications; see `serving.serve`."""
-    with ExitStack() as running:
+    """Starts applications, see `serving.serve`; in the end none has complained of anything unexpected."""
+    servers: list[Server] = []
 
-        def start(app: str = "streams:app", *options: str | Path) -> Server:
-            return running.enter_context(serving.serve(app, *options))
+    def start(app: str = "streams:app", *options: str | Path) -> Server:
+        servers.append(serving.serve(app, *options))
+        return servers[-1]
 
-        yield start
+    yield start
+    for server in servers:
+        server.stop()
+    assert [line for server in servers for line in server.complaints()] == []
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Serve]:
+    """The same for the tests of a module, which look at nothing that others of them may have left."""
+    servers: dict[tuple[str | Path, ...], Server] = {}
+
+    def start(*command: str | Path) -> Server:
+        if command not in servers:
+            servers[command] = serving.serve(*(command or ["streams:app"]))
+        return servers[command]
+
+    yield start
+    for server in servers.values():
+        server.stop()
+    assert [line for server in servers.values() for line in server.complaints()] == []
 
 
 @pytest.fixture
-def example() -> Iterator[Callable[[str], Server]]:
+def example() -> Iterator[Example]:
     """Starts programs of examples/; see `serving.run_example`."""
     with ExitStack() as running:
         yield lambda name: running.enter_context(serving.run_example(name))
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A page of a headless Chromium with a fresh profile, which takes any certificate."""
-    # Started for each test: as long as playwright runs, this thread has an event loop of its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium. As long as it runs, this thread has an event loop of its own: playwright's."""
     chromium = serving.program("chromium")
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --no-proxy-server"
+        " --disable-background-networking --disable-component-update --disable-sync"
+    )
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=[
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-                "--no-proxy-server",
-            ],
-        )
-        context = browser.new_context(ignore_https_errors=True)
-        page = context.new_page()
-        page.set_default_timeout(90_000)
-        expect.set_options(timeout=90_000)  # It has a guard of its own, of five seconds.
-        yield page
-        context.close()
+        browser = playwright.chromium.launch(executable_path=chromium, args=options.split())
+        yield browser
         browser.close()
 
 
 @pytest.fixture
-def nginx(tmp_path: Path) -> Iterator[Callable[[Server, str], str]]:
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with a fresh profile, which takes any certificate; in the end no page of it has raised an error."""
+    problems: list[str] = []
+    context = browser.new_context(ignore_https_errors=True)
+    context.on("weberror", lambda raised: problems.append(str(raised.error)))
+    page = context.new_page()
+    page.set_default_timeout(90_000)
+    expect.set_options(timeout=90_000)  # It has a guard of its own, of five seconds.
+    yield page
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Nginx]:
     """Puts nginx in front of a server; returns the new address. See `proxy.nginx`."""
     with ExitStack() as running:
 
-        def start(server: Server, http_version: str) -> str:
+        def start(server: Server, http_version: str = "1.1") -> str:
             before = proxy.nginx(tmp_path / "nginx", [server.port], http_version=http_version)
             return running.enter_context(before)
 

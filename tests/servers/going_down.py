@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -162,7 +162,7 @@ class Running(Program):
 
     def processes(self) -> set[int]:
         """The processes of the server that live."""
-        return {pid for pid in _all_processes() if _group(pid) == self.pid}
+        return {pid for pid, group in _living() if group == self.pid}
 
     def unusual(self, usual: tuple[str, ...]) -> list[str]:
         """What it has printed beyond `usual`. After it has gone nothing more can come."""
@@ -180,20 +180,14 @@ class Running(Program):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _all_processes() -> Iterator[int]:
-    return (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-
-
-def _group(pid: int) -> int | None:
-    """The process group of a process that lives."""
-    try:
-        # proc(5): state and pgrp follow the name, which may hold spaces and brackets.
-        state, _, group = (
-            Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[:3]
-        )
-    except OSError:
-        return None
-    return None if state in "ZX" else int(group)
+def _living() -> Iterator[tuple[int, int]]:
+    """Each process that lives, and its group."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # proc(5): state and pgrp follow the name, which may hold spaces and brackets.
+            state, _, group = file.read_text("utf-8").rpartition(")")[2].split()[:3]
+            if state not in "ZX":
+                yield int(file.parent.name), int(group)
 
 
 class Clients:
@@ -298,7 +292,7 @@ def bring_down(case: ServerCase, ending: Ending, folder: Path) -> Outcome:
         whole = ending in ("SIGTERM", "SIGINT")
 
         start = time.monotonic()
-        _DOWN[ending](case, server, folder)
+        _end(case, ending, server, folder)
         assert serving.until(
             lambda: not (server.processes() if whole else server.processes() & workers),
             seconds=GIVEN_UP_SECONDS,
@@ -326,15 +320,21 @@ def bring_down(case: ServerCase, ending: Ending, folder: Path) -> Outcome:
         )
 
 
-def _terminate(case: ServerCase, server: Running, folder: Path) -> None:
-    os.kill(server.pid, signal.SIGTERM)
+def _end(case: ServerCase, ending: Ending, server: Running, folder: Path) -> None:
+    match ending:
+        case "SIGTERM":
+            os.kill(server.pid, signal.SIGTERM)
+        case "SIGINT":
+            (os.killpg if case.ctrl_c else os.kill)(server.pid, signal.SIGINT)
+        case "reload":
+            _change_a_file(server, folder)
+        case "recycling" if case.recycled_by == "SIGHUP":
+            os.kill(server.pid, signal.SIGHUP)
+        case "recycling":
+            _ask_often(server)
 
 
-def _interrupt(case: ServerCase, server: Running, folder: Path) -> None:
-    (os.killpg if case.ctrl_c else os.kill)(server.pid, signal.SIGINT)
-
-
-def _change_a_file(case: ServerCase, server: Running, folder: Path) -> None:
+def _change_a_file(server: Running, folder: Path) -> None:
     changed = folder / "watched.py"
     changed.write_text("from going_down import app\n\nchanged = True\n", "utf-8")
     # A server that has not looked at the file before it was changed would take it for what it was.
@@ -347,23 +347,12 @@ def _change_a_file(case: ServerCase, server: Running, folder: Path) -> None:
         assert attempt < 10, server.lines
 
 
-def _recycle(case: ServerCase, server: Running, folder: Path) -> None:
-    if case.recycled_by == "SIGHUP":
-        os.kill(server.pid, signal.SIGHUP)
-        return
+def _ask_often(server: Running) -> None:
     streaming = {str(note["pid"]) for note in server.notes("began")}
     for _ in range(2 * MOST_REQUESTS):
         # Nobody answers for a moment, or nobody any more.
         if server.answers() not in streaming | {""} or server.notes("cancelled"):
             break
-
-
-_DOWN: dict[Ending, Callable[[ServerCase, Running, Path], None]] = {
-    "SIGTERM": _terminate,
-    "SIGINT": _interrupt,
-    "reload": _change_a_file,
-    "recycling": _recycle,
-}
 
 
 def make_certificate(folder: Path) -> None:
@@ -387,7 +376,10 @@ def make_certificate(folder: Path) -> None:
     (folder / "key.pem").write_bytes(secret)
 
 
-def _uvicorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> ServerCase:
+APP = "going_down:app"
+
+
+def uvicorn(start: str, *options: str, app: str = APP, **more: Any) -> ServerCase:
     command = ("{python}", "-m", "uvicorn", app, "--port", "0", "--no-use-colors", *options)
     return ServerCase("uvicorn", start, command, UVICORN, **more)
 
@@ -397,19 +389,19 @@ def _program(start: str, name: str) -> ServerCase:
     return ServerCase("uvicorn", start, command, UVICORN)
 
 
-def _gunicorn(start: str, *options: str, **more: Any) -> ServerCase:
-    command = ("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:0", *options, "going_down:app")
+def gunicorn(start: str, *options: str, app: str = APP, **more: Any) -> ServerCase:
+    command = ("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:0", *options, app)
     return ServerCase("gunicorn", start, command, GUNICORN, **more)
 
 
-def _granian(workers: int) -> ServerCase:
+def granian(workers: int, *, app: str = APP) -> ServerCase:
     # Between a new worker and the end of the old one it waits for 3.5 s if it's not told otherwise.
     quick = ("--respawn-interval", "0.1")
     command = ("{python}", "-m", "granian", "--interface", "asgi", "--port", "{port}", *quick)
     return ServerCase(
         "granian",
         f"`--workers {workers}`",
-        (*command, "--workers", str(workers), "going_down:app"),
+        (*command, "--workers", str(workers), app),
         GRANIAN,
         ("SIGTERM", "SIGINT", "recycling"),
         recycled_by="SIGHUP",
@@ -423,32 +415,37 @@ def _granian(workers: int) -> ServerCase:
     )
 
 
-def _hypercorn(start: str, *options: str, app: str = "going_down:app", **more: Any) -> ServerCase:
+def hypercorn(start: str, *options: str, app: str = APP, **more: Any) -> ServerCase:
     command = ("{python}", "-m", "hypercorn", "--bind", "127.0.0.1:0", *options, app)
     return ServerCase("hypercorn", start, command, HYPERCORN, **more)
 
 
-_TLS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
+def daphne(app: str = APP) -> ServerCase:
+    command = ("{python}", "-m", "daphne", "-p", "0", app)
+    return ServerCase("daphne", "its defaults", command, DAPHNE, lifespan_stops_at=())
+
+
+TLS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
 
 CASES = (
     *(
-        _uvicorn(f"`--http {http} --loop {loop}`", "--http", http, "--loop", loop)
+        uvicorn(f"`--http {http} --loop {loop}`", "--http", http, "--loop", loop)
         for http in ("h11", "httptools")
         for loop in ("asyncio", "uvloop")
     ),
-    _uvicorn(
+    uvicorn(
         "`--workers 2`",
         *("--workers", "2"),
         endings=("SIGTERM", "SIGINT", "recycling"),
         recycled_by="SIGHUP",
     ),
-    _uvicorn(
+    uvicorn(
         "`--reload`",
         *("--reload", "--reload-dir", "{folder}"),
         app="watched:app",
         endings=("SIGTERM", "SIGINT", "reload"),
     ),
-    _uvicorn(
+    uvicorn(
         "`--limit-max-requests`",
         *("--limit-max-requests", "{most}"),
         endings=("recycling",),
@@ -456,28 +453,28 @@ CASES = (
     ),
     _program("in a thread, `server.should_exit = True`", "thread"),
     _program("signals switched off, `server.should_exit = True`", "without-signals"),
-    _gunicorn(
+    gunicorn(
         "`-k uvicorn.workers.UvicornWorker`",
         *("-k", "uvicorn.workers.UvicornWorker"),
         endings=("SIGTERM", "SIGINT", "recycling"),
         recycled_by="SIGHUP",
     ),
-    _gunicorn(
+    gunicorn(
         "`-k uvicorn.workers.UvicornWorker --max-requests`",
         *("-k", "uvicorn.workers.UvicornWorker", "--max-requests", "{most}"),
         endings=("recycling",),
     ),
-    _gunicorn(
+    gunicorn(
         "`-k asgi`",
         *("-k", "asgi"),
         endings=("SIGTERM", "SIGINT", "recycling"),
         recycled_by="SIGHUP",
         lifespan_stops_at=("SIGTERM", "recycling"),
     ),
-    _granian(1),
-    _granian(2),
+    granian(1),
+    granian(2),
     *(
-        _hypercorn(
+        hypercorn(
             f"`-k {kind} --workers {workers}`",
             *("-k", kind, "--workers", str(workers)),
             not_handled=("SIGTERM",) if (kind, workers) == ("trio", 0) else (),
@@ -486,9 +483,9 @@ CASES = (
         for workers in (0, 1, 2)
     ),
     *(
-        _hypercorn(
+        hypercorn(
             f"`-k {kind}`, HTTP/2 over TLS",
-            *("-k", kind, *_TLS),
+            *("-k", kind, *TLS),
             endings=("SIGTERM",),
             tls=True,
             # On trio hypercorn closes a connection before it has sent the last END_STREAM, whatever
@@ -502,19 +499,13 @@ CASES = (
         for kind in ("asyncio", "trio")
     ),
     *(
-        _hypercorn(
+        hypercorn(
             f"`-k {kind} --max-requests`",
             *("-k", kind, "--max-requests", "{most}"),
             endings=("recycling",),
         )
         for kind in ("asyncio", "trio")
     ),
-    _hypercorn("`--reload`", "--reload", app="watched:app", endings=("reload",)),
-    ServerCase(
-        "daphne",
-        "its defaults",
-        ("{python}", "-m", "daphne", "-p", "0", "going_down:app"),
-        DAPHNE,
-        lifespan_stops_at=(),
-    ),
+    hypercorn("`--reload`", "--reload", app="watched:app", endings=("reload",)),
+    daphne(),
 )

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import pytest
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,3 @@ ASSORTED = [
     ("message", "last", "änd"),
 ]
 """What a client makes of the stream `/assorted`: type, data and last event id of each event."""
-
-VARIANTS = pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param("", id="as it comes"),
-        pytest.param("sep=%0A", id="LF"),
-        pytest.param("sep=%0D", id="CR"),
-        pytest.param("cut", id="cut into bytes"),
-    ],
-)
-"""`/assorted` with each separator, and as a proxy may cut it."""

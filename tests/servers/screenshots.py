@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from playwright.sync_api import Page, expect, sync_playwright
 from tests.servers.serving import ROOT, Program, free_port, program, run_example
-from tests.servers.test_more_examples import from_node_modules
+from tests.servers.test_examples import from_node_modules
 
 FOLDER = ROOT / "docs" / "assets" / "examples"
 

@@ -150,15 +150,16 @@ async def test_history_outlives_a_server_that_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_history_of_a_server_that_keeps_nothing_is_another_one(tmp_path: Path) -> None:
-    with RedisServer(tmp_path) as server:
-        log = RedisLog(server.url)
-        async with opened(log), listening(log, "a") as listener:
-            first = await append(log, "a", key="1")
-            server.stop()
-            server.start()
-            await listener.until(lambda: listener.subscriptions == ["a", "a"])
-            second = await append_in_the_end(log, "a", "1")
+async def test_history_of_a_server_that_keeps_nothing_is_another_one(
+    own_server: RedisServer,
+) -> None:
+    log = RedisLog(own_server.url)
+    async with opened(log), listening(log, "a") as listener:
+        first = await append(log, "a", key="1")
+        own_server.stop()
+        own_server.start()
+        await listener.until(lambda: listener.subscriptions == ["a", "a"])
+        second = await append_in_the_end(log, "a", "1")
 
     assert second.offset == 1
     assert second.epoch != first.epoch

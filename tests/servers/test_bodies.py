@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,53 +14,43 @@ from typing import Any
 import httpx2
 import pytest
 from tests.servers import serving
-from tests.servers.going_down import Running, make_certificate
+from tests.servers.going_down import (
+    TLS,
+    Running,
+    daphne,
+    granian,
+    gunicorn,
+    hypercorn,
+    started,
+    uvicorn,
+)
 
 ASGI = "bodies:app"
 
 
-@dataclass(frozen=True)
-class ServerCase:
-    name: str
-    command: tuple[str, ...]
-    http2: bool = False
-    tells_of_leaving: bool = True
-    """What it says when a source asks is true; docs/servers.md says where it isn't."""
-
-    def __str__(self) -> str:
-        return self.name
-
-
-TLS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
-UVICORN = ("-m", "uvicorn", "--port", "0", ASGI)
-GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:0")
-HYPERCORN = ("-m", "hypercorn", "--bind", "127.0.0.1:{port}")
-CASES = (
-    ServerCase("uvicorn-h11", (*UVICORN, "--http", "h11")),
-    ServerCase("uvicorn-httptools", (*UVICORN, "--http", "httptools")),
-    ServerCase("hypercorn-asyncio", (*HYPERCORN, ASGI)),
-    ServerCase("hypercorn-trio", (*HYPERCORN, "-k", "trio", ASGI), tells_of_leaving=False),
-    ServerCase("hypercorn-http2", (*HYPERCORN, *TLS, ASGI), http2=True),
-    ServerCase("granian", ("-m", "granian", "--interface", "asgi", "--port", "{port}", ASGI)),
-    ServerCase("daphne", ("-m", "daphne", "-p", "0", ASGI)),
-    ServerCase("gunicorn-asgi", (*GUNICORN, "-k", "asgi", ASGI), tells_of_leaving=False),
-    ServerCase("gunicorn-uvicorn", (*GUNICORN, "-k", "uvicorn.workers.UvicornWorker", ASGI)),
-)
+WORKER = "uvicorn.workers.UvicornWorker"
+CASES = {
+    "uvicorn-h11": uvicorn("", "--http", "h11", app=ASGI),
+    "uvicorn-httptools": uvicorn("", "--http", "httptools", app=ASGI),
+    "hypercorn-asyncio": hypercorn("", app=ASGI),
+    "hypercorn-trio": hypercorn("", "-k", "trio", app=ASGI),
+    "hypercorn-http2": hypercorn("", *TLS, app=ASGI, tls=True),
+    "granian": granian(1, app=ASGI),
+    "daphne": daphne(ASGI),
+    "gunicorn-asgi": gunicorn("", "-k", "asgi", app=ASGI),
+    "gunicorn-uvicorn": gunicorn("", "-k", WORKER, app=ASGI),
+}
+TELLS_OF_LEAVING = [name for name in CASES if name not in ("hypercorn-trio", "gunicorn-asgi")]
+"""What these say when a source asks is true; docs/servers.md says where it isn't."""
 
 
-@contextmanager
-def started(case: ServerCase, folder: Path) -> Iterator[Running]:
-    if case.http2:
-        make_certificate(folder)
-    names = {"folder": str(folder), "port": str(serving.free_port())}
-    command = [sys.executable, *(part.format(**names) for part in case.command)]
-    with Running(command, folder) as server:
-        yield server
-
-
-def asking(server: Running, case: ServerCase) -> httpx2.Client:
+def asking(server: Running) -> httpx2.Client:
     return httpx2.Client(
-        base_url=server.url, http2=case.http2, verify=False, trust_env=False, timeout=60
+        base_url=server.url,
+        http2=server.url.startswith("https"),
+        verify=False,
+        trust_env=False,
+        timeout=60,
     )
 
 
@@ -84,9 +71,9 @@ def answer_to(client: httpx2.Client, path: str, **request: object) -> str:
     return response.text
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_source_reads_the_body_of_its_request(case: ServerCase, tmp_path: Path) -> None:
-    with started(case, tmp_path) as server, asking(server, case) as client:
+@pytest.mark.parametrize("name", CASES)
+def test_source_reads_the_body_of_its_request(name: str, tmp_path: Path) -> None:
+    with started(CASES[name], tmp_path) as server, asking(server) as client:
         for size in (5, 1_000_000):
             text = "x" * size
             expected = f"data: {size}\r\n\r\n"
@@ -104,19 +91,19 @@ def test_source_reads_the_body_of_its_request(case: ServerCase, tmp_path: Path) 
         assert not any("Traceback" in line for line in server.lines), server.lines
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.tells_of_leaving], ids=str)
+@pytest.mark.parametrize("name", TELLS_OF_LEAVING)
 def test_source_that_asks_whether_its_client_is_there_goes_on_until_it_leaves(
-    case: ServerCase, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
     asks: list[dict[str, Any]] = [
         {"method": "GET", "url": "/poll"},
         {"method": "POST", "url": "/poll-after-the-body", "json": {"text": ""}},
     ]
-    with started(case, tmp_path) as server:
+    with started(CASES[name], tmp_path) as server:
         for ask in asks * 3:
             before = len(server.notes("finally"))
             # One client for each, that closes its connection: it resets no stream of HTTP/2.
-            with asking(server, case) as client, client.stream(**ask) as response:
+            with asking(server) as client, client.stream(**ask) as response:
                 events = (line for line in response.iter_lines() if line.startswith("data:"))
                 for event in range(1, 31):
                     assert next(events) == f"data: {event}"
@@ -124,13 +111,13 @@ def test_source_that_asks_whether_its_client_is_there_goes_on_until_it_leaves(
             assert serving.until(partial(more_than, before, server), seconds=60)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "uvicorn" in case.name], ids=str)
+@pytest.mark.parametrize("name", [name for name in CASES if "uvicorn" in name])
 def test_client_that_leaves_before_the_first_event_is_noticed_when_its_body_has_been_read(
-    case: ServerCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where that can't be seen, `receive` is left to the source for so long that this test would fail."""
     monkeypatch.setenv("BODY_SECONDS", "1000")
-    with started(case, tmp_path) as server:
+    with started(CASES[name], tmp_path) as server:
         for path in ("/api/parsed/and-silent", "/read-and-silent") * 2:
             before, read = len(server.notes("finally")), len(server.notes("read"))
             ask: dict[str, Any] = {
@@ -138,7 +125,7 @@ def test_client_that_leaves_before_the_first_event_is_noticed_when_its_body_has_
                 "headers": {"content-type": "application/json"},
             }
             with (
-                asking(server, case) as client,
+                asking(server) as client,
                 client.stream("POST", path, **ask) as response,
             ):
                 assert response.status_code == 200
@@ -148,12 +135,12 @@ def test_client_that_leaves_before_the_first_event_is_noticed_when_its_body_has_
             assert serving.until(partial(more_than, before, server))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", CASES)
 def test_server_goes_down_though_a_client_has_left_a_source_that_is_blocked_for_ever(
-    case: ServerCase, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
-    with started(case, tmp_path) as server:
-        with asking(server, case) as client, client.stream("GET", "/block") as response:
+    with started(CASES[name], tmp_path) as server:
+        with asking(server) as client, client.stream("GET", "/block") as response:
             assert next(response.iter_lines()) == "data: a"
         assert serving.until(lambda: server.notes("left"))
 
@@ -162,5 +149,5 @@ def test_server_goes_down_though_a_client_has_left_a_source_that_is_blocked_for_
 
         # A worker that is killed because it doesn't end says nothing. granian doesn't wait for what has
         # no connection any more.
-        if case.name != "granian":
+        if name != "granian":
             assert [one["reason"] for one in server.notes("closed")] == ["client"]

@@ -70,8 +70,6 @@ def cut_again_and_again(
     told = Counter(reset.reason for one in followers for reset in one.resets)
     assert told <= Counter(stats["resets"])
     assert set(stats["resets"]) <= {"trimmed", "lagging"}
-    server.stop()
-    assert server.complaints() == []
     return stats, followers
 
 
@@ -95,27 +93,6 @@ def test_every_gap_is_announced_where_little_is_kept(serve: Serve, slow: str) ->
 
 
 # --- Ids ------------------------------------------------------------------------------
-
-
-def test_client_that_had_nothing_yet_gets_exactly_the_three_it_missed(serve: Serve) -> None:
-    server = serve("channels:app")
-    ask(server, "/news/make")
-    come = partial(Reader, server.port, "/news/stream")
-
-    async def run() -> tuple[list[Block], list[Block]]:
-        async with asyncio.timeout(90), come() as first:
-            before = list(await first.until(1))
-        await asyncio.to_thread(ask, server, "/news/publish", last=3)
-        async with asyncio.timeout(90), come(before[-1].id) as second:
-            await second.until(3)
-            # Whatever else it gets would come before this one.
-            await asyncio.to_thread(ask, server, "/news/publish", first=4, last=4)
-            return before, await second.until(4)
-
-    before, after = asyncio.run(run())
-
-    assert [block.kind for block in before] == ["cursor"]
-    assert [(block.kind, block.offset) for block in after] == [("message", n) for n in (1, 2, 3, 4)]
 
 
 FOREIGN_IDS: dict[str, tuple[str, str]] = {
@@ -169,18 +146,13 @@ def test_foreign_id_leads_to_one_reset_and_then_live_events(serve: Serve, http: 
         assert (told.id, live.kind, live.id) == (f"{epoch}.3", "message", f"{epoch}.4"), name
     counted = Counter(reason for reason, _ in FOREIGN_IDS.values())
     assert ask(server, "/news/stats")["resets"] == counted
-    server.stop()
-    assert server.complaints() == []
 
 
 # --- Threads --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("how", [{}, {"threadsafe": 1}], ids=["nowait", "threadsafe"])
-def test_event_from_a_worker_thread_reaches_the_stream_by_itself(
-    serve: Serve, how: dict[str, int], loop: str
-) -> None:
+def test_event_from_a_worker_thread_reaches_the_stream_by_itself(serve: Serve, loop: str) -> None:
     server = serve("channels:app", "--loop", loop)
     ask(server, "/news/make")
 
@@ -188,6 +160,8 @@ def test_event_from_a_worker_thread_reaches_the_stream_by_itself(
         async with asyncio.timeout(180), Reader(server.port, "/news/stream") as reader:
             await reader.until(1)
             for number in range(1, 21):
+                # By turns with `publish_nowait` and `publish_threadsafe`.
+                how = {"threadsafe": 1} if number % 2 else {}
                 path = "/news/publish-in-thread"
                 await asyncio.to_thread(partial(ask, server, path, number=number, **how))
                 await reader.until(number + 1)
@@ -195,8 +169,6 @@ def test_event_from_a_worker_thread_reaches_the_stream_by_itself(
 
     # Each is there before the next is published.
     assert asyncio.run(run()) == list(range(1, 21))
-    server.stop()
-    assert [line for line in server.complaints() if "HTTP" not in line] == []
 
 
 # --- A stalled reader -----------------------------------------------------------------
@@ -280,8 +252,6 @@ def test_stalled_reader_costs_a_bounded_amount_and_delays_nobody(serve: Serve) -
     told = asyncio.run(first_block(server, got[-1].id))
     assert told.fields["reason"] == "trimmed"
     assert told.offset == 13_000
-    server.stop()
-    assert server.complaints() == []
 
 
 async def first_block(server: Server, cursor: str) -> Block:

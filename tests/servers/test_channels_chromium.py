@@ -93,8 +93,6 @@ def test_fifty_event_sources_cut_twenty_times_each_lose_nothing(serve: Serve, pa
         assert client["runs"][-1][1] == 20_000
         assert all(after[0] > before[1] for before, after in pairwise(client["runs"]))
     assert sum(len(client["resets"]) for client in clients) <= 50 * 20 * 0.1
-    server.stop()
-    assert server.complaints() == []
 
 
 def test_event_source_that_had_nothing_yet_gets_exactly_the_three_it_missed(

@@ -30,23 +30,3 @@ def test_the_endpoint_of_a_hub_streams_and_resumes_for_those_it_lets_in(serve: S
     assert (refused.status_code, refused.text) == (401, "who are you?")
     # With an id alone at its beginning, and without what the filter leaves out.
     assert [one.id.rpartition(".")[2] for one in (first, second, again, missed)] == list("2446")
-    server.stop()
-    assert server.complaints() == []
-
-
-def test_the_endpoint_of_a_generator_ends_with_it_and_refuses_other_methods(serve: Serve) -> None:
-    server = serve("endpoints:app")
-
-    with sse(f"{server.url}/numbers?n=3") as source:
-        data = [event.data for event in source]
-    head = httpx2.head(f"{server.url}/numbers?n=3", trust_env=False)
-    refused = httpx2.delete(f"{server.url}/numbers?n=3", trust_env=False)
-
-    assert data == ["0", "1", "2"]
-    assert (head.status_code, head.headers["content-type"]) == (
-        200,
-        "text/event-stream; charset=utf-8",
-    )
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
-    server.stop()
-    assert server.complaints() == []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
+from tests.servers.conftest import Example
 from tests.servers.reading import connect, sse
 from tests.servers.serving import Server, get, until
-
-Example = Callable[[str], Server]
 
 
 def sessions(server: Server) -> dict[str, int]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.servers.conftest import Serve
-from tests.servers.reading import (
-    arrivals,
-    connect,
-    lines_until,
-    sse,
-)
-from tests.servers.serving import Server, curl
-
-Nginx = Callable[[Server, str], str]
+from playwright.sync_api import Page
+from tests.servers import serving
+from tests.servers.conftest import Nginx, Serve
+from tests.servers.reading import arrivals, connect, lines_until, sse
+from tests.servers.serving import curl
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 @pytest.mark.parametrize("http_version", ["1.0", "1.1"])
 def test_frames_come_through_nginx_one_by_one(
-    serve: Serve, nginx: Nginx, tmp_path: Path, http_version: str, http: str
+    shared: Serve, nginx: Nginx, tmp_path: Path, http_version: str, http: str
 ) -> None:
     """nginx asks with 1.0 by default; h11 then answers without chunks, which nginx would collect."""
-    url = nginx(serve("streams:app", "--http", http), http_version)
+    url = nginx(shared("streams:app", "--http", http), http_version)
 
     heard = tmp_path / "heard"
     with sse(f"{url}/paced?heard={heard}") as source:
@@ -34,10 +28,9 @@ def test_frames_come_through_nginx_one_by_one(
     assert [event.number for event in events] == list(range(4))
 
 
-def test_body_that_came_through_nginx_is_complete(serve: Serve, nginx: Nginx) -> None:
-    url = nginx(serve(), "1.1")
-
-    done = curl(f"{url}/failing")
+def test_body_that_came_through_nginx_is_complete(nginx: Nginx) -> None:
+    with serving.serve("streams:app") as server:
+        done = curl(f"{nginx(server)}/failing")
 
     assert done.returncode == 0
     assert done.stdout.count(b"data: {") == 3
@@ -45,7 +38,7 @@ def test_body_that_came_through_nginx_is_complete(serve: Serve, nginx: Nginx) ->
 
 def test_client_that_leaves_nginx_ends_the_stream(serve: Serve, nginx: Nginx) -> None:
     server = serve()
-    url = nginx(server, "1.1")
+    url = nginx(server)
 
     with sse(f"{url}/asleep") as source:
         next(iter(source))
@@ -55,11 +48,28 @@ def test_client_that_leaves_nginx_ends_the_stream(serve: Serve, nginx: Nginx) ->
 
 
 @pytest.mark.slow
-def test_idle_stream_lives_behind_nginx_by_its_pings(serve: Serve, nginx: Nginx) -> None:
+def test_idle_stream_lives_behind_nginx_by_its_pings(shared: Serve, nginx: Nginx) -> None:
     """nginx gives up after 20 seconds without a byte."""
-    url = nginx(serve(), "1.1")
+    url = nginx(shared())
 
     with closing(connect(f"{url}/silent")) as connection:
         lines = lines_until(connection, 3, beginning=": ping - ")
 
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_browser_brings_the_longest_id_back_through_nginx(
+    serve: Serve, nginx: Nginx, page: Page, http: str
+) -> None:
+    server = serve("longest_id:app", "--http", http)
+    url = nginx(server)
+
+    page.goto(f"{url}/blank")
+    page.evaluate("globalThis.source = new EventSource('/once')")
+    came, again = server.journal("came", count=2)
+
+    assert not came["same"]
+    assert again["same"]
+    assert again["positions"] == 200
+    assert 3_900 < again["length"] < 4_096

@@ -7,25 +7,14 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.servers.going_down import STREAMS, UVICORN, Clients, Running
+from tests.servers.going_down import APP, STREAMS, UVICORN, Clients, Running, started, uvicorn
 from tests.servers.serving import get, until
 
 SPREAD_SECONDS = 5
-
-
-@contextmanager
-def uvicorn(folder: Path, *options: str, app: str = "going_down:app") -> Iterator[Running]:
-    port = () if "--port" in options else ("--port", "0")
-    command = (sys.executable, "-m", "uvicorn", app, "--no-use-colors", *port, *options)
-    with Running(command, folder) as server:
-        yield server
 
 
 def terminate(server: Running) -> None:
@@ -34,75 +23,57 @@ def terminate(server: Running) -> None:
     assert until(lambda: not server.processes())
 
 
+def stop_while_open(
+    folder: Path, path: str, *options: str, app: str = APP
+) -> tuple[Running, list[str], float]:
+    """Have streams open when uvicorn stops; their bodies, which are complete, and when it was told to."""
+    folder.mkdir(exist_ok=True)
+    with (
+        started(uvicorn("", *options, app=app), folder) as server,
+        Clients(f"{server.url}/{path}", folder) as clients,
+    ):
+        start = time.monotonic()
+        terminate(server)
+        assert clients.exit_codes() == [0] * STREAMS
+    server.stop()
+    assert len(server.notes("finally")) == STREAMS
+    assert server.unusual(UVICORN) == []
+    return server, [body.decode() for body in clients.bodies], start
+
+
 def test_generator_that_needs_two_of_its_five_seconds_of_grace_is_not_cancelled(
     tmp_path: Path,
 ) -> None:
-    with (
-        uvicorn(tmp_path) as server,
-        Clients(f"{server.url}/finishing", tmp_path) as clients,
-    ):
-        terminate(server)
-        exit_codes = clients.exit_codes()
+    server, bodies, _ = stop_while_open(tmp_path, "finishing")
 
-    expected = [b"event: left\r\ndata: %d\r\n" % left for left in range(10)]
-    for body in clients.bodies:
-        events = body.decode().split("\r\n\r\n")
-        assert [event.encode() + b"\r\n" for event in events[1:11]] == expected
-        assert events[11] == "event: farewell\r\ndata: back soon"
-    assert exit_codes == [0] * STREAMS
+    expected = [f"event: left\r\ndata: {left}" for left in range(10)]
+    for body in bodies:
+        events = body.split("\r\n\r\n")
+        assert events[1:12] == [*expected, "event: farewell\r\ndata: back soon"]
     assert server.notes("cancelled") == []
-    assert len(server.notes("finally")) == STREAMS
-    server.stop()
-    assert server.unusual(UVICORN) == []
 
 
 def test_generator_that_does_not_end_is_cancelled_after_its_grace_and_before_the_server_does_it(
     tmp_path: Path,
 ) -> None:
-    with (
-        uvicorn(tmp_path, "--timeout-graceful-shutdown", "60") as server,
-        Clients(f"{server.url}/stubborn", tmp_path) as clients,
-    ):
-        start = time.monotonic()
-        terminate(server)
-        exit_codes = clients.exit_codes()
+    options = ("--timeout-graceful-shutdown", "60")
+    server, bodies, start = stop_while_open(tmp_path, "stubborn", *options)
 
     # Where it stood at its `yield` it was closed; the others were cancelled where they waited.
     ended = [note["at"] - start for note in server.notes("finally")]
-    assert len(ended) == STREAMS
     assert min(ended) > 0.95  # Not before its grace is over.
     assert server.notes("cancelled")
-    assert exit_codes == [0] * STREAMS
-    assert all(b"event: farewell" in body for body in clients.bodies)
-    server.stop()
-    assert server.unusual(UVICORN) == []
+    assert all("event: farewell" in body for body in bodies)
 
 
 def test_client_behind_base_http_middleware_sees_the_end_and_can_come_back(
     tmp_path: Path,
 ) -> None:
-    with (
-        uvicorn(tmp_path, app="going_down:behind_middleware") as server,
-        Clients(f"{server.url}/idle", tmp_path) as clients,
-    ):
-        port = server.port
-        terminate(server)
-        exit_codes = clients.exit_codes()
-        farewells = [b"event: farewell" in body for body in clients.bodies]
-    server.stop()
-    again = tmp_path / "again"
-    again.mkdir()
-    with (
-        uvicorn(again, "--port", str(port), app="going_down:behind_middleware") as next_server,
-        Clients(f"{next_server.url}/idle", again) as back,
-    ):
-        terminate(next_server)
-        exit_codes_then = back.exit_codes()
+    app = "going_down:behind_middleware"
+    server, bodies, _ = stop_while_open(tmp_path / "first", "idle", app=app)
+    stop_while_open(tmp_path / "again", "idle", "--port", str(server.port), app=app)
 
-    assert exit_codes == exit_codes_then == [0] * STREAMS
-    assert farewells == [True] * STREAMS
-    assert len(server.notes("finally")) == STREAMS
-    assert server.unusual(UVICORN) == []
+    assert all("event: farewell" in body for body in bodies)
 
 
 async def read_to_the_end(port: int, opened: asyncio.Semaphore) -> tuple[float, bytes]:
@@ -134,7 +105,7 @@ def test_five_hundred_streams_end_evenly_over_the_spread_and_are_told_to_come_ba
             await asyncio.to_thread(get, f"{server.url}/drain", spread=str(SPREAD_SECONDS))
             return await asyncio.gather(*readers)
 
-    with uvicorn(tmp_path, "--no-access-log") as server:
+    with started(uvicorn("", "--no-access-log"), tmp_path) as server:
         read = asyncio.run(main(server))
         (drained,) = server.notes("drain")
         server.stop()
@@ -159,7 +130,7 @@ def test_client_that_does_not_read_keeps_its_generator_a_second_and_uvicorn_unti
     """Uvicorn waits until the client has taken what was written for it, for ever if it may."""
     options = ("--http", http, "--timeout-graceful-shutdown", "6")
     with (
-        uvicorn(tmp_path, *options) as server,
+        started(uvicorn("", *options), tmp_path) as server,
         socket.create_connection(("127.0.0.1", server.port)) as stuck,
     ):
         stuck.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")

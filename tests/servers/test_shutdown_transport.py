@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import ssl
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import h2.connection
@@ -18,10 +17,13 @@ import pytest
 from playwright.sync_api import Page
 from tests.servers.going_down import (
     HYPERCORN,
+    TLS,
     UVICORN,
     Clients,
-    Running,
-    make_certificate,
+    ServerCase,
+    hypercorn,
+    started,
+    uvicorn,
 )
 from tests.servers.proxy import nginx
 from tests.servers.serving import until
@@ -44,20 +46,15 @@ def seen(page: Page, kind: str) -> int:
     return count
 
 
-@contextmanager
-def hypercorn(folder: Path, kind: str) -> Iterator[Running]:
+def over_tls(kind: str) -> ServerCase:
     """Hypercorn with HTTP/2 over TLS."""
-    make_certificate(folder)
-    tls = ("--certfile", folder / "cert.pem", "--keyfile", folder / "key.pem")
-    command = (sys.executable, "-m", "hypercorn", "-k", kind, "--bind", "127.0.0.1:0", *tls)
-    with Running([*command, "going_down:app"], folder) as server:
-        yield server
+    return hypercorn("", "-k", kind, *TLS, tls=True)
 
 
 def test_chromium_has_a_hundred_streams_on_one_http2_connection_and_all_get_the_farewell(
     tmp_path: Path, page: Page
 ) -> None:
-    with hypercorn(tmp_path, "asyncio") as server:
+    with started(over_tls("asyncio"), tmp_path) as server:
         page.goto(f"{server.url}/blank")
         page.evaluate(OPEN, 100)
         page.wait_for_function("got.length === 100")
@@ -125,7 +122,7 @@ class Http2:
 def test_http2_stream_that_the_client_resets_ends_its_generator_and_no_other(
     tmp_path: Path, kind: str
 ) -> None:
-    with hypercorn(tmp_path, kind) as server, closing(Http2(server.port)) as client:
+    with started(over_tls(kind), tmp_path) as server, closing(Http2(server.port)) as client:
         leaves, stays = client.open("/idle"), client.open("/idle")
         client.read_until(lambda: all(b"hello" in body for body in client.bodies.values()))
         client.reset(leaves)
@@ -151,14 +148,13 @@ def test_clients_of_a_server_that_stops_come_back_to_the_other_one_behind_nginx(
 ) -> None:
     streams = 4  # A browser has up to six connections to a host on HTTP/1.1.
     with ExitStack() as running:
-        servers = []
-        for name in ("one", "other"):
+        for name in ("one", "other", "curl"):
             (tmp_path / name).mkdir()
-            command = (sys.executable, "-m", "uvicorn", "--port", "0", "--no-use-colors")
-            server = Running([*command, "going_down:app"], tmp_path / name)
-            servers.append(running.enter_context(server))
+        servers = [
+            running.enter_context(started(uvicorn(""), tmp_path / name))
+            for name in ("one", "other")
+        ]
         url = running.enter_context(nginx(tmp_path / "nginx", [each.port for each in servers]))
-        (tmp_path / "curl").mkdir()
         clients = running.enter_context(Clients(f"{url}/idle", tmp_path / "curl", 2))
 
         page.goto(f"{url}/blank")

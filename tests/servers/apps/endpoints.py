@@ -1,8 +1,7 @@
-"""Streams as the endpoints of routes: channels with a check, and a generator."""
+"""A stream as the endpoint of a route: a channel with a check."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sse_starlette import EventSourceEndpoint, Hub
+from sse_starlette import Hub
 
 hub = Hub()
 prices = hub.channel("prices")
@@ -28,15 +27,9 @@ async def publish(request: Request) -> JSONResponse:
     return JSONResponse({"ids": ids, "subscribers": prices.stats().subscribers})
 
 
-async def numbers(request: Request) -> AsyncIterator[int]:
-    for number in range(int(request.query_params["n"])):
-        yield number
-
-
 app = Starlette(
     routes=[
         Route("/prices", hub.endpoint("prices", check=may_listen)),
-        Route("/numbers", EventSourceEndpoint(numbers)),
         Route("/publish", publish, methods=["POST"]),
     ]
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import uvicorn
+from one_of_many import (  # type: ignore[import-not-found,unused-ignore]  # found beside this file
+    serve,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -37,19 +39,10 @@ async def revoke(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        Starlette(
-            routes=[
-                Route("/ticket", ticket),
-                Route("/events", events),
-                Route("/publish", publish),
-                Route("/revoke", revoke),
-            ],
-            lifespan=hub.lifespan,
-        ),
-        host="127.0.0.1",
-        port=0,
-        access_log=False,
-        use_colors=False,
-        timeout_graceful_shutdown=2,
-    )
+    routes = [
+        Route("/ticket", ticket),
+        Route("/events", events),
+        Route("/publish", publish),
+        Route("/revoke", revoke),
+    ]
+    serve(Starlette(routes=routes, lifespan=hub.lifespan))

@@ -5,13 +5,12 @@ Serves channels and publishes nothing. What any of the processes serves, any oth
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from sse_starlette import EventSourceResponse, Hub
@@ -32,31 +31,26 @@ def app_on(hub: Hub, history: int) -> Starlette:
         channels = [hub.channel(name, history=history) for name in names]
         return EventSourceResponse(hub.subscribe(channels, request))
 
-    async def stats(_: Request) -> JSONResponse:
-        return JSONResponse(dataclasses.asdict(hub.stats()))
-
     async def ready(_: Request) -> Response:
         return Response(status_code=204 if await hub.ready() else 503)
 
     return Starlette(
-        routes=[
-            Route("/ready", ready),
-            Route("/stats", stats),
-            Route("/stream/{names}", stream),
-        ],
+        routes=[Route("/ready", ready), Route("/stream/{names}", stream)],
         lifespan=hub.lifespan,
+    )
+
+
+def serve(app: Starlette, port: int = 0) -> None:
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        access_log=False,
+        use_colors=False,
+        timeout_graceful_shutdown=2,
     )
 
 
 if __name__ == "__main__":
     log, port, history = sys.argv[1:]
-    uvicorn.run(
-        app_on(hub_on(log), int(history)),
-        host="127.0.0.1",
-        port=int(port),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        use_colors=False,
-        timeout_graceful_shutdown=2,
-    )
+    serve(app_on(hub_on(log), int(history)), int(port))

@@ -12,30 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-import uvicorn
+from one_of_many import (  # type: ignore[import-not-found,unused-ignore]  # found beside this file
+    hub_on,
+    serve,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sse_starlette import EventSourceResponse, Hub, Run
-from sse_starlette.eventlogs.redis import RedisLog
-from sse_starlette.eventlogs.sqlite import SQLiteLog
-
-PAGE = """<!doctype html><title>A run</title><script>
-globalThis.got = [];
-globalThis.source = new EventSource(`/runs/${location.hash.slice(1)}`);
-source.onmessage = ({ data }) => got.push(data);
-for (const name of ["reset", "end", "stopped", "lost"]) source.addEventListener(name, () => got.push(name));
-</script>"""
-
-
-def hub_on(log: str) -> Hub:
-    if log == "memory":
-        return Hub()
-    if log.startswith("sqlite:"):
-        return Hub(SQLiteLog(log, synchronous="normal"))
-    return Hub(RedisLog(log, timeout=2, probe=2))
 
 
 def app_on(hub: Hub, journal: Path, lease: float) -> Starlette:
@@ -68,7 +54,6 @@ def app_on(hub: Hub, journal: Path, lease: float) -> Starlette:
 
     async def read(request: Request) -> Response:
         run = await hub.find_run(request.path_params["key"])
-        note("asked", request.path_params["key"])
         if run is None:
             return Response(status_code=204)
         return EventSourceResponse(run.subscribe(request))
@@ -77,26 +62,12 @@ def app_on(hub: Hub, journal: Path, lease: float) -> Starlette:
         run = await hub.find_run(request.path_params["key"])
         return JSONResponse(run and [one.data for one in await run.events()])
 
-    async def status(request: Request) -> Response:
-        run = await hub.find_run(request.path_params["key"])
-        return JSONResponse(run and await run.status())
-
-    async def stop(request: Request) -> Response:
-        run = await hub.find_run(request.path_params["key"])
-        return JSONResponse(run and await run.stop())
-
-    async def page(_: Request) -> Response:
-        return HTMLResponse(PAGE)
-
     return Starlette(
         routes=[
-            Route("/page", page),
             Route("/runs/{key}", start, methods=["POST"]),
             Route("/runs/{key}", read),
             Route("/runs/{key}/start", start_only, methods=["POST"]),
-            Route("/runs/{key}/stop", stop, methods=["POST"]),
             Route("/runs/{key}/events", events),
-            Route("/runs/{key}/status", status),
         ],
         lifespan=hub.lifespan,
     )
@@ -104,11 +75,5 @@ def app_on(hub: Hub, journal: Path, lease: float) -> Starlette:
 
 if __name__ == "__main__":
     log, journal, lease = sys.argv[1:]
-    uvicorn.run(
-        app_on(hub_on(log), Path(journal), float(lease)),
-        host="127.0.0.1",
-        port=0,
-        access_log=False,
-        use_colors=False,
-        timeout_graceful_shutdown=1,
-    )
+    hub = Hub() if log == "memory" else hub_on(log)
+    serve(app_on(hub, Path(journal), float(lease)))
