@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
 import trio.lowlevel
 from anyio import wait_all_tasks_blocked
-from tests.unit.driving import Watched, until
+from tests.unit.driving import SEAT_BELT_SECONDS, Watched, until
 from tests.unit.sources import settle
 
-from sse_starlette._runtime.loop import Loop, Waker, current_loop, loop_override
+from sse_starlette._runtime.loop import (
+    Loop,
+    TaskGroup,
+    TaskStarter,
+    Waker,
+    current_loop,
+    loop_override,
+)
 
 pytestmark = pytest.mark.anyio
 
 PAST = -1_000.0
 FAR_AWAY = 1_000.0
-SEAT_BELT = 60
-"""Seconds after which a test that hangs is broken off."""
 
 
-class Sleeper:
-    """A task that waits for a wake-up, again and again, and counts how often it has been woken."""
+@asynccontextmanager
+async def in_time() -> AsyncIterator[anyio.abc.TaskGroup]:
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            yield tasks
 
-    def __init__(self, waker: Waker) -> None:
-        self.woken = 0
-        self._wake_up = waker
 
-    async def run(self) -> None:
-        while True:
-            await self._wake_up
-            self.woken += 1
+@asynccontextmanager
+async def own_tasks() -> AsyncIterator[TaskGroup]:
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        async with current_loop().task_group() as tasks:
+            yield tasks
 
 
 async def test_the_clock_is_that_of_the_loop() -> None:
@@ -47,207 +56,87 @@ async def test_the_clock_is_that_of_the_loop() -> None:
     assert before <= now <= after
 
 
-async def test_a_wake_up_wakes_the_task_that_waits() -> None:
-    waker = current_loop().waker()
-    sleeper = Sleeper(waker)
+# Wake-ups
 
+
+class Sleeper:
+    """A task that waits for a wake-up, again and again, and counts how often it has been woken."""
+
+    def __init__(self, waker: Waker) -> None:
+        self.woken = 0
+        self.waker = waker
+
+    async def run(self) -> None:
+        while True:
+            await self.waker
+            self.woken += 1
+
+
+@asynccontextmanager
+async def sleeping(waker: Waker | None = None) -> AsyncIterator[Sleeper]:
+    sleeper = Sleeper(waker or current_loop().waker())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sleeper.run)
-        for turn in range(3):
-            await wait_all_tasks_blocked()
-            assert sleeper.woken == turn
-            waker.set()
         await wait_all_tasks_blocked()
-        assert sleeper.woken == 3
+        yield sleeper
+        await wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
+
+
+async def test_a_task_that_is_woken_has_run_by_the_next_time_that_everybody_waits() -> None:
+    async with sleeping() as sleeper:
+        for turn in range(3):
+            assert sleeper.woken == turn
+            sleeper.waker.set()
+            await settle()
+
+    assert sleeper.woken == 3
 
 
 async def test_a_task_that_is_woken_twice_before_it_runs_wakes_once() -> None:
-    waker = current_loop().waker()
-    sleeper = Sleeper(waker)
+    async with sleeping() as sleeper:
+        sleeper.waker.set()
+        sleeper.waker.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sleeper.run)
-        await wait_all_tasks_blocked()
-        waker.set()
-        waker.set()
-        await wait_all_tasks_blocked()
-        assert sleeper.woken == 1
-        tasks.cancel_scope.cancel()
+    assert sleeper.woken == 1
 
 
 async def test_a_wake_up_that_nobody_waits_for_is_lost() -> None:
     waker = current_loop().waker()
-    sleeper = Sleeper(waker)
     waker.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sleeper.run)
-        await wait_all_tasks_blocked()
-        assert sleeper.woken == 0
-        tasks.cancel_scope.cancel()
+    async with sleeping(waker) as sleeper:
+        pass
+
+    assert sleeper.woken == 0
 
 
 async def test_a_wait_that_was_cancelled_leaves_the_wake_up_as_good_as_new() -> None:
-    waker = current_loop().waker()
-    given_up = Sleeper(waker)
-    sleeper = Sleeper(waker)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(given_up.run)
-        await wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    waker.set()
+    async with sleeping() as given_up:
+        pass
+    given_up.waker.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sleeper.run)
-        await wait_all_tasks_blocked()
+    async with sleeping(given_up.waker) as sleeper:
         assert sleeper.woken == 0
-        waker.set()
-        await wait_all_tasks_blocked()
-        assert sleeper.woken == 1
-        tasks.cancel_scope.cancel()
+        sleeper.waker.set()
 
-
-async def test_an_alarm_rings_once_at_its_time() -> None:
-    loop = current_loop()
-    fired: list[float] = []
-    heard = anyio.Event()
-
-    def fire() -> None:
-        fired.append(loop.time())
-        heard.set()
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            timer = loop.timer(fire, tasks)
-            when = loop.time() + 0.001
-            timer.set(when)
-            await heard.wait()
-            await wait_all_tasks_blocked()
-
-    assert len(fired) == 1
-    # asyncio fires up to one tick of its clock early.
-    assert fired[0] >= when - 0.001
-
-
-async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set() -> None:
-    loop = current_loop()
-    heard = anyio.Event()
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            loop.timer(heard.set, tasks).set(loop.time() + PAST)
-            assert not heard.is_set()
-            await heard.wait()
-
-
-async def test_setting_an_alarm_again_moves_it() -> None:
-    loop = current_loop()
-    fired: list[str] = []
-    heard = anyio.Event()
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            moved = loop.timer(lambda: fired.append("moved"), tasks)
-            moved.set(loop.time() + PAST)
-            moved.set(loop.time() + FAR_AWAY)
-            loop.timer(heard.set, tasks).set(loop.time() + PAST)
-            await heard.wait()
-            await wait_all_tasks_blocked()
-            assert fired == []
-            moved.set(loop.time() + PAST)
-            while not fired:
-                await anyio.lowlevel.checkpoint()
-            moved.stop()
-
-    assert fired == ["moved"]
-
-
-async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
-    loop = current_loop()
-    fired: list[int] = []
-    heard = anyio.Event()
-
-    def fire() -> None:
-        fired.append(len(fired))
-        if len(fired) == 3:
-            heard.set()
-        else:
-            timer.set(loop.time() + PAST)
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            timer = loop.timer(fire, tasks)
-            timer.set(loop.time() + PAST)
-            await heard.wait()
-
-    assert fired == [0, 1, 2]
-
-
-async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
-    loop = current_loop()
-    fired: list[str] = []
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            timer = loop.timer(lambda: fired.append("late"), tasks)
-            timer.stop()
-            timer.set(loop.time() + FAR_AWAY)
-            await wait_all_tasks_blocked()
-            timer.stop()
-            timer.stop()
-            timer.set(loop.time() + PAST)
-            timer.stop()
-
-    assert fired == []
-
-
-async def test_an_alarm_set_for_never_does_not_ring() -> None:
-    loop = current_loop()
-    fired: list[str] = []
-
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            timer = loop.timer(lambda: fired.append("never"), tasks)
-            timer.set(loop.time() + PAST)
-            timer.set(math.inf)
-            await wait_all_tasks_blocked()
-            timer.stop()
-
-    assert fired == []
-
-
-async def test_a_task_that_is_woken_has_run_by_the_next_time_that_everybody_waits() -> None:
-    waker = current_loop().waker()
-    sleeper = Sleeper(waker)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sleeper.run)
-        await settle()
-        for turn in range(3):
-            waker.set()
-            await settle()
-            assert sleeper.woken == turn + 1
-        tasks.cancel_scope.cancel()
+    assert sleeper.woken == 1
 
 
 async def test_what_cannot_be_done_in_the_name_of_a_task_that_stands_by_is_left_to_it() -> None:
     eager_runner = current_loop().eager_runner()
-    sleeper = Sleeper(eager_runner)
     done: list[str] = []
 
     async def work() -> None:
         done.append("work")
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sleeper.run)
-        await settle()
+    async with sleeping(eager_runner) as sleeper:
         acted = eager_runner.run_eagerly(current_loop().current_task(), lambda _: work(), None)
         eager_runner.set()
         await settle()
-        assert done == (["work"] if acted else [])
-        assert sleeper.woken == 1
-        tasks.cancel_scope.cancel()
+
+    assert done == (["work"] if acted else [])
+    assert sleeper.woken == 1
 
 
 async def test_a_task_may_wait_until_it_is_cancelled_by_a_deadline() -> None:
@@ -255,6 +144,101 @@ async def test_a_task_may_wait_until_it_is_cancelled_by_a_deadline() -> None:
         await current_loop().waker()
 
     assert scope.cancelled_caught
+
+
+# Timers
+
+
+class Alarm:
+    """A timer that notes when it fires; it's set again as often as it's to fire."""
+
+    def __init__(self, tasks: TaskStarter, times: int = 1) -> None:
+        self.fired: list[float] = []
+        self._loop = current_loop()
+        self._times = times
+        self._timer = self._loop.timer(self._fire, tasks)
+        self.stop = self._timer.stop
+
+    def set(self, seconds: float) -> float:
+        when = self._loop.time() + seconds
+        self._timer.set(when)
+        return when
+
+    def _fire(self) -> None:
+        self.fired.append(self._loop.time())
+        if len(self.fired) < self._times:
+            self.set(PAST)
+
+
+async def test_an_alarm_rings_once_at_its_time() -> None:
+    async with in_time() as tasks:
+        alarm = Alarm(tasks)
+        when = alarm.set(0.001)
+        await until(lambda: alarm.fired)
+        await wait_all_tasks_blocked()
+
+    (fired,) = alarm.fired
+    # asyncio fires up to one tick of its clock early.
+    assert fired >= when - 0.001
+
+
+async def test_an_alarm_for_a_time_that_is_over_rings_at_once_but_not_within_set() -> None:
+    async with in_time() as tasks:
+        alarm = Alarm(tasks)
+        alarm.set(PAST)
+        assert alarm.fired == []
+        await until(lambda: alarm.fired)
+
+
+async def test_setting_an_alarm_again_moves_it() -> None:
+    async with in_time() as tasks:
+        moved, other = Alarm(tasks), Alarm(tasks)
+        moved.set(PAST)
+        moved.set(FAR_AWAY)
+        other.set(PAST)
+        await until(lambda: other.fired)
+        await wait_all_tasks_blocked()
+        assert moved.fired == []
+        moved.set(PAST)
+        await until(lambda: moved.fired)
+        moved.stop()
+
+    assert len(moved.fired) == 1
+
+
+async def test_an_alarm_may_be_set_by_its_own_ring() -> None:
+    async with in_time() as tasks:
+        alarm = Alarm(tasks, times=3)
+        alarm.set(PAST)
+        await until(lambda: len(alarm.fired) == 3)
+
+
+async def test_a_stopped_alarm_rings_no_more_and_holds_nothing_up() -> None:
+    async with in_time() as tasks:
+        alarm = Alarm(tasks)
+        alarm.stop()
+        alarm.set(FAR_AWAY)
+        await wait_all_tasks_blocked()
+        alarm.stop()
+        alarm.stop()
+        alarm.set(PAST)
+        alarm.stop()
+
+    assert alarm.fired == []
+
+
+async def test_an_alarm_set_for_never_does_not_ring() -> None:
+    async with in_time() as tasks:
+        alarm = Alarm(tasks)
+        alarm.set(PAST)
+        alarm.set(math.inf)
+        await wait_all_tasks_blocked()
+        alarm.stop()
+
+    assert alarm.fired == []
+
+
+# Tasks, and stretches that may be cut off
 
 
 async def test_tasks_are_over_when_their_block_is() -> None:
@@ -270,13 +254,12 @@ async def test_tasks_are_over_when_their_block_is() -> None:
         seen.append("quick")
         waker.set()
 
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(slow)
-            await settle()
-            tasks.start_soon(quick)
-            assert seen == []
-        assert seen == ["quick", "slow"]
+    async with own_tasks() as tasks:
+        tasks.start_soon(slow)
+        await settle()
+        tasks.start_soon(quick)
+        assert seen == []
+    assert seen == ["quick", "slow"]
 
 
 async def test_tasks_that_are_cancelled_clean_up_before_their_block_is_over() -> None:
@@ -290,11 +273,10 @@ async def test_tasks_that_are_cancelled_clean_up_before_their_block_is_over() ->
                 await settle()
             seen.append("cleaned up")
 
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(sleeps)
-            await settle()
-            tasks.cancel()
+    async with own_tasks() as tasks:
+        tasks.start_soon(sleeps)
+        await settle()
+        tasks.cancel()
 
     assert seen == ["cleaned up"]
 
@@ -310,14 +292,13 @@ async def test_who_is_cut_off_goes_on_behind_the_stretch() -> None:
         await anyio.lowlevel.checkpoint()
         seen.append("behind")
 
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(cut_off)
-            await settle()
-            cut.cancel()
-            cut.cancel()
+    async with in_time() as tasks:
+        tasks.start_soon(cut_off)
+        await settle()
         cut.cancel()
-        await anyio.lowlevel.checkpoint()
+        cut.cancel()
+    cut.cancel()
+    await anyio.lowlevel.checkpoint()
 
     assert seen == ["behind"]
 
@@ -342,15 +323,17 @@ async def test_a_cancelled_scope_around_a_cut_is_not_forgotten(cut_first: bool) 
             seen.append("behind")
         seen.append("outside")
 
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(cut_off)
-            await settle()
-            for cancel in (cut.cancel, scope.cancel)[:: 1 if cut_first else -1]:
-                cancel()
+    async with in_time() as tasks:
+        tasks.start_soon(cut_off)
+        await settle()
+        for cancel in (cut.cancel, scope.cancel)[:: 1 if cut_first else -1]:
+            cancel()
 
     assert seen == ["outside"]
     assert scope.cancelled_caught
+
+
+# Sources
 
 
 class Source:
@@ -378,66 +361,47 @@ class Source:
             except anyio.get_cancelled_exc_class():
                 self.seen.append("cut" if self.source_runner.cut_short else "cancelled")
 
-
-async def test_a_source_in_reins_is_cancelled_once_and_then_left_alone() -> None:
-    source = Source(None)
-
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(source.run)
+    async def is_cancelled_and_then_woken(self, wakes: int) -> list[str]:
+        async with own_tasks() as tasks:
+            tasks.start_soon(self.run)
             await settle()
-            source.source_runner.cancel()
-            source.source_runner.cancel()
-            for _ in range(3):
+            self.source_runner.cancel()
+            self.source_runner.cancel()
+            for _ in range(wakes):
                 await settle()
-                source.waker.set()
-
-    assert source.seen == ["cancelled", "woken", "woken", "woken"]
-    assert not source.source_runner.cut_short
+                self.waker.set()
+        return self.seen
 
 
-async def test_a_source_in_reins_that_cleans_up_is_not_cancelled() -> None:
-    source = Source(SEAT_BELT, cleans_up_at=0)
-
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(source.run)
-            await settle()
-            source.source_runner.cancel()
-            for _ in range(4):
-                await settle()
-                source.waker.set()
-
-    assert source.seen == ["woken"] * 4
-
-
-@pytest.mark.parametrize("cleans_up_at", [None, 0])
-async def test_cleanup_that_takes_too_long_is_cut_wherever_it_waits(
-    cleans_up_at: int | None,
+@pytest.mark.parametrize(
+    ("cleanup_seconds", "cleans_up_at", "wakes", "seen"),
+    [
+        pytest.param(None, None, 3, ["cancelled", *["woken"] * 3], id="once and then left alone"),
+        pytest.param(SEAT_BELT_SECONDS, 0, 4, ["woken"] * 4, id="not when it cleans up"),
+        pytest.param(0, None, 0, ["cancelled", *["cut"] * 3], id="its cleanup takes too long"),
+        pytest.param(0, 0, 0, ["cut"] * 4, id="its cleanup took too long before"),
+    ],
+)
+async def test_a_source_in_reins_is_cancelled(
+    cleanup_seconds: float | None, cleans_up_at: int | None, wakes: int, seen: list[str]
 ) -> None:
-    source = Source(0, cleans_up_at=cleans_up_at)
+    """A cleanup that takes too long is cut wherever it waits."""
+    source = Source(cleanup_seconds, cleans_up_at=cleans_up_at)
 
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(source.run)
-            await settle()
-            source.source_runner.cancel()
-
-    assert source.seen == (["cancelled"] if cleans_up_at is None else ["cut"]) + ["cut"] * 3
-    assert source.source_runner.cut_short
+    assert await source.is_cancelled_and_then_woken(wakes) == seen
+    assert source.source_runner.cut_short is ("cut" in seen)
 
 
 async def test_reins_tell_of_every_wait_and_since_when_the_source_runs() -> None:
     source = Source(None)
     before = source.watched.time()
 
-    with anyio.fail_after(SEAT_BELT):
-        async with current_loop().task_group() as tasks:
-            tasks.start_soon(source.run)
-            for number in range(4):
-                await until(lambda number=number: source.watched.waits > number)  # type: ignore[misc]
-                await settle()
-                source.waker.set()
+    async with own_tasks() as tasks:
+        tasks.start_soon(source.run)
+        for number in range(4):
+            await until(lambda number=number: source.watched.waits > number)  # type: ignore[misc]
+            await settle()
+            source.waker.set()
 
     assert source.watched.waits == 4
     assert before <= source.watched.runs_since <= source.watched.time()
@@ -468,6 +432,9 @@ async def test_what_a_source_in_reins_raises_is_raised() -> None:
         await current_loop().source_runner(None).run(fails, Watched())
 
 
+# What is called soon, later, and from other threads
+
+
 async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> None:
     loop = current_loop()
     seen: list[str] = []
@@ -476,13 +443,12 @@ async def test_what_is_called_soon_is_called_after_what_is_ready_to_run() -> Non
     async def ready() -> None:
         seen.append("ready")
 
-    with anyio.fail_after(SEAT_BELT):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ready)
-            loop.call_soon(lambda: seen.append("soon"))
-            loop.call_soon(done.set)
-            assert seen == []
-            await done.wait()
+    async with in_time() as tasks:
+        tasks.start_soon(ready)
+        loop.call_soon(lambda: seen.append("soon"))
+        loop.call_soon(done.set)
+        assert seen == []
+        await done.wait()
 
     assert sorted(seen) == ["ready", "soon"]
 
@@ -495,7 +461,7 @@ async def test_what_is_called_later_is_called_once_but_not_at_once() -> None:
     loop.call_later(0.0001, lambda: seen.append("later"))
     loop.call_later(0.001, done.set)
     assert seen == []
-    with anyio.fail_after(SEAT_BELT):
+    with anyio.fail_after(SEAT_BELT_SECONDS):
         await done.wait()
         await wait_all_tasks_blocked()
 
@@ -515,16 +481,9 @@ async def test_a_loop_has_one_key_for_all_its_tasks() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(note)
         tasks.start_soon(note)
+    await anyio.to_thread.run_sync(anyio.run, note)
 
-    assert keys[0] is keys[1]
-    assert await anyio.to_thread.run_sync(_key_of_another_loop) is not keys[0]
-
-
-def _key_of_another_loop() -> object:
-    async def main() -> object:
-        return current_loop().key
-
-    return anyio.run(main)
+    assert keys[0] is keys[1] is not keys[2]
 
 
 async def test_another_loop_can_stand_in_for_one_context() -> None:
@@ -538,22 +497,17 @@ async def test_another_loop_can_stand_in_for_one_context() -> None:
     assert current_loop() is not other
 
 
-async def test_a_knock_from_another_thread_is_heard_on_the_loop() -> None:
+@pytest.mark.parametrize("from_another_thread", [True, False])
+async def test_a_knock_is_heard_on_the_loop_and_answered_later(from_another_thread: bool) -> None:
     loop = current_loop()
     heard = anyio.Event()
 
-    with anyio.fail_after(SEAT_BELT):
-        await anyio.to_thread.run_sync(loop.call_soon_threadsafe, heard.set)
-        await heard.wait()
-
-
-async def test_a_knock_on_the_loop_itself_is_answered_later() -> None:
-    loop = current_loop()
-    heard = anyio.Event()
-
-    loop.call_soon_threadsafe(heard.set)
-    assert not heard.is_set()
-    with anyio.fail_after(SEAT_BELT):
+    with anyio.fail_after(SEAT_BELT_SECONDS):
+        if from_another_thread:
+            await anyio.to_thread.run_sync(loop.call_soon_threadsafe, heard.set)
+        else:
+            loop.call_soon_threadsafe(heard.set)
+            assert not heard.is_set()
         await heard.wait()
 
 
@@ -584,7 +538,7 @@ def test_a_trio_program_that_is_a_guest_of_asyncio_gets_trio() -> None:
             run_sync_soon_threadsafe=loop.call_soon_threadsafe,
             done_callback=outcome.set_result,
         )
-        async with asyncio.timeout(SEAT_BELT):
+        async with asyncio.timeout(SEAT_BELT_SECONDS):
             return (await outcome).unwrap()
 
     assert -1 < asyncio.run(host()) <= 0
@@ -631,13 +585,15 @@ async def test_coroutine_that_never_waits_is_noted_when_it_has_ended() -> None:
     assert order == ["ended", "noted", "noted"]
 
 
-async def test_cancellation_reaches_a_coroutine_at_its_first_wait_and_later() -> None:
+@pytest.mark.parametrize("waits_before", [0, 1])
+async def test_cancellation_reaches_a_coroutine_at_its_first_wait_and_later(
+    waits_before: int,
+) -> None:
     loop = current_loop()
     seen: list[str] = []
-    notes: list[str] = []
 
-    async def waits(times: int) -> None:
-        for _ in range(times):
+    async def waits() -> None:
+        for _ in range(waits_before):
             await anyio.lowlevel.checkpoint()
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -652,21 +608,16 @@ async def test_cancellation_reaches_a_coroutine_at_its_first_wait_and_later() ->
                 await anyio.lowlevel.checkpoint()
             seen.append("cancelled")
 
-    for times in (0, 1):
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
+    async def run() -> None:
+        await loop.run_noting_first_wait(waits(), lambda: seen.append("noted"))
 
-                async def run(times: int) -> None:
-                    await loop.run_noting_first_wait(waits(times), lambda: notes.append("noted"))
+    async with in_time() as tasks:
+        tasks.start_soon(run)
+        await until(lambda: "inside" in seen)
+        await settle()
+        tasks.cancel_scope.cancel()
 
-                tasks.start_soon(run, times)
-                while len(seen) < 2 * times + 1:
-                    await anyio.lowlevel.checkpoint()
-                await settle()
-                scope.cancel()
-
-    assert seen == ["inside", "cancelled"] * 2
-    assert notes == ["noted"] * 2
+    assert seen == ["noted", "inside", "cancelled"]
 
 
 async def test_coroutine_that_swallows_what_is_thrown_at_its_first_wait_ends() -> None:
