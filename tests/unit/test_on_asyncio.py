@@ -8,7 +8,8 @@ import gc
 import math
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -92,6 +93,12 @@ def a_scope() -> CancelScope:
     return current_loop().cancel_scope()
 
 
+async def begun(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """Give back `task` when it waits."""
+    await settle()
+    return task
+
+
 async def over(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
     """Wait for the end of `task`, however it ends."""
     done, _ = await asyncio.wait([task], timeout=SEAT_BELT_SECONDS)
@@ -166,42 +173,43 @@ class Standing:
         await over(self.task)
 
 
+@asynccontextmanager
+async def standing(create_task: CreateTask | None = None, **more: Any) -> AsyncIterator[Standing]:
+    """Have a task that stands by by now, and end it."""
+    one = Standing(create_task, **more)
+    await settle()
+    yield one
+    await one.end()
+
+
 async def test_it_is_done_when_the_call_returns_and_the_task_goes_on_waiting(
     create_task: CreateTask,
 ) -> None:
-    one = Standing(create_task)
-    await settle()
-    asyncio.get_running_loop().call_soon(one.seen.append, "nobody runs in between")
+    async with standing(create_task) as one:
+        asyncio.get_running_loop().call_soon(one.seen.append, "nobody runs in between")
+        assert one.run_eagerly()
+        assert one.run_eagerly()
+        assert one.seen == [("work", one.task), ("work", one.task)]
+        await settle()
+        assert one.seen[2:] == ["nobody runs in between"]
+        one.eager_runner.set()
+        await settle()
 
-    assert one.run_eagerly()
-    assert one.run_eagerly()
-
-    assert one.seen == [("work", one.task), ("work", one.task)]
-    await settle()
-    assert one.seen[2:] == ["nobody runs in between"]
-    one.eager_runner.set()
-    await settle()
     assert one.seen[3:] == ["woken"]
-    await one.end()
 
 
 async def test_what_waits_is_gone_on_with_by_the_task_within_its_wait(
     create_task: CreateTask,
 ) -> None:
-    one = Standing(create_task)
-    await settle()
-
-    assert not one.run_eagerly(one.work_that_waits)
-
-    assert one.seen == [("begun", one.task)]
-    await settle()
-    assert one.seen[1:] == [("over", one.task), "woken"]
-    assert one.run_eagerly()
-    await one.end()
+    async with standing(create_task) as one:
+        assert not one.run_eagerly(one.work_that_waits)
+        assert one.seen == [("begun", one.task)]
+        await settle()
+        assert one.seen[1:] == [("over", one.task), "woken"]
+        assert one.run_eagerly()
 
 
 async def test_what_fails_is_raised_within_the_wait_of_the_task(create_task: CreateTask) -> None:
-    one = Standing(create_task)
     mistakes = [KeyError("at once"), KeyError("later")]
 
     async def fails_at_once() -> None:
@@ -211,15 +219,13 @@ async def test_what_fails_is_raised_within_the_wait_of_the_task(create_task: Cre
         await asyncio.sleep(0)
         raise mistakes[1]
 
-    await settle()
-    assert not one.run_eagerly(fails_at_once)
-    await settle()
-    assert not one.run_eagerly(fails_later)
-    await settle()
+    async with standing(create_task) as one:
+        for fails in (fails_at_once, fails_later):
+            assert not one.run_eagerly(fails)
+            await settle()
 
-    assert one.seen == mistakes
-    assert one.run_eagerly()
-    await one.end()
+        assert one.seen == mistakes
+        assert one.run_eagerly()
 
 
 async def cancels_the_task() -> None:
@@ -270,7 +276,6 @@ async def has_time_limits() -> None:
 async def test_whatever_it_does_the_caller_is_the_current_task_again(
     behave: Callable[[], Coroutine[Any, Any, None]], create_task: CreateTask
 ) -> None:
-    one = Standing(create_task)
     seen: list[asyncio.Task[Any] | None] = []
 
     async def calls() -> None:
@@ -279,10 +284,8 @@ async def test_whatever_it_does_the_caller_is_the_current_task_again(
         await settle()
         seen.append(asyncio.current_task())
 
-    await settle()
-    caller = create_task(calls())
-    await over(caller)
-    await one.end()
+    async with standing(create_task) as one:
+        caller = await over(create_task(calls()))
 
     assert seen == [caller, caller]
     assert caller.exception() is None
@@ -294,8 +297,6 @@ async def test_whatever_it_does_the_caller_is_the_current_task_again(
 async def test_a_cancellation_of_the_task_is_thrown_into_what_was_begun(
     swallows: bool, create_task: CreateTask
 ) -> None:
-    one = Standing(create_task)
-
     async def work() -> None:
         try:
             await asyncio.get_running_loop().create_future()
@@ -306,55 +307,48 @@ async def test_a_cancellation_of_the_task_is_thrown_into_what_was_begun(
             await asyncio.sleep(0)
             one.note("goes on")
 
-    await settle()
-    one.run_eagerly(work)
-    await settle()
-    one.task.cancel("enough")
-    await settle()
+    async with standing(create_task) as one:
+        one.run_eagerly(work)
+        await settle()
+        one.task.cancel("enough")
+        await settle()
 
-    assert one.seen[:1] == [(("enough",), one.task)]
-    assert one.task.done() != swallows
-    if swallows:
-        assert one.seen[1:] == [("goes on", one.task), "woken"]
-        await one.end()
+        went_on = [("goes on", one.task), "woken"] if swallows else []
+        assert one.seen == [(("enough",), one.task), *went_on]
+        assert one.task.done() != swallows
 
 
 async def test_a_cancellation_that_overtakes_what_was_begun_is_thrown_into_it(
     create_task: CreateTask,
 ) -> None:
-    one = Standing(create_task)
-    seen: list[str] = []
-
     async def work() -> None:
         await cancels_the_task()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            seen.append("cancelled")
+            one.seen.append("cancelled")
             raise
 
-    await settle()
-    assert not one.run_eagerly(work)
+    async with standing(create_task) as one:
+        assert not one.run_eagerly(work)
 
-    assert (await over(one.task)).cancelled()
-    assert seen == ["cancelled"]
+        assert (await over(one.task)).cancelled()
+        assert one.seen == ["cancelled"]
 
 
 async def test_a_callback_without_a_task_may_act() -> None:
-    one = Standing()
     seen: list[object] = []
 
     def callback() -> None:
         seen.append(one.run_eagerly())
         seen.append(asyncio.current_task())
 
-    await settle()
-    asyncio.get_running_loop().call_soon(callback)
-    await until(lambda: len(seen) == 2)
+    async with standing() as one:
+        asyncio.get_running_loop().call_soon(callback)
+        await until(lambda: len(seen) == 2)
 
     assert one.seen == [("work", one.task)]
     assert seen == [True, None]
-    await one.end()
 
 
 async def test_it_is_done_in_the_context_of_the_task_and_the_caller_keeps_its_own(
@@ -368,64 +362,52 @@ async def test_it_is_done_in_the_context_of_the_task_and_the_caller_keeps_its_ow
         variable.set("changed")
 
     variable.set("of the task")
-    one = Standing(create_task)
-    await settle()
-    variable.set("of the caller")
-    one.run_eagerly(work)
-    seen.append(variable.get())
-    one.run_eagerly(work)
+    async with standing(create_task) as one:
+        variable.set("of the caller")
+        one.run_eagerly(work)
+        seen.append(variable.get())
+        one.run_eagerly(work)
 
     assert seen == ["of the task", "of the caller", "changed"]
-    await one.end()
 
 
 async def test_who_is_acted_for_may_act_for_another() -> None:
-    one, other = Standing(), Standing()
-
     async def acts_for_the_other() -> None:
         one.note("before")
         assert other.run_eagerly()
         one.note("after")
 
-    await settle()
-    assert one.run_eagerly(acts_for_the_other)
-    other.note("behind")
+    async with standing() as one, standing() as other:
+        assert one.run_eagerly(acts_for_the_other)
+        other.note("behind")
 
     assert one.seen == [("before", one.task), ("after", one.task)]
     assert other.seen == [("work", other.task), ("behind", asyncio.current_task())]
-    await one.end()
-    await other.end()
 
 
 async def test_who_has_the_context_of_the_task_wakes_it_instead(create_task: CreateTask) -> None:
     context = contextvars.copy_context()
-    one = Standing(create_task, context=context)
-    await settle()
 
     async def calls() -> asyncio.Task[Any] | None:
         assert not one.run_eagerly()
         return asyncio.current_task()
 
-    caller = create_task(calls(), context=context)
-    await over(caller)
-    await settle()
+    async with standing(create_task, context=context) as one:
+        caller = await over(create_task(calls(), context=context))
+        await settle()
 
     assert caller.result() is caller
     assert one.seen == ["woken"]
-    await one.end()
 
 
 async def test_an_error_of_the_work_is_not_taken_for_a_shared_context() -> None:
-    one = Standing()
-
     async def fails() -> None:
         raise RuntimeError("its own")
 
-    await settle()
-    assert not one.run_eagerly(fails)
-    await over(one.task)
+    async with standing() as one:
+        assert not one.run_eagerly(fails)
 
-    assert str(one.task.exception()) == "its own"
+        assert str((await over(one.task)).exception()) == "its own"
 
 
 @pytest.mark.lazy_tasks
@@ -440,54 +422,47 @@ async def test_nothing_is_done_for_a_task_that_has_not_begun() -> None:
 
 async def test_nothing_is_done_for_a_task_that_does_not_wait() -> None:
     eager_runner = current_loop().eager_runner()
-    one = Standing()
-    assert not act_for(eager_runner, one.work)
+    async with standing() as one:
+        assert not act_for(eager_runner, one.work)
+        one.eager_runner.set()
+        assert not one.run_eagerly()
+        await settle()
+        assert one.seen == ["woken"]
 
-    await settle()
-    one.eager_runner.set()
-    assert not one.run_eagerly()
-
-    await settle()
-    assert one.seen == ["woken"]
-    await one.end()
     assert not one.run_eagerly()
 
 
 async def test_nothing_is_done_for_a_caller_that_does_not_run() -> None:
     """As what is left of a task whose loop has been closed."""
-    one = Standing()
     loop, caller = asyncio.get_running_loop(), asyncio.current_task()
     done: list[bool] = []
-    await settle()
-    loop.call_soon(
-        lambda: done.append(one.eager_runner.run_eagerly(caller, lambda _: one.work(), None))
-    )
-    await settle()
+
+    def callback() -> None:
+        done.append(one.eager_runner.run_eagerly(caller, lambda _: one.work(), None))
+
+    async with standing() as one:
+        loop.call_soon(callback)
+        await settle()
 
     assert done == [False]
     assert one.seen == []
-    await one.end()
 
 
 async def test_an_exit_of_the_program_goes_through_the_loop(create_task: CreateTask) -> None:
-    one = Standing(create_task)
-
     async def exits() -> None:
         raise SystemExit(3)
 
-    await settle()
-    act_for(one.eager_runner, exits)
-    # What the loop would do with it is not for a test: it's taken from the task.
-    (waiter,) = [one.task._fut_waiter]  # type: ignore[attr-defined]
+    async with standing(create_task) as one:
+        act_for(one.eager_runner, exits)
+        # What the loop would do with it is not for a test: it's taken from the task.
+        (waiter,) = [one.task._fut_waiter]  # type: ignore[attr-defined]
 
-    with pytest.raises(SystemExit):
-        waiter.result()
-    await one.end()
+        with pytest.raises(SystemExit):
+            waiter.result()
 
 
 async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask) -> None:
-    task = create_task(wait_and(a_waker()))
-    await settle()
+    task = await begun(create_task(wait_and(a_waker())))
 
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     assert not waiter.done()
@@ -502,52 +477,50 @@ async def test_a_program_can_be_looked_at_while_it_waits(create_task: CreateTask
     "anyio_backend", [("asyncio", {"use_uvloop": False, "debug": True})], ids=["debug"]
 )
 async def test_in_debug_mode_it_works_as_well(create_task: CreateTask) -> None:
-    waker = a_waker()
-    seen: list[str] = []
-
-    async def waits() -> None:
-        for _ in range(2):
-            await waker
-            seen.append("woken")
-
     assert asyncio.get_running_loop().get_debug()
-    task = create_task(waits())
-    for _ in range(2):
-        await settle()
-        waker.set()
-    await over(task)
-
-    assert seen == ["woken", "woken"]
-    one = Standing(create_task)
-    await settle()
-    assert one.run_eagerly()
-    await one.end()
+    async with standing(create_task) as one:
+        for _ in range(2):
+            one.eager_runner.set()
+            await settle()
+        assert one.seen == ["woken", "woken"]
+        assert one.run_eagerly()
 
 
 # Cancelled while it waits
 
 
+class Patient:
+    """A task that waits for its wake-up so many times, and notes what it gets and whether it's cancelled."""
+
+    def __init__(self, create_task: CreateTask, times: int, *, swallows: bool = False) -> None:
+        self.waker = a_waker()
+        self.seen: list[object] = []
+        self._times = times
+        self._swallows = swallows
+        self.task = create_task(self._wait())
+
+    async def _wait(self) -> None:
+        for _ in range(self._times):
+            try:
+                await self.waker
+                self.seen.append("woken")
+            except asyncio.CancelledError as exc:
+                self.seen.append(("cancelled", *exc.args))
+                if not self._swallows:
+                    raise
+
+
+@pytest.mark.parametrize("message", [("enough",), ()])
 async def test_a_waiting_task_is_cancelled_natively_with_the_message(
-    create_task: CreateTask,
+    message: tuple[str, ...], create_task: CreateTask
 ) -> None:
-    messages: list[object] = []
+    patient = Patient(create_task, 1)
+    await settle()
+    patient.task.cancel(*message)
+    assert not patient.task.done()
 
-    async def waits() -> None:
-        try:
-            await waker
-        except asyncio.CancelledError as exc:
-            messages.extend(exc.args)
-            raise
-
-    for message in ("enough", None):
-        waker = a_waker()
-        task = create_task(waits())
-        await settle()
-        task.cancel(message)
-        assert not task.done()
-        assert (await over(task)).cancelled()
-
-    assert messages == ["enough"]
+    assert (await over(patient.task)).cancelled()
+    assert patient.seen == [("cancelled", *message)]
 
 
 async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancellation(
@@ -560,8 +533,7 @@ async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancell
             await a_waker()
         return scope.cancelled_caught
 
-    task = create_task(waits())
-    await settle()
+    task = await begun(create_task(waits()))
     scope.cancel()
 
     assert (await over(task)).result() is True
@@ -572,50 +544,24 @@ async def test_a_waiting_task_is_cancelled_by_a_scope_that_knows_its_own_cancell
 async def test_a_cancellation_together_with_a_wake_up_is_not_lost(
     cancelled_first: bool, create_task: CreateTask
 ) -> None:
-    waker = a_waker()
-    seen: list[str] = []
-
-    async def waits() -> None:
-        try:
-            await waker
-            seen.append("woken")
-            await waker
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-
-    task = create_task(waits())
+    patient = Patient(create_task, 2)
     await settle()
-    calls: list[Callable[[], object]] = [waker.set, task.cancel]
+    calls: list[Callable[[], object]] = [patient.waker.set, patient.task.cancel]
     for call in reversed(calls) if cancelled_first else calls:
         call()
 
-    assert (await over(task)).cancelled()
-    assert seen == ["cancelled"]
+    assert (await over(patient.task)).cancelled()
+    assert patient.seen == [("cancelled",)]
 
 
 async def test_who_has_swallowed_a_cancellation_can_wait_again(create_task: CreateTask) -> None:
-    waker = a_waker()
-    seen: list[str] = []
+    patient = Patient(create_task, 3, swallows=True)
+    for call in (patient.waker.set, patient.task.cancel, patient.waker.set):
+        await settle()
+        call()
+    await over(patient.task)
 
-    async def waits() -> None:
-        for _ in range(3):
-            try:
-                await waker
-                seen.append("woken")
-            except asyncio.CancelledError:
-                seen.append("cancelled")
-
-    task = create_task(waits())
-    await settle()
-    waker.set()
-    await settle()
-    task.cancel()
-    await settle()
-    waker.set()
-    await over(task)
-
-    assert seen == ["woken", "cancelled", "woken"]
+    assert patient.seen == ["woken", ("cancelled",), "woken"]
 
 
 # A loop that is gone, and another one
@@ -1049,8 +995,7 @@ async def test_a_host_that_is_cancelled_while_it_waits_goes_on_waiting(way: str)
             async with current_loop().task_group() as tasks:
                 tasks.start_soon(wait_and, waker, lambda: seen.append("over"))
 
-    task = asyncio.create_task(host())
-    await settle()
+    task = await begun(asyncio.create_task(host()))
     if way == "scope":
         scope.cancel()
     else:
@@ -1077,8 +1022,7 @@ async def test_a_task_that_fails_when_its_host_is_cancelled_is_heard() -> None:
             tasks.start_soon(fails)
 
     waker = a_waker()
-    task = asyncio.create_task(host())
-    await settle()
+    task = await begun(asyncio.create_task(host()))
     task.cancel()
     await settle()
     waker.set()
@@ -1162,47 +1106,63 @@ async def test_a_block_that_is_thrown_away_waits_for_nothing() -> None:
 
 # A stretch that may be cut off
 
+Stretch = Callable[[CancelScope, list[str]], Coroutine[Any, Any, None]]
 
-async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled() -> None:
+
+async def is_cut_off(cut: CancelScope, seen: list[str]) -> None:
+    seen.append("inside")
+    await a_waker()
+    seen.append("not cut off")
+
+
+async def cuts_itself_off(cut: CancelScope, seen: list[str]) -> None:
+    cut.cancel()
+    cut.cancel()
+    await is_cut_off(cut, seen)
+
+
+async def does_not_wait(cut: CancelScope, seen: list[str]) -> None:
+    seen.append("inside")
+
+
+async def swallows_its_cut(cut: CancelScope, seen: list[str]) -> None:
+    cut.cancel()
+    try:
+        await a_waker()
+    except asyncio.CancelledError:
+        seen.append("swallowed")
+    cut.cancel()
+    await settle()
+    seen.append("went on")
+
+
+@pytest.mark.parametrize(
+    ("stretch", "before", "told"),
+    [
+        pytest.param(cuts_itself_off, False, ["inside"], id="where it waits"),
+        pytest.param(is_cut_off, True, ["inside"], id="before it, where it first waits"),
+        pytest.param(does_not_wait, True, ["inside"], id="before it, and it doesn't wait"),
+        pytest.param(swallows_its_cut, False, ["swallowed", "went on"], id="and swallows its cut"),
+    ],
+)
+async def test_who_was_cut_off_is_as_if_it_had_never_been_cancelled(
+    stretch: Stretch, before: bool, told: list[str]
+) -> None:
     cut = a_scope()
+    seen: list[str] = []
     task = asyncio.current_task()
     assert task is not None
 
+    if before:
+        cut.cancel()
+        cut.cancel()
     with cut:
-        cut.cancel()
-        cut.cancel()
-        await a_waker()
+        await stretch(cut, seen)
 
+    assert seen == told
     assert task.cancelling() == 0
     async with asyncio.timeout(SEAT_BELT_SECONDS):
         await settle()
-
-
-async def test_a_cut_before_the_stretch_cuts_it_off_where_it_first_waits() -> None:
-    cut = a_scope()
-    seen: list[str] = []
-
-    cut.cancel()
-    cut.cancel()
-    with cut:
-        seen.append("inside")
-        await a_waker()
-        seen.append("not cut off")
-    await settle()
-
-    assert seen == ["inside"]
-
-
-async def test_a_cut_before_a_stretch_that_does_not_wait_hits_nothing_behind_it() -> None:
-    cut = a_scope()
-    seen: list[str] = []
-
-    cut.cancel()
-    with cut:
-        seen.append("inside")
-    await settle()
-
-    assert seen == ["inside"]
 
 
 async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
@@ -1225,27 +1185,6 @@ async def test_an_error_in_a_stretch_that_is_cut_off_is_raised() -> None:
     await settle()
 
 
-async def test_who_swallows_its_cut_goes_on_and_is_cut_no_more() -> None:
-    cut = a_scope()
-    seen: list[str] = []
-    task = asyncio.current_task()
-    assert task is not None
-
-    with cut:
-        cut.cancel()
-        try:
-            await a_waker()
-        except asyncio.CancelledError:
-            seen.append("swallowed")
-        cut.cancel()
-        await settle()
-        seen.append("went on")
-
-    assert seen == ["swallowed", "went on"]
-    assert task.cancelling() == 0
-    await settle()
-
-
 @pytest.mark.parametrize("cut_first", [False, True])
 @pytest.mark.parametrize("where", ["a future", "a wake-up"])
 async def test_a_native_cancellation_together_with_a_cut_is_not_swallowed(
@@ -1259,8 +1198,7 @@ async def test_a_native_cancellation_together_with_a_cut_is_not_swallowed(
             await (a_waker() if where == "a wake-up" else forever([]))
         seen.append("behind")
 
-    task = create_task(cut_off())
-    await settle()
+    task = await begun(create_task(cut_off()))
     calls: list[Callable[[], object]] = [cut.cancel, task.cancel]
     for call in calls if cut_first else reversed(calls):
         call()
@@ -1284,8 +1222,7 @@ async def test_a_cancelled_scope_within_a_cut_leaves_nothing_behind(cut_first: b
         await settle()
         seen.append("behind")
 
-    task = asyncio.create_task(cut_off())
-    await settle()
+    task = await begun(asyncio.create_task(cut_off()))
     for call in (cut.cancel, scope.cancel) if cut_first else (scope.cancel, cut.cancel):
         call()
     await over(task)
@@ -1307,8 +1244,7 @@ async def test_a_task_that_had_been_cancelled_before_is_cut_off_all_the_same() -
                 await a_waker()
             seen.append("behind")
 
-    task = asyncio.create_task(cleans_up())
-    await settle()
+    task = await begun(asyncio.create_task(cleans_up()))
     task.cancel()
     await over(task)
 
@@ -1392,8 +1328,7 @@ async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_nex
 async def test_a_cancellation_that_is_due_is_not_lost_when_the_source_is_woken_before() -> None:
     runner = current_loop().source_runner(None)
     source = Source(runner, waits=3)
-    task = asyncio.create_task(observer(runner, asked_while_it_runs(source, runner)))
-    await settle()
+    task = await begun(asyncio.create_task(observer(runner, asked_while_it_runs(source, runner))))
 
     run_at_once(source.waker)
     run_at_once(source.waker)
@@ -1413,8 +1348,7 @@ async def asked_while_it_runs(source: Source, runner: SourceRunner) -> None:
 async def test_a_cancellation_that_is_due_does_not_hit_whoever_led_the_source() -> None:
     runner = current_loop().source_runner(None)
     source = Source(runner, waits=1)
-    task = asyncio.create_task(observer(runner, asked_while_it_runs(source, runner)))
-    await settle()
+    task = await begun(asyncio.create_task(observer(runner, asked_while_it_runs(source, runner))))
 
     run_at_once(source.waker)
     run_at_once(source.waker)
@@ -1437,8 +1371,7 @@ async def test_a_cancellation_that_is_due_does_not_disturb_a_cleanup_that_began_
         await settle()
         seen.append("cleaned up")
 
-    task = asyncio.create_task(observer(runner, source()))
-    await settle()
+    task = await begun(asyncio.create_task(observer(runner, source())))
     run_at_once(waker)
     run_at_once(waker)
 
