@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.lowlevel
 import pytest
+from starlette.background import BackgroundTask
 
+from sse_starlette import EventSourceResponse
 from sse_starlette._runtime.loop import TaskStarter, Timer, current_loop
 from sse_starlette._stream.feed import Feed
 from sse_starlette.testing._clock import Clock, ServedLoop
@@ -361,6 +363,41 @@ async def drive(
             finally:
                 tasks.cancel_scope.cancel()
         exchange.check_protocol()
+
+
+class Notes:
+    """The callbacks of a response, which note that they were called, and with what."""
+
+    def __init__(self, raises: type[Exception] | None = None) -> None:
+        self.calls: list[object] = []
+        self.waits = 0
+        """How many of them have waited, and were not cut off."""
+        self._raises = raises
+
+    async def close_handler(self, message: Message) -> None:
+        await self._note(message["type"])
+
+    async def on_close(self, reason: str) -> None:
+        await self._note(reason)
+
+    async def background(self) -> None:
+        await self._note("background")
+
+    async def _note(self, call: object) -> None:
+        self.calls.append(call)
+        await anyio.lowlevel.checkpoint()
+        self.waits += 1
+        if self._raises is not None:
+            raise self._raises(call)
+
+    def response(self, content: Any, **options: Any) -> EventSourceResponse:
+        return EventSourceResponse(
+            content,
+            client_close_handler_callable=self.close_handler,
+            on_close=self.on_close,
+            background=BackgroundTask(self.background),
+            **options,
+        )
 
 
 class Watched:

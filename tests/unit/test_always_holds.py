@@ -18,11 +18,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from starlette.background import BackgroundTask
 from starlette.types import Message
 from tests.unit.driving import (
     LOOPS,
     Exchange,
+    Notes,
     drive,
     http_scope,
     on,
@@ -44,16 +44,15 @@ class MadeUpError(Exception):
 _in_source = contextvars.ContextVar("_in_source", default=False)
 
 
-class Case:
+class Case(Notes):
     """One response with a source and callbacks that note whatever happens to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, raises: type[Exception] | None = None) -> None:
+        super().__init__(raises)
         self.steps: list[str] = []
         self.tasks: list[int] = []
         self.faults: list[BaseException] = []
         self.released = 0
-        self.told: list[str] = []
-        self.go_on = anyio.Event()
         self.then: Callable[[], Awaitable[object]] = anyio.sleep_forever
         self.items: list[object] = ["1"]
 
@@ -92,26 +91,18 @@ class Case:
     async def end(self) -> None:
         pass
 
-    async def on_client_close(self, message: Message) -> None:
-        self.told.append(message["type"])
-        await anyio.lowlevel.checkpoint()
+    def check(self) -> None:
+        """See that all of it holds."""
+        assert self.released == 1
+        assert self.steps in (["begun", "closed"], [])
+        assert len(set(self.tasks)) <= 1
+        assert self.faults == []
+        (reason,) = [call for call in self.calls if call in REASONS]
+        assert self.calls.count("background") == (reason not in FAILURES)
 
-    async def on_close(self, reason: CloseReason) -> None:
-        self.told.append(reason)
-        await anyio.lowlevel.checkpoint()
 
-    async def background(self) -> None:
-        self.told.append("background")
-        await anyio.lowlevel.checkpoint()
-
-    def response(self, content: Any = None, **options: Any) -> EventSourceResponse:
-        return EventSourceResponse(
-            self if content is None else content,
-            client_close_handler_callable=self.on_client_close,
-            on_close=self.on_close,
-            background=BackgroundTask(self.background),
-            **options,
-        )
+FAILURES = ("error", "timeout", "cancelled")
+REASONS = ("end", "client", *FAILURES)
 
 
 async def wait_for_first_event(exchange: Exchange) -> None:
@@ -144,7 +135,7 @@ class Ending:
         case.items = self.items
         if self.then is not None:
             case.then = getattr(case, self.then)
-        app = case.response(content, **self.options)
+        app = case.response(case if content is None else content, **self.options)
         async with drive(
             app,
             scope=http_scope("HEAD" if self.head else "GET"),
@@ -163,19 +154,18 @@ async def nothing_to_wait_for(exchange: Exchange) -> None:
     await settled()
 
 
-async def fail_at_data(message: Message) -> None:
-    if message.get("body"):
-        raise MadeUpError
+def at_data(act: Callable[[], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
+    """Do so when the first event is sent."""
+
+    async def on_send(message: Message) -> None:
+        if message.get("body"):
+            await act()
+
+    return on_send
 
 
-async def break_at_data(message: Message) -> None:
-    if message.get("body"):
-        raise BrokenPipeError
-
-
-async def stick_at_data(message: Message) -> None:
-    if message.get("body"):
-        await anyio.sleep_forever()
+async def break_off() -> None:
+    raise BrokenPipeError
 
 
 async def fail() -> None:
@@ -204,10 +194,10 @@ ENDINGS = [
     Ending("data sender raises", "error", MadeUpError, begun=False,
            options={"data_sender_callable": fail}),
     Ending("receive raises", "error", MadeUpError, receive=receive_failure),
-    Ending("send raises", "error", MadeUpError, complete=False, on_send=fail_at_data),
-    Ending("send says the client has gone", "client", complete=False, on_send=break_at_data),
+    Ending("send raises", "error", MadeUpError, complete=False, on_send=at_data(fail)),
+    Ending("send says the client has gone", "client", complete=False, on_send=at_data(break_off)),
     Ending("send takes too long", "timeout", SendTimeoutError, complete=False,
-           on_send=stick_at_data, options={"send_timeout": 0}),
+           on_send=at_data(anyio.sleep_forever), options={"send_timeout": 0}),
     Ending("client leaves", "client", complete=False, act=Exchange.leave),
     Ending("client leaves before the headers are out", "client", complete=False, begun=False,
            act=Exchange.leave, first=nothing_to_wait_for, blocked=True),
@@ -325,34 +315,22 @@ async def test_3_callbacks_run_once_in_every_ending_but_background_after_a_failu
 
     gone = ["http.disconnect"] if ending.reason == "client" else []
     background = [] if ending.reason in FAILURES else ["background"]
-    assert case.told == [*gone, ending.reason, *background]
+    assert case.calls == [*gone, ending.reason, *background]
+    assert case.waits == len(case.calls)
 
 
 @each_ending
 async def test_3_callbacks_that_raise_change_no_ending(
     ending: Ending, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Raising(Case):
-        async def on_client_close(self, message: Message) -> None:
-            await super().on_client_close(message)
-            raise ValueError("handler")
-
-        async def on_close(self, reason: CloseReason) -> None:
-            await super().on_close(reason)
-            raise ValueError("on_close")
-
-        async def background(self) -> None:
-            await super().background()
-            raise ValueError("background")
-
-    case = Raising()
+    case = Case(raises=ValueError)
 
     exchange = await ending.play(case)
 
     assert exchange.complete is ending.complete
     assert not isinstance(exchange.raised, ValueError)
     assert (exchange.raised is None) is (ending.raises is None)
-    assert len(case.told) == len(caplog.records)
+    assert len(case.calls) == len(caplog.records)
 
 
 # 4. Errors
@@ -362,7 +340,7 @@ async def test_3_callbacks_that_raise_change_no_ending(
 async def test_4_end_of_one_stream_is_none_of_another(ending: Ending) -> None:
     other = Case()
 
-    async with drive(other.response()) as healthy:
+    async with drive(other.response(other)) as healthy:
         await healthy.chunk(0)
         await ending.play(Case())
         await settled()
@@ -429,18 +407,6 @@ async def test_6_no_text_adds_a_field_or_an_event(text: str, sep: str) -> None:
     assert len(events) == len(made)
 
 
-@pytest.mark.parametrize("retry", ["1\ndata: evil", True, 1.5, -1])
-async def test_6_retry_that_is_no_number_of_milliseconds_does_not_reach_the_wire(
-    retry: object,
-) -> None:
-    async with drive(EventSourceResponse([{"retry": retry}])) as exchange:
-        await exchange.ends()
-
-    assert isinstance(exchange.raised, (TypeError, ValueError))
-    assert exchange.body == b""
-    assert exchange.complete
-
-
 # 7. Nothing is left
 
 
@@ -456,27 +422,25 @@ async def test_7_no_task_outlives_the_stream(ending: Ending) -> None:
 def stream_once(backend: tuple[str, dict[str, Any]]) -> Exchange:
     async def main() -> Exchange:
         case = Case()
-        async with drive(case.response(ping=0.001)) as exchange:
+        async with drive(case.response(case, ping=0.001)) as exchange:
             await exchange.contains(": ping")
             exchange.leave()
             await exchange.returns()
-        assert case.told == ["http.disconnect", "client", "background"]
+        assert case.calls == ["http.disconnect", "client", "background"]
         return exchange
 
     name, options = backend
     return anyio.run(main, backend=name, backend_options=options)
 
 
-@pytest.mark.parametrize("anyio_backend", [None])
-def test_7_three_loops_in_one_thread_work_one_after_the_other(anyio_backend: None) -> None:
+def test_7_three_loops_in_one_thread_work_one_after_the_other() -> None:
     for backend in LOOPS.values():
         exchange = stream_once(backend)
 
         assert b"data: 1" in exchange.body
 
 
-@pytest.mark.parametrize("anyio_backend", [None])
-def test_7_loops_in_several_threads_work_side_by_side(anyio_backend: None) -> None:
+def test_7_loops_in_several_threads_work_side_by_side() -> None:
     bodies: list[bytes] = []
     threads = [
         threading.Thread(target=lambda backend=backend: bodies.append(stream_once(backend).body))
@@ -527,28 +491,21 @@ async def test_all_of_it_holds_at_whatever_moment_the_stream_is_hit(
         case.then = getattr(case, then)
         case.items = ["1", "2"]
 
-        async with drive(case.response(on_error=sorry, **options), on_send=checkpoint) as exchange:
+        async with drive(
+            case.response(case, on_error=sorry, **options), on_send=checkpoint
+        ) as exchange:
             await turns(moment)
             too_late = exchange.over
             HITS[hit](exchange)
             await exchange.ends()
 
-        assert case.released == 1
-        assert case.steps in (["begun", "closed"], [])
-        assert len(set(case.tasks)) <= 1
-        assert case.faults == []
-        (reason,) = [word for word in case.told if word in REASONS]
-        assert case.told.count("background") == (reason not in FAILURES)
+        case.check()
         if hit != "client leaves":
             # A send that was hit itself may have got through or not.
             assert exchange.offered == [] or not exchange.offered[-1].get("more_body", True)
         if too_late:
             return
     raise AssertionError("the stream never came to its end")
-
-
-FAILURES = ("error", "timeout", "cancelled")
-REASONS = ("end", "client", "error", "timeout", "cancelled")
 
 
 @pytest.mark.parametrize("failure", [BrokenPipeError, MadeUpError])
@@ -565,13 +522,10 @@ async def test_all_of_it_holds_whichever_send_fails(failure: type[Exception], th
             if sends > number:  # noqa: B023  (called in this turn only)
                 raise failure
 
-        async with drive(case.response(on_error=sorry), on_send=on_send) as exchange:
+        async with drive(case.response(case, on_error=sorry), on_send=on_send) as exchange:
             await exchange.ends()
 
-        assert case.released == 1
-        assert case.steps in (["begun", "closed"], [])
-        (reason,) = [word for word in case.told if word in REASONS]
-        assert case.told.count("background") == (reason not in FAILURES)
+        case.check()
         if sends <= number:
             assert exchange.complete
             return

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from multiprocessing import process
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -79,6 +80,12 @@ def open_streams(number: int) -> Iterator[list[Told]]:
             stream_ended(stream)
 
 
+async def told(streams: Sequence[Told]) -> list[list[tuple[float, float | None, str]]]:
+    """Wait until each of `streams` has been told to end; give back what they were told."""
+    await until(lambda: all(stream.requests for stream in streams))
+    return [stream.requests for stream in streams]
+
+
 @contextmanager
 def handling(signum: signal.Signals, handler: Any) -> Iterator[None]:
     """Have a handler for a signal, as a server has that handles it."""
@@ -87,6 +94,15 @@ def handling(signum: signal.Signals, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signum, before)
+
+
+@contextmanager
+def without_automatic_drain() -> Iterator[None]:
+    AppStatus.disable_automatic_graceful_drain()
+    try:
+        yield
+    finally:
+        AppStatus.enable_automatic_graceful_drain_mode()
 
 
 class Handler:
@@ -118,30 +134,28 @@ async def test_drain_tells_every_stream_once_and_on_its_loop() -> None:
 async def test_drain_may_be_called_from_another_thread() -> None:
     with open_streams(2) as streams:
         await anyio.to_thread.run_sync(drain, 7.5)
-        await until(lambda: all(stream.requests for stream in streams))
 
-        assert [stream.requests for stream in streams] == [[(0.0, 7.5, "explicit")]] * 2
+        assert await told(streams) == [[(0.0, 7.5, "explicit")]] * 2
         assert {stream.thread for stream in streams} == {threading.current_thread()}
 
 
 @on_each_loop
 async def test_drain_may_be_called_from_a_signal_handler() -> None:
-    with handling(signal.SIGUSR1, lambda *_: drain(grace=3)), open_streams(1) as (stream,):
+    with handling(signal.SIGUSR1, lambda *_: drain(grace=3)), open_streams(1) as streams:
         signal.raise_signal(signal.SIGUSR1)
-        await until(lambda: stream.requests)
 
-        assert stream.requests == [(0.0, 3, "explicit")]
+        assert await told(streams) == [[(0.0, 3, "explicit")]]
 
 
 @on_each_loop
 async def test_spread_gives_the_streams_even_distances_over_its_length() -> None:
     with open_streams(500) as streams:
         drain(grace=2, spread=5)
-        await until(lambda: all(stream.requests for stream in streams))
-        delays = sorted(delay for stream in streams for delay, _, _ in stream.requests)
+        requests = sorted(request for (request,) in await told(streams))
 
-        assert delays == pytest.approx([(place + 0.5) / 100 for place in range(500)])
-        assert {stream.requests[0][1:] for stream in streams} == {(2, "explicit")}
+        delays = [(place + 0.5) / 100 for place in range(500)]
+        assert [delay for delay, *_ in requests] == pytest.approx(delays)
+        assert {tuple(how) for _, *how in requests} == {(2, "explicit")}
 
 
 @pytest.mark.parametrize("wrong", [-1, -0.001, float("nan")])
@@ -190,7 +204,7 @@ async def test_should_exit_from_another_thread_ends_all_streams_and_new_ones_unt
 ):
     with open_streams(2) as streams:
         await anyio.to_thread.run_sync(setattr, AppStatus, "should_exit", True)
-        await until(lambda: all(stream.requests for stream in streams))
+        await told(streams)
         with open_streams(1) as (new,):
             ended_new = list(new.requests)
         AppStatus.should_exit = False
@@ -251,16 +265,13 @@ async def test_handle_exit_ends_the_streams_and_calls_the_original_handler() -> 
 async def test_without_automatic_drain_only_an_order_ends_streams() -> None:
     handler = Handler()
     with handling(signal.SIGTERM, handler), open_streams(1) as (stream,):
-        AppStatus.disable_automatic_graceful_drain()
-        try:
+        with without_automatic_drain():
             AppStatus.handle_exit(signal.SIGTERM, None)
             signal.raise_signal(signal.SIGTERM)
             await settled()
             after_the_signal = list(stream.requests), AppStatus.should_exit
             drain()
-            await until(lambda: stream.requests)
-        finally:
-            AppStatus.enable_automatic_graceful_drain_mode()
+            await told([stream])
 
         assert after_the_signal == ([], False)
         assert stream.requests == [AT_ONCE]
@@ -269,31 +280,23 @@ async def test_without_automatic_drain_only_an_order_ends_streams() -> None:
 
 @on_each_loop
 async def test_should_exit_is_true_while_the_server_goes_down_and_on_its_loop_only() -> None:
-    seen: dict[str, bool] = {}
+    def exits() -> bool:
+        return AppStatus.should_exit
 
-    async def look_from_another_loop() -> bool:
+    async def exits_there() -> bool:
         return AppStatus.should_exit
 
     with handling(signal.SIGTERM, Handler()):
         with open_streams(1):
-            seen["before"] = AppStatus.should_exit
+            assert not exits()
             signal.raise_signal(signal.SIGTERM)
-            seen["here"] = AppStatus.should_exit
-            seen["in a thread of this loop"] = await anyio.to_thread.run_sync(
-                lambda: AppStatus.should_exit
-            )
-            seen["on another loop"] = await anyio.to_thread.run_sync(
-                anyio.run, look_from_another_loop
-            )
-        seen["afterwards"] = AppStatus.should_exit
+            here = exits()
+            in_a_thread_of_this_loop = await anyio.to_thread.run_sync(exits)
+            on_another_loop = await anyio.to_thread.run_sync(anyio.run, exits_there)
+        afterwards = exits()
 
-    assert seen == {
-        "before": False,
-        "here": True,
-        "in a thread of this loop": True,
-        "on another loop": False,
-        "afterwards": False,
-    }
+    assert (here, in_a_thread_of_this_loop, on_another_loop) == (True, True, False)
+    assert not afterwards
 
 
 # Signals
@@ -308,15 +311,14 @@ async def test_signal_ends_the_streams_and_goes_on_to_the_handler_that_was_there
     with handling(signum, handler):
         with open_streams(2) as streams:
             signal.raise_signal(signum)
-            await until(lambda: all(stream.requests for stream in streams))
+            requests = await told(streams)
             with open_streams(1) as (late,):
                 pass
             came_while_streaming = list(handler.came)
             in_place = signal.getsignal(signum)
         taken_back = signal.getsignal(signum)
 
-    assert [stream.requests for stream in streams] == [[BY_ITSELF]] * 2
-    assert late.requests == [BY_ITSELF]
+    assert [*requests, late.requests] == [[BY_ITSELF]] * 3
     assert came_while_streaming == [signum]
     assert in_place is not handler
     assert taken_back is handler
@@ -339,14 +341,32 @@ async def test_handler_that_raises_ends_the_streams_all_the_same() -> None:
     with handling(signal.SIGINT, signal.default_int_handler), open_streams(1) as (stream,):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        await until(lambda: stream.requests)
 
-        assert stream.requests == [BY_ITSELF]
+        assert await told([stream]) == [[BY_ITSELF]]
+
+
+OF_ANOTHER_KIND = SimpleNamespace(_target=print, _kwargs={"shutdown_event": threading.Event()})
 
 
 @on_each_loop
-@pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
-async def test_signal_that_nobody_handles_in_python_is_left_alone(disposition: Any) -> None:
+@pytest.mark.parametrize(
+    ("disposition", "processes"),
+    [
+        pytest.param(signal.SIG_DFL, process, id="default"),
+        pytest.param(signal.SIG_IGN, process, id="ignored"),
+        pytest.param(
+            signal.SIG_DFL,
+            SimpleNamespace(current_process=lambda: OF_ANOTHER_KIND),
+            id="in a child process of another kind than hypercorn's workers",
+        ),
+        pytest.param(signal.SIG_DFL, None, id="in a program without child processes"),
+    ],
+)
+async def test_signal_that_nobody_handles_in_python_is_left_alone(
+    disposition: Any, processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "multiprocessing.process", processes)
+
     with handling(signal.SIGTERM, disposition), open_streams(1):
         assert signal.getsignal(signal.SIGTERM) is disposition
 
@@ -411,7 +431,7 @@ async def test_handler_that_replaced_ours_is_hooked_by_the_next_stream() -> None
     with handling(signal.SIGTERM, Handler()), open_streams(1) as (old,):
         with handling(signal.SIGTERM, newer), open_streams(1) as (new,):
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: new.requests)
+            await told([new])
 
         assert newer.came == [signal.SIGTERM]
         assert old.requests == [BY_ITSELF]
@@ -436,7 +456,7 @@ async def test_uvicorn_on_its_way_down_ends_the_streams_of_its_loop_whoever_stop
     with open_streams(2) as streams:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(StandIn().shutdown)
-            await until(lambda: all(stream.requests for stream in streams))
+            requests = await told(streams)
             seen.append(AppStatus.should_exit)
             with open_streams(1) as (late,):
                 pass
@@ -444,8 +464,7 @@ async def test_uvicorn_on_its_way_down_ends_the_streams_of_its_loop_whoever_stop
         with open_streams(1) as (of_the_next_server,):
             await settled()
 
-    assert [stream.requests for stream in streams] == [[BY_ITSELF]] * 2
-    assert late.requests == [BY_ITSELF]
+    assert [*requests, late.requests] == [[BY_ITSELF]] * 3
     assert of_the_next_server.requests == []
     assert seen == [True, False]
 
@@ -454,11 +473,8 @@ async def test_uvicorn_on_its_way_down_ends_the_streams_of_its_loop_whoever_stop
 @on_each_loop
 async def test_uvicorn_is_let_alone_when_automatic_drain_is_off() -> None:
     with open_streams(1) as (stream,):
-        AppStatus.disable_automatic_graceful_drain()
-        try:
+        with without_automatic_drain():
             await StandIn().shutdown()
-        finally:
-            AppStatus.enable_automatic_graceful_drain_mode()
 
         assert stream.requests == []
 
@@ -580,14 +596,14 @@ async def test_hypercorn_that_stops_ends_the_streams_of_its_loop(
         await settled()
         after_another_event = list(stream.requests), AppStatus.should_exit
         await worker_serve(terminated)
-        await until(lambda: stream.requests)
+        requests = await told([stream])
         going_down = AppStatus.should_exit
         del terminated
         gone = AppStatus.should_exit
 
     assert after_another_event == ([], False)
     assert other.is_set
-    assert stream.requests == [BY_ITSELF]
+    assert requests == [[BY_ITSELF]]
     assert (going_down, gone) == (True, False)
     assert hypercorn_event.set is before
 
@@ -613,7 +629,7 @@ async def test_worker_of_hypercorn_that_is_to_stop_outlives_the_signal_its_paren
         with open_streams(2) as streams:
             told_to_stop.set()
             signal.raise_signal(signal.SIGTERM)
-            await until(lambda: all(stream.requests for stream in streams))
+            await told(streams)
             await settled()
         # The streams have ended, the lifespan not yet.
         signal.raise_signal(signal.SIGTERM)
@@ -655,25 +671,6 @@ async def test_worker_of_hypercorn_that_handles_sigterm_keeps_its_handler(
         stream_ended(stays)
 
     assert handler.came == [signal.SIGTERM]
-
-
-@on_each_loop
-async def test_other_child_processes_keep_what_sigterm_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    process = SimpleNamespace(_target=print, _kwargs={"shutdown_event": threading.Event()})
-    monkeypatch.setattr("multiprocessing.process.current_process", lambda: process)
-
-    with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-@on_each_loop
-async def test_program_without_child_processes_has_no_worker_to_look_after() -> None:
-    with patch.dict(sys.modules):
-        sys.modules.pop("multiprocessing.process", None)
-        with handling(signal.SIGTERM, signal.SIG_DFL), open_streams(1):
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 # Loops, one after the other and side by side

@@ -16,7 +16,6 @@ import anyio.lowlevel
 import fastapi.sse
 import pytest
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -28,6 +27,7 @@ from starlette.routing import Route
 from starlette.types import Message
 from tests.unit.driving import (
     HandFeed,
+    Notes,
     StillLoop,
     drive,
     each_way_to_cancel,
@@ -90,34 +90,6 @@ def failing(*items: object, failure: Exception | None = None) -> Source:
         raise failure or MadeUpError("of the source")
 
     return Source(*items, then=fail)
-
-
-class Notes:
-    """Callbacks that note that they were called, and with what."""
-
-    def __init__(self) -> None:
-        self.calls: list[object] = []
-
-    async def close_handler(self, message: Message) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append(message["type"])
-
-    async def on_close(self, reason: CloseReason) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append(reason)
-
-    async def background(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append("background")
-
-    def response(self, content: Any, **options: Any) -> EventSourceResponse:
-        return EventSourceResponse(
-            content,
-            client_close_handler_callable=self.close_handler,
-            on_close=self.on_close,
-            background=BackgroundTask(self.background),
-            **options,
-        )
 
 
 @pytest.fixture
@@ -538,6 +510,7 @@ async def test_callbacks_of_a_stream_that_is_cancelled_when_it_has_ended_may_wai
         await exchange.ends()
 
     assert notes.calls == ["http.disconnect", "client", "background"]
+    assert notes.waits == 3
 
 
 @each_way_to_cancel
