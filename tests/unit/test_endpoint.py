@@ -16,14 +16,16 @@ from tests.unit.driving import drive, http_scope, settled
 
 from sse_starlette import EventSourceEndpoint, EventSourceResponse, Hub
 
+WHO = b"who are you?"
+
 
 async def numbers(request: Request) -> AsyncIterator[int]:
-    for number in range(int(request.query_params.get("n", "2"))):
+    for number in range(int(request.query_params["n"])):
         yield number
 
 
 async def refuse(request: Request) -> None:
-    raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+    raise HTTPException(401, WHO.decode(), {"WWW-Authenticate": "Bearer"})
 
 
 def inside_starlette(endpoint: EventSourceEndpoint) -> Starlette:
@@ -34,77 +36,51 @@ def alone(endpoint: EventSourceEndpoint) -> EventSourceEndpoint:
     return endpoint
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("way", [alone, inside_starlette])
-async def test_what_a_source_yields_for_a_request_is_streamed(way: Any) -> None:
-    app = way(EventSourceEndpoint(numbers, headers={"X-Own": "yes"}))
-
-    async with drive(app, scope=http_scope(query_string=b"n=3")) as client:
-        await client.returns()
-
-    assert client.status == 200
-    assert client.headers["x-own"] == "yes"
-    assert client.body == b"data: 0\r\n\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n"
+async def redirect(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("gone", 410)
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("way", [alone, inside_starlette])
-async def test_an_http_exception_is_answered(way: Any) -> None:
-    async with drive(way(EventSourceEndpoint(refuse))) as client:
-        await client.returns()
+async def own(request: Request) -> EventSourceResponse:
+    return EventSourceResponse(["own"], status_code=201)
 
-    assert client.status == 401
-    assert client.headers["www-authenticate"] == "Bearer"
-    assert client.body == b"who are you?"
+
+TWO = b"data: 0\r\n\r\ndata: 1\r\n\r\n"
+OWN_HEADER = {"headers": {"X-Own": "yes"}}
+POST = {"methods": ["post"]}
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", [alone, inside_starlette])
-async def test_other_methods_are_not_allowed(way: Any) -> None:
-    async with drive(way(EventSourceEndpoint(numbers)), scope=http_scope("POST")) as client:
+@pytest.mark.parametrize(
+    ("source", "options", "method", "status", "header", "body"),
+    [
+        pytest.param(numbers, OWN_HEADER, "GET", 200, "x-own: yes", TWO, id="streamed"),
+        pytest.param(numbers, {}, "HEAD", 200, "x-accel-buffering: no", b"", id="HEAD"),
+        pytest.param(refuse, {}, "GET", 401, "www-authenticate: Bearer", WHO, id="HTTPException"),
+        pytest.param(numbers, {}, "POST", 405, "allow: GET, HEAD", None, id="another method"),
+        pytest.param(numbers, POST, "POST", 200, "cache-control: no-store", TWO, id="its method"),
+        pytest.param(numbers, POST, "GET", 405, "allow: POST", None, id="no method of its own"),
+        pytest.param(redirect, {}, "GET", 410, "content-length: 4", b"gone", id="a response"),
+        pytest.param(own, {}, "GET", 201, "x-accel-buffering: no", b"data: own\r\n\r\n", id="ours"),
+    ],
+)
+async def test_a_request_is_answered_with_what_the_source_yields_or_as_it_says(
+    source: Any,
+    options: dict[str, Any],
+    method: str,
+    status: int,
+    header: str,
+    body: bytes | None,
+    way: Any,
+) -> None:
+    app = way(EventSourceEndpoint(source, **options))
+
+    async with drive(app, scope=http_scope(method, query_string=b"n=2")) as client:
         await client.returns()
 
-    assert client.status == 405
-    assert client.headers["allow"] == "GET, HEAD"
-
-
-@pytest.mark.anyio
-async def test_methods_can_be_chosen() -> None:
-    app = EventSourceEndpoint(numbers, methods=["post"])
-
-    async with drive(app, scope=http_scope("POST")) as client:
-        await client.returns()
-    async with drive(app) as refused:
-        await refused.returns()
-
-    assert client.body.count(b"data:") == 2
-    assert refused.headers["allow"] == "POST"
-
-
-@pytest.mark.anyio
-async def test_head_is_answered_without_a_body() -> None:
-    async with drive(EventSourceEndpoint(numbers), scope=http_scope("HEAD")) as client:
-        await client.returns()
-
-    assert client.status == 200
-    assert client.body == b""
-
-
-@pytest.mark.anyio
-async def test_a_source_may_answer_with_a_response_of_its_own() -> None:
-    async def away(request: Request) -> PlainTextResponse:
-        return PlainTextResponse("gone", 410)
-
-    async def streamed(request: Request) -> EventSourceResponse:
-        return EventSourceResponse(["own"], status_code=201)
-
-    async with drive(EventSourceEndpoint(away)) as client:
-        await client.returns()
-    async with drive(EventSourceEndpoint(streamed)) as other:
-        await other.returns()
-
-    assert (client.status, client.body) == (410, b"gone")
-    assert (other.status, other.body) == (201, b"data: own\r\n\r\n")
+    assert client.status == status
+    assert header in [f"{name}: {value}" for name, value in client.headers.items()]
+    assert body in (client.body, None)
 
 
 async def none(request: Request) -> None:
@@ -139,12 +115,15 @@ def test_a_source_that_was_called_already_is_refused() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_hub_has_an_endpoint_for_channels() -> None:
+@pytest.mark.parametrize("check", [None, none])
+async def test_a_hub_has_an_endpoint_for_channels_if_its_check_has_nothing_to_say(
+    check: Any,
+) -> None:
     hub = Hub()
     prices, news = hub.channel("prices"), hub.channel("news")
     prices.publish_nowait("before")
 
-    async with drive(hub.endpoint("prices", news, replay=1, ping=0)) as client:
+    async with drive(hub.endpoint("prices", news, replay=1, ping=0, check=check)) as client:
         await client.contains("before")
         await settled()
         news.publish_nowait("after")
@@ -193,18 +172,6 @@ async def test_a_check_may_say_what_a_client_gets(waits: bool) -> None:
 
     assert b"somebody else" not in client.body
     assert ended == ["client"]
-
-
-@pytest.mark.anyio
-async def test_a_check_that_has_nothing_to_say_lets_the_client_listen() -> None:
-    hub = Hub()
-    prices = hub.channel("prices")
-
-    async with drive(hub.endpoint("prices", check=none)) as client:
-        await client.chunk(0)
-        await settled()
-        prices.publish_nowait("data")
-        await client.contains("data")
 
 
 @pytest.mark.anyio

@@ -13,32 +13,13 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message
 from tests.unit.driving import drive, settled
-from tests.unit.hand_fed import FAREWELL, Run
 
 from sse_starlette import EventSourceResponse, ServerSentEvent, drain
 from sse_starlette._shutdown import AppStatus
 from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_client_that_does_not_take_the_farewell_is_left_after_a_second() -> None:
-    async def take_no_farewell(message: Message) -> None:
-        if message.get("body") == FAREWELL:
-            await anyio.sleep_forever()
-
-    run = Run(b"1")
-
-    async with drive(run, on_send=take_no_farewell) as exchange:
-        await exchange.chunk(0)
-        run.drain()
-        await run.loop.advance(1)
-        await exchange.returns()
-
-    assert exchange.body == b"1"
-    assert run.feed.closed
 
 
 # Farewell
@@ -60,19 +41,22 @@ async def last_frames(**options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("farewell", "said"),
+    ("options", "said"),
     [
-        (None, ""),
-        ({"event": "farewell", "data": "bye"}, "event: farewell\r\ndata: bye\r\n\r\n"),
-        (ServerSentEvent("bye", id=7), "id: 7\r\ndata: bye\r\n\r\n"),
-        ("bye", "data: bye\r\n\r\n"),
-        (b"data: raw\n\n", "data: raw\n\n"),
-        (lambda: {"event": "made", "data": "just now"}, "event: made\r\ndata: just now\r\n\r\n"),
+        ({}, ""),
+        ({"farewell": {"event": "e", "data": "bye"}}, "event: e\r\ndata: bye\r\n\r\n"),
+        ({"farewell": ServerSentEvent("bye", id=7)}, "id: 7\r\ndata: bye\r\n\r\n"),
+        ({"farewell": "bye"}, "data: bye\r\n\r\n"),
+        ({"farewell": b"data: raw\n\n"}, "data: raw\n\n"),
+        ({"farewell": lambda: {"data": "just now"}}, "data: just now\r\n\r\n"),
+        ({"shutdown_retry_ms": (500, 500)}, "retry: 500\r\n\r\n"),
     ],
-    ids=["none", "dict", "event", "text", "bytes", "function"],
+    ids=["none", "dict", "event", "text", "bytes", "function", "a retry alone"],
 )
-async def test_farewell_reaches_the_client_before_the_stream_ends(farewell: Any, said: str) -> None:
-    assert await last_frames(farewell=farewell) == said
+async def test_farewell_reaches_the_client_before_the_stream_ends(
+    options: dict[str, Any], said: str
+) -> None:
+    assert await last_frames(**options) == said
 
 
 def raises() -> str:
@@ -89,21 +73,6 @@ async def test_farewell_that_cannot_be_made_is_logged_and_the_body_completed(
     ]
 
 
-async def test_farewell_is_said_at_a_shutdown_only() -> None:
-    async def short() -> AsyncIterator[str]:
-        yield "all"
-
-    async with connect(EventSourceResponse(short(), farewell="bye")) as ended:
-        assert [event.data async for event in ended] == ["all"]
-    # What is sent to a client that has left shows in `drive` only.
-    async with drive(EventSourceResponse(asleep(), farewell="bye")) as left:
-        await left.contains("hello")
-        left.leave()
-        await left.returns()
-
-    assert b"bye" not in left.body
-
-
 async def test_clients_are_told_to_wait_for_times_that_differ() -> None:
     retries = []
     for _ in range(20):
@@ -118,16 +87,6 @@ async def test_clients_are_told_to_wait_for_times_that_differ() -> None:
 
     assert all(1_000 <= each <= 1_000_000 for each in retries)
     assert len(set(retries)) > 10
-
-
-async def test_retry_comes_without_a_farewell_too() -> None:
-    assert await last_frames(shutdown_retry_ms=(500, 500)) == "retry: 500\r\n\r\n"
-
-
-@pytest.mark.parametrize("wrong", [(-1, 5), (6, 5)])
-def test_retry_that_is_no_range_is_refused_where_it_is_written(wrong: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"^shutdown_retry_ms must be "):
-        EventSourceResponse([], shutdown_retry_ms=wrong)
 
 
 # The response as a whole
@@ -156,38 +115,35 @@ class Worker:
             self.seen.append("finally")
 
 
-async def test_source_that_listens_to_shutdown_event_finishes_and_is_not_cancelled() -> None:
+@pytest.mark.parametrize(
+    ("grace", "heard", "seen"),
+    [
+        pytest.param(60, ["0", "1", "2", "bye"], ["finished", "finally"], id="finishes"),
+        pytest.param(0, ["bye"], ["cancelled", "finally"], id="is cancelled without grace"),
+    ],
+)
+async def test_source_that_listens_to_shutdown_event(
+    grace: float, heard: list[str], seen: list[str]
+) -> None:
     worker = Worker(left=3)
     reasons: list[str] = []
     response = EventSourceResponse(
         worker.events(),
         shutdown_event=worker.going_down,
-        shutdown_grace_period=60,
+        shutdown_grace_period=grace,
         farewell="bye",
         on_close=reasons.append,
     )
 
     async with connect(response) as stream:
         await stream.expect(data="hello")
-        drain()
-        assert [event.data async for event in stream] == ["0", "1", "2", "bye"]
-
-    assert worker.seen == ["finished", "finally"]
-    assert reasons == ["shutdown"]
-
-
-async def test_shutdown_event_is_set_and_the_source_cancelled_at_once_without_grace() -> None:
-    worker = Worker(left=3)
-
-    response = EventSourceResponse(worker.events(), shutdown_event=worker.going_down)
-    async with connect(response) as stream:
-        await stream.expect(data="hello")
         await settled()
         drain()
-        await stream.until_ended()
+        assert [event.data async for event in stream] == heard
 
     assert worker.going_down.is_set()
-    assert worker.seen == ["cancelled", "finally"]
+    assert worker.seen == seen
+    assert reasons == ["shutdown"]
 
 
 async def test_stream_that_begins_while_streams_are_to_end_ends_at_once() -> None:
@@ -219,8 +175,6 @@ async def test_stream_behind_middleware_ends_properly() -> None:
 
 
 async def test_sync_source_ends_too() -> None:
-    async with connect(EventSourceResponse(iter(range(10)), farewell="bye")) as finite:
-        assert [event.data async for event in finite] == [str(number) for number in range(10)]
     endless = EventSourceResponse(iter(int, 1), farewell="bye")
     async with connect(endless) as stream:
         await stream.expect(data="0")
