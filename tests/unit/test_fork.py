@@ -19,7 +19,29 @@ from sse_starlette.errors import ChannelClosed
 from sse_starlette.hub import Hub
 
 IN_CHILD = """
-import asyncio, os, sys, threading, time, traceback
+import asyncio, contextlib, os, sys, threading, time, traceback
+
+def started(call, *args):
+    thread = threading.Thread(target=call, args=args)
+    thread.start()
+    return thread
+
+@contextlib.contextmanager
+def held_by_a_thread(lock):
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            done.wait()
+
+    thread = started(hold)
+    held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 def in_child(call):
     child = os.fork()
@@ -55,7 +77,8 @@ def run_program(program: str, folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-IDENTITIES = """
+PROGRAMS = {
+    "identities": """
 from sse_starlette import Hub
 from sse_starlette.channels.channel import Channel
 
@@ -86,25 +109,14 @@ in_child(child)
 in_child(child)
 assert made_before.epoch == EPOCH
 assert made_before.publish_nowait("parent") == f"{EPOCH}.4"
-"""
-
-A_LOCK_IS_HELD = """
+""",
+    "a lock is held": """
 from sse_starlette import Hub
 from sse_starlette.channels.channel import state_of
 
 hub = Hub()
 channel = hub.channel("c")
 channel.publish_nowait("before")
-held, done = threading.Event(), threading.Event()
-
-def hold():
-    with state_of(channel)._lock, hub._registry._lock:
-        held.set()
-        done.wait()
-
-thread = threading.Thread(target=hold)
-thread.start()
-held.wait()
 epoch = channel.epoch
 
 def child():
@@ -113,41 +125,27 @@ def child():
     assert hub.channel("c") is channel
     assert hub.stats().published == 1
 
-in_child(child)
-done.set()
-thread.join()
-"""
-
-STREAMS_ARE_COUNTED = """
+with held_by_a_thread(state_of(channel)._lock), held_by_a_thread(hub._registry._lock):
+    in_child(child)
+""",
+    "streams are counted": """
 from sse_starlette.metrics._tally import Tally
 from sse_starlette.observe import StreamRecord
 
 tally = Tally()
 stream = StreamRecord("endpoint")
 tally.stream_began(stream)
-held, done = threading.Event(), threading.Event()
-
-def hold():
-    with tally._lock:
-        held.set()
-        done.wait()
-
-thread = threading.Thread(target=hold)
-thread.start()
-held.wait()
 
 def child():
     assert tally.open_by_endpoint() == tally.sent_by_endpoint() == {}
     tally.stream_began(StreamRecord("other"))
     assert tally.open_by_endpoint() == {"other": 1}
 
-in_child(child)
-done.set()
-thread.join()
+with held_by_a_thread(tally._lock):
+    in_child(child)
 assert tally.open_by_endpoint() == {"endpoint": 1}
-"""
-
-A_LIFESPAN_IS_UNDER_WAY = """
+""",
+    "a lifespan is under way": """
 from sse_starlette import Hub
 
 hub = Hub("sqlite:///events.db")
@@ -163,8 +161,7 @@ async def keep():
             while not over.is_set():
                 await asyncio.sleep(.01)
 
-thread = threading.Thread(target=lambda: asyncio.run(keep()))
-thread.start()
+thread = started(lambda: asyncio.run(keep()))
 running.wait()
 
 async def again():
@@ -191,9 +188,8 @@ in_child(lambda: None)
 assert channel.publish_threadsafe("parent").result(30).endswith(".3")
 over.set()
 thread.join()
-"""
-
-A_LOOP_IS_FORKED = """
+""",
+    "a loop is forked": """
 from sse_starlette import EventSourceResponse, Hub
 from sse_starlette._shutdown import streams as _shutdown
 from sse_starlette._runtime.on_asyncio import timers as _timers
@@ -234,10 +230,8 @@ async def again():
         await channel.publish("from the child")
 
 asyncio.run(main())
-"""
-
-
-SQLITE_IS_AT_WORK = """
+""",
+    "SQLite is at work": """
 from sse_starlette import Hub
 from sse_starlette.eventlogs.sqlite import _appending
 
@@ -261,8 +255,7 @@ async def keep():
                 assert hub.stats().losses == 0
                 return
 
-thread = threading.Thread(target=lambda: asyncio.run(keep()))
-thread.start()
+thread = started(lambda: asyncio.run(keep()))
 running.wait()
 channel.publish_threadsafe("first").result(30)
 
@@ -283,8 +276,7 @@ with hub.publisher() as publisher:
         pending = [channel.publish_threadsafe(f"parent {number}")]
         if number:
             # The other one waits until this has been written, or fails.
-            other = threading.Thread(target=publisher.publish, args=("c", "x"))
-            other.start()
+            other = started(publisher.publish, "c", "x")
         at_work.wait()
         _appending._append_entries = append
         in_child(lambda: child(number, publisher))
@@ -298,29 +290,12 @@ thread.join()
 expected = ["first", "last", "x", "x"] + 3 * ["without a loop"]
 expected += [f"{who} {number}" for who in ("child", "parent") for number in range(3)]
 assert sorted(got) == sorted(expected), got
-"""
+""",
+}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there's no fork here")
-@pytest.mark.parametrize(
-    "program",
-    [
-        IDENTITIES,
-        A_LOCK_IS_HELD,
-        STREAMS_ARE_COUNTED,
-        A_LIFESPAN_IS_UNDER_WAY,
-        A_LOOP_IS_FORKED,
-        SQLITE_IS_AT_WORK,
-    ],
-    ids=[
-        "identities",
-        "a lock is held",
-        "streams are counted",
-        "a lifespan is under way",
-        "a loop is forked",
-        "SQLite is at work",
-    ],
-)
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_a_child_begins_as_if_nothing_had_been_entered_and_the_parent_goes_on(
     program: str, tmp_path: Path
 ) -> None:
@@ -464,8 +439,7 @@ def test_an_interrupted_change_is_not_carried_on() -> None:
 def test_a_hub_in_a_child_has_its_channels_and_a_lock_of_its_own() -> None:
     hub = Hub()
     channel = hub.channel("c")
-    before = hub._registry._lock
-    with before, state_of(channel)._lock:
+    with hub._registry._lock, state_of(channel)._lock:
         hub._registry.after_fork()
         state_of(channel).after_fork()
         assert hub.channel("c") is channel
