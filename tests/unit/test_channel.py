@@ -78,33 +78,27 @@ def test_nothing_can_be_published_to_a_closed_channel(loop: ManualLoop) -> None:
     assert channel.stats().published == 0
 
 
-async def test_what_was_published_before_the_close_is_delivered_and_then_the_stream_ends() -> None:
+@ALL_OR_FILTERED
+@pytest.mark.parametrize("where", ["here", "in another thread"])
+async def test_what_was_published_before_the_close_is_delivered_and_then_the_stream_ends(
+    where: str, options: dict[str, Any]
+) -> None:
     channel = Channel("c", history=2_000)
     reasons: list[str] = []
 
-    async with streaming(channel.subscribe(), on_close=reasons.append) as client:
+    def publish_and_close() -> None:
         fill(channel, 1, 2_000)
         channel.close()
+
+    async with streaming(channel.subscribe(**options), on_close=reasons.append) as client:
+        if where == "here":
+            publish_and_close()
+        else:
+            await anyio.to_thread.run_sync(publish_and_close)
         await client.returns()
 
     assert reading(client).data == numbers(1, 2_000)
-    assert (client.complete, reasons) == (True, ["end"])
-
-
-@ALL_OR_FILTERED
-async def test_close_from_another_thread_ends_the_streams(options: dict[str, Any]) -> None:
-    channel = Channel("c")
-    async with streaming(channel.subscribe(**options)) as client:
-
-        def publish_and_close() -> None:
-            fill(channel, 1, 3)
-            channel.close()
-
-        await anyio.to_thread.run_sync(publish_and_close)
-        await client.returns()
-
-    assert reading(client).data == ["1", "2", "3"]
-    assert channel.stats().subscribers == 0
+    assert (client.complete, reasons, channel.stats().subscribers) == (True, ["end"], 0)
 
 
 @ALL_OR_FILTERED

@@ -104,6 +104,11 @@ SCENARIOS = {
         history=10,
         filter=lambda event: event.data == "31",
     ),
+    "where blocks of an id alone are unwanted there are none": ChannelScenario(
+        "A A* a+1,2 A=1 A.ping A.id=a.1 A.blocks=1",
+        filter=lambda event: event.data != "2",
+        id_blocks=False,
+    ),
     # Several channels on one stream
     "one cursor holds the position in each channel": ChannelScenario(
         "a+1,2 A A> A.id=a.2-b.0 b+4 a+3 A=3,4 A.id=a.3-b.1 a.delivered=1 b.delivered=1"

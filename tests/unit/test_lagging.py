@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.driving import drive, settled, until
+from tests.unit.driving import drive, settled
 from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read
 from tests.unit.subscribing import generated, key, publish, reading, streaming
 
 from sse_starlette.channels._stats import ChannelStats
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.errors import SubscriberTooSlow
+from sse_starlette.hub import Hub
 from sse_starlette.sse import EventSourceResponse
 
 pytestmark = pytest.mark.anyio
@@ -17,30 +18,13 @@ pytestmark = pytest.mark.anyio
 # --- Clients that read too slowly
 
 
-async def test_the_stream_of_a_slow_client_is_completed_and_can_be_resumed_from() -> None:
-    channel = Channel("c", history=3)
-    reasons: list[str] = []
-
-    async with streaming(channel.subscribe(), on_close=reasons.append) as client:
-        client.block()
-        fill(channel, 1, 1)
-        await until(lambda: client.blocked)
-        fill(channel, 2, 9)
-        client.unblock()
-        await client.returns()
-
-    assert (client.complete, reasons) == (True, ["lagging"])
-    reader = reading(client)
-    assert (reader.data, reader.cut()) == (["1"], f"{channel.epoch}.1")
-    fill(channel, 10, 10)
-    async with streaming(channel.subscribe(reader.cut())) as client:
-        (reset,) = reading(client).got
-    assert reset.reset["reason"] == "trimmed"
-
-
-async def test_a_stalled_client_delays_nobody() -> None:
+async def test_a_stalled_client_delays_nobody_and_its_stream_is_completed() -> None:
     channel = Channel("c", history=10)
-    async with streaming(channel.subscribe()) as stalled, streaming(channel.subscribe()) as healthy:
+    reasons: list[str] = []
+    async with (
+        streaming(channel.subscribe(), on_close=reasons.append) as stalled,
+        streaming(channel.subscribe()) as healthy,
+    ):
         stalled.block()
         for number in range(1, 101):
             await channel.publish(number)
@@ -52,21 +36,24 @@ async def test_a_stalled_client_delays_nobody() -> None:
     assert reading(healthy).data == numbers(1, 100)
     assert (stats.kept_events, stats.subscribers) == (10, 2)
     assert stats.lag >= 99
+    assert (stalled.complete, reasons) == (True, ["lagging"])
+    assert (reading(stalled).data, reading(stalled).cut()) == (["1"], f"{channel.epoch}.1")
 
 
 async def test_iterating_too_slowly_raises_what_was_found() -> None:
-    channel = Channel("c", history=3)
-    subscription = channel.subscribe()
-    fill(channel, 1, 1)
+    hub = Hub()
+    a, b = hub.channel("a"), hub.channel("b", history=3)
+    subscription = hub.subscribe([a, b])
+    fill(b, 1, 1)
     assert (await anext(subscription)).data == "1"
-    fill(channel, 2, 9)
+    fill(b, 2, 9)
 
     with pytest.raises(SubscriberTooSlow) as raised:
         await anext(subscription)
 
-    assert raised.value.channels == ["c"]
-    assert raised.value.last_event_id == f"{channel.epoch}.1"
-    assert channel.stats().subscribers == 0
+    assert raised.value.channels == ["a", "b"]
+    assert raised.value.last_event_id == f"{a.epoch}.0-{b.epoch}.1"
+    assert b.stats().subscribers == 0
     with pytest.raises(StopAsyncIteration):
         await anext(subscription)
 

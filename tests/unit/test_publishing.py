@@ -13,16 +13,16 @@ from uuid import UUID
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import fastapi.sse
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
+from tests.unit.driving import SEAT_BELT_SECONDS, settled
 from tests.unit.following import FakeClock, ManualLoop, numbers, opened, read, taken
-from tests.unit.subscribing import Promise, allow, at_once, data_of, note
+from tests.unit.subscribing import Promise, allow, at_once, data_of, streaming
 
 from sse_starlette.channels._ring import Ring
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.errors import ChannelClosed
 from sse_starlette.event import JSONServerSentEvent, ServerSentEvent
-from sse_starlette.sse import EventSourceResponse
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +64,11 @@ VALUES = [
     pytest.param("\ud800", "data: \ufffd".encode(), id="lone surrogate"),
     pytest.param(ServerSentEvent("x", event="e", sep="\n"), b"event: e\r\ndata: x", id="event"),
     pytest.param(ServerSentEvent(), b"", id="empty event"),
+    pytest.param(
+        fastapi.sse.ServerSentEvent(data={"a": 1}, event="e"),
+        b'event: e\r\ndata: {"a":1}',
+        id="event of FastAPI",
+    ),
     pytest.param(JSONServerSentEvent("x"), b'data: "x"', id="JSON event"),
     pytest.param(Shouting("hi"), b"event: shout\r\ndata: HI", id="event with an encode of its own"),
     pytest.param(b"data: x\n\n", b"data: x", id="bytes"),
@@ -153,6 +158,7 @@ REFUSED: list[tuple[object, type[Exception], str]] = [
     ({"data": "x", "id": 0}, ValueError, HAS_ID),
     ({"data": "x", "id": ""}, ValueError, HAS_ID),
     (ServerSentEvent("x", id="5"), ValueError, HAS_ID),
+    (fastapi.sse.ServerSentEvent(data="x", id="7"), ValueError, "the event has the id '7'"),
     (b"id: 5\ndata: x\n\n", ValueError, HAS_ID),
     (b"data: x\nid\n\n", ValueError, HAS_ID),
     *(
@@ -318,28 +324,9 @@ async def test_publish_has_the_same_contract_as_publish_nowait() -> None:
         await channel.publish("y")
 
 
-def test_publish_nowait_does_not_suspend_and_needs_no_loop() -> None:
-    assert isinstance(Channel("c").publish_nowait("x"), str)
-
-
-async def test_publishing_in_a_thread_wakes_who_waits() -> None:
-    channel = Channel("c")
-    subscription = channel.subscribe()
-    got: list[str] = []
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(note, subscription, got)
-            await settled()
-            future = await anyio.to_thread.run_sync(channel.publish_threadsafe, "from a thread")
-            await until(lambda: got)
-            channel.close()
-
-    assert got == ["from a thread"]
-    assert future.result(0) == f"{channel.epoch}.1"
-
-
-async def test_nobody_looks_for_news_while_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_thread_publishes_wakes_who_waits_and_nobody_looks_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     channel = Channel("c")
     reads = 0
     state = state_of(channel)
@@ -351,14 +338,16 @@ async def test_nobody_looks_for_news_while_there_are_none(monkeypatch: pytest.Mo
         return real(ring, after)
 
     monkeypatch.setattr(state, "read", counted)
-    async with drive(EventSourceResponse(channel.subscribe())) as client:
+    async with streaming(channel.subscribe()) as client:
         await settled()
         before = reads
         await settled()
         await settled()
         assert reads == before
-        await anyio.to_thread.run_sync(channel.publish_nowait, "news")
+        future = await anyio.to_thread.run_sync(channel.publish_threadsafe, "news")
         await client.contains("news")
+
+    assert future.result(0) == f"{channel.epoch}.1"
 
 
 def test_loops_in_several_threads_share_a_channel() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import fastapi.sse
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
 from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read, taken
@@ -62,23 +61,6 @@ async def test_who_is_stopped_before_its_task_began_has_nothing_made_for_it() ->
     assert asked == []
 
 
-async def test_the_task_of_a_subscription_ends_with_it() -> None:
-    channel = Channel("c")
-    subscription = opened(channel.subscribe(snapshot=lambda: ["snapshot"]))
-
-    with anyio.fail_after(SEAT_BELT_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(subscription._feed.run)
-            await settled()
-            channel.close()
-            assert b"snapshot" in taken(subscription)
-            while not subscription._feed.ended:
-                await settled()
-                taken(subscription)
-
-    subscription._feed.stop()
-
-
 async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
     channel = Channel("burst", history=100)
     ended: list[str] = []
@@ -91,17 +73,6 @@ async def test_a_publisher_that_lets_go_of_the_loop_overtakes_nobody() -> None:
 
     assert ended == ["client"]
     assert channel.stats().disconnected == 0
-
-
-def test_an_event_of_fastapi_is_published_as_an_event() -> None:
-    channel = Channel("c")
-
-    channel.publish_nowait(fastapi.sse.ServerSentEvent(data={"a": 1}, event="e"))
-
-    frame = f'id: {channel.epoch}.1\r\nevent: e\r\ndata: {{"a":1}}\r\n\r\n'
-    assert state_of(channel)._ring.frames(0, 1) == [frame.encode()]
-    with pytest.raises(ValueError, match="the event has the id '7'"):
-        channel.publish_nowait(fastapi.sse.ServerSentEvent(data="a", id="7"))
 
 
 async def test_a_snapshot_that_takes_longer_than_the_history_lasts_is_made_once() -> None:
@@ -160,18 +131,6 @@ async def test_a_new_client_of_a_closed_channel_gets_the_snapshot_and_then_the_e
     else:
         client = await streamed(subscription)
         assert (client.status, reading(client).data) == (200, ["all"])
-
-
-def test_where_blocks_of_an_id_alone_are_unwanted_there_are_none(loop: ManualLoop) -> None:
-    channel = Channel("c")
-    subscription = opened(
-        channel.subscribe(id_blocks=False, filter=lambda event: event.data != "2")
-    )
-    assert taken(subscription) == b""
-    fill(channel, 1, 2)
-
-    assert taken(subscription) == f"id: {channel.epoch}.1\r\ndata: 1\r\n\r\n".encode()
-    assert subscription._feed.ping() == b""
 
 
 def test_events_may_be_named_after_their_channels(loop: ManualLoop) -> None:

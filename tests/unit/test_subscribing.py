@@ -17,18 +17,6 @@ pytestmark = pytest.mark.anyio
 # --- Where a subscription begins; see also test_channel_scenarios.py
 
 
-def test_nothing_that_is_published_after_subscribe_is_missed_however_late_it_is_streamed(
-    loop: ManualLoop,
-) -> None:
-    channel = Channel("c")
-    subscription = channel.subscribe()
-
-    fill(channel, 1, 500)
-
-    assert (channel.stats().subscribers, subscription.last_event_id[-2:]) == (0, ".0")
-    assert data_of(subscription) == numbers(1, 500)
-
-
 def test_the_first_block_is_an_id_that_fires_no_event(loop: ManualLoop) -> None:
     channel = Channel("c")
     fill(channel, 1, 2)
@@ -66,21 +54,6 @@ def test_what_nobody_can_ask_for_is_refused_where_it_was_written() -> None:
 # --- One response
 
 
-async def test_a_subscription_is_streamed_by_a_response() -> None:
-    channel = Channel("c")
-    fill(channel, 1, 2)
-
-    async with streaming(channel.subscribe(f"{channel.epoch}.1")) as client:
-        await client.contains("data: 2\r\n")
-        await channel.publish("3")
-        await client.contains("data: 3\r\n")
-        channel.close()
-        await client.returns()
-
-    assert (client.status, client.complete) == (200, True)
-    assert reading(client).data == ["2", "3"]
-
-
 async def test_events_of_one_turn_leave_together_and_one_leaves_at_once() -> None:
     channel = Channel("c")
     async with streaming(channel.subscribe()) as client:
@@ -113,7 +86,9 @@ async def test_what_must_not_be_joined_leaves_one_by_one(first: str) -> None:
 
 async def test_a_client_that_leaves_is_a_subscriber_no_more() -> None:
     channel = Channel("c")
-    async with streaming(channel.subscribe()):
+    subscription = channel.subscribe()
+    assert (channel.stats().subscribers, subscription.last_event_id[-2:]) == (0, ".0")
+    async with streaming(subscription):
         assert channel.stats().subscribers == 1
 
     assert channel.stats().subscribers == 0
