@@ -13,7 +13,6 @@ up to wherever the connection is cut, and holds them to these rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
@@ -32,8 +31,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.unit.driving import SEAT_BELT_SECONDS, http_scope, turns
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, turns
 from tests.unit.following import Client, Got, ManualLoop, fill, numbers, on_loop, stop_the_clock
+from tests.unit.subscribing import reading
 
 from sse_starlette.channels.channel import Channel, Subscription
 from sse_starlette.errors import ChannelClosed
@@ -238,26 +238,6 @@ class Follower:
 # --- The seam
 
 
-class Reader:
-    """The server and the client of one response: the client leaves when it has what it wants."""
-
-    def __init__(self, enough: Callable[[bytes], bool]) -> None:
-        self.body = b""
-        self.status = 0
-        self._enough = enough
-        self._left = anyio.Event()
-
-    async def receive(self) -> dict[str, Any]:
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        self.status = message.get("status", self.status)
-        self.body += message.get("body", b"")
-        if self._enough(self.body):
-            self._left.set()
-
-
 async def run_the_seam(random: Random) -> list[str]:
     channel = Channel("c")
     fill(channel, 1, 4)
@@ -277,11 +257,9 @@ async def run_the_seam(random: Random) -> list[str]:
         subscription = channel.subscribe(f"{channel.epoch}.4")
         await turns(random.randrange(4))
         if random.random() < 0.1:
-            reader = Reader(lambda body: b"data: 20\r\n\r\n" in body)
-            await EventSourceResponse(subscription)(http_scope(), reader.receive, reader.send)
-            client = Client()
-            client.read(reader.body)
-            data.extend(client.data)
+            async with drive(EventSourceResponse(subscription)) as exchange:
+                await exchange.contains("data: 20\r\n\r\n")
+            data.extend(reading(exchange).data)
         else:
             async with subscription:
                 while not data or data[-1] != "20":
@@ -321,15 +299,13 @@ async def test_the_seam_holds_when_a_thread_publishes() -> None:
         for _ in range(5):
             channel = Channel("c", history=5_000)
             fill(channel, 1, 4)
-            reader = Reader(lambda body: b"data: 1000\r\n\r\n" in body)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(anyio.to_thread.run_sync, partial(fill, channel, 5, 1_000))
                 await anyio.lowlevel.checkpoint()
                 subscription = channel.subscribe(f"{channel.epoch}.4")
-                await EventSourceResponse(subscription)(http_scope(), reader.receive, reader.send)
-            client = Client()
-            client.read(reader.body)
-            assert client.data == numbers(5, 1_000)
+                async with drive(EventSourceResponse(subscription)) as exchange:
+                    await exchange.contains("data: 1000\r\n\r\n")
+            assert reading(exchange).data == numbers(5, 1_000)
 
 
 # --- Any order
@@ -532,18 +508,16 @@ async def test_clients_that_are_cut_at_random_have_everything_once_or_were_told(
 
     async def connect(follower: Follower, budget: int) -> int:
         """Stream until the client has got so many bytes; return the status."""
-        reader = Reader(lambda body: len(body) >= budget)
-        subscription = follower.subscribe()
-        send = reader.send
 
         async def slowly(message: Any) -> None:
             await turns(random.choice((0, 0, 0, 1, 40)))
-            await send(message)
 
-        await EventSourceResponse(subscription, ping=0)(http_scope(), reader.receive, slowly)
-        follower.read(reader.body[:budget])
+        response = EventSourceResponse(follower.subscribe(), ping=0)
+        async with drive(response, on_send=slowly) as exchange:
+            await exchange.until(lambda: exchange.over or len(exchange.body) >= budget)
+        follower.read(exchange.body[:budget])
         follower.cut()
-        return reader.status
+        return exchange.status
 
     async def follow(follower: Follower) -> None:
         status = 200

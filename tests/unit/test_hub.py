@@ -206,18 +206,6 @@ def test_one_channel_may_linger_longer_or_shorter_than_the_others(clock: FakeClo
     assert left == [{"usual", "long"}, {"long"}, set()]
 
 
-def test_many_names_that_were_used_once_leave_nothing_behind(clock: FakeClock) -> None:
-    hub = Hub(linger=1)
-
-    for number in range(2_000):
-        clock.now += 0.1
-        hub.channel(str(number)).publish_nowait("x")
-
-    gc.collect()
-    assert len(hub.stats().channels) <= 30
-    assert len(hub._registry._lingering) <= 30
-
-
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When it was looked at a channel, whether somebody uses it."""
@@ -282,19 +270,6 @@ def test_a_channel_that_a_subscription_held_is_let_go_after_it(
         left.append(len(hub._registry._lingering))
 
     assert (left[4], left[6]) == (1, 0)
-
-
-def test_a_channel_that_only_a_subscription_holds_is_found_by_its_name(loop: ManualLoop) -> None:
-    hub = Hub()
-    subscription = opened(hub.channel("a").subscribe())
-    taken(subscription)
-    gc.collect()
-
-    channel = hub.channel("a")
-    channel.publish_nowait("x")
-
-    assert [one.data for one in read(subscription)] == ["x"]
-    assert hub.channel("a") is channel
 
 
 def test_a_name_that_stands_for_a_new_channel_lingers_anew(clock: FakeClock) -> None:
