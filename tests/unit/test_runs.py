@@ -15,7 +15,9 @@ import anyio.to_thread
 import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
 from tests.unit.jumping import backend_that_jumps, clock_of_the_loop, comes
-from tests.unit.logs import FakeLog
+from tests.unit.leasing import LeasingFakeLog
+from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import running as hubs_on
 
 from sse_starlette import EventSourceResponse, Hub, Run, RunEnd, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
@@ -45,6 +47,16 @@ async def hub_of_runs() -> AsyncIterator[Hub]:
 async def hub() -> AsyncIterator[Hub]:
     async with hub_of_runs() as hub:
         yield hub
+
+
+@pytest.fixture(params=["one process", "three on a log"])
+async def hubs(request: pytest.FixtureRequest, store: FakeStore) -> AsyncIterator[list[Hub]]:
+    if request.param == "one process":
+        async with hub_of_runs() as hub:
+            yield [hub] * 3
+    else:
+        async with hubs_on(*(LeasingFakeLog(store) for _ in range(3))) as hubs:
+            yield hubs
 
 
 class Source:
@@ -129,47 +141,51 @@ def producers_of(hub: Hub) -> set[Producer]:
 TOKENS = [f"t{number}" for number in range(300)]
 
 
-async def test_all_who_ask_get_all_of_it(hub: Hub) -> None:
+async def test_all_who_ask_get_all_of_it_and_one_makes_it(hubs: list[Hub]) -> None:
     source = Source(*TOKENS, held=True)
-    run = await hub.run("a", source, end_event={"event": "end", "data": ""})
-    joined = await hub.run("a", source)
-    async with run.subscribe() as early, anyio.create_task_group() as tasks:
+    runs = [await hub.run("a", source, end_event={"event": "end", "data": ""}) for hub in hubs]
+    everything = [*TOKENS, "end"]
+    late: list[list[str]] = []
+
+    async def join(hub: Hub) -> None:
+        run = await found(hub)
+        assert not run.started
+        late.append(await all_of(run))
+
+    async with runs[0].subscribe() as early, anyio.create_task_group() as tasks:
         first = await anext(early)
-        late: list[list[str]] = []
-
-        async def join() -> None:
-            run = await found(hub)
-            assert not run.started
-            late.append(await all_of(run))
-
-        for _ in range(5):
-            tasks.start_soon(join)
-        await until(lambda: state_of(run._entry.channel).stats().subscribers == 6)
+        for hub in hubs * 2:
+            tasks.start_soon(join, hub)
+        channels = {state_of(run._entry.channel) for run in runs}
+        await until(lambda: sum(channel.stats().subscribers for channel in channels) == 7)
         source.go.set()
         rest = await rest_of(early)
 
-    assert (run.started, joined.started, source.calls) == (True, False, 1)
-    assert [first.data, *rest] == [*TOKENS, "end"]
-    assert late == [[*TOKENS, "end"]] * 5
-    assert await run.wait() is RunStatus.DONE
-    assert told(await run.events()) == [*TOKENS, "end"]
-    assert await all_of(run) == [*TOKENS, "end"]
-    assert await all_of(run, first.id) == [*TOKENS[1:], "end"]
+    assert [run.started for run in runs] == [True, False, False]
+    assert source.calls == 1
+    assert [first.data, *rest] == everything
+    assert late == [everything] * 6
+    for run in runs:
+        assert await run.wait() is RunStatus.DONE
+        assert told(await run.events()) == everything
+        assert await all_of(run) == everything
+        assert await all_of(run, first.id) == everything[1:]
     assert source.closed
 
 
-async def test_of_all_who_start_it_at_once_one_does(hub: Hub) -> None:
-    source = Source("one")
+async def test_of_all_who_start_it_at_once_one_does(hubs: list[Hub]) -> None:
+    sources = [endless() for _ in range(21)]
     runs: list[Run] = []
 
-    async def start() -> None:
+    async def start(hub: Hub, source: Source) -> None:
         runs.append(await hub.run("a", source))
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(start)
+        for hub, source in zip(hubs * 7, sources, strict=True):
+            tasks.start_soon(start, hub, source)
 
-    assert source.calls == 1
+    await until(lambda: any(source.calls for source in sources))
+    assert sum(source.calls for source in sources) == 1
     assert sum(run.started for run in runs) == 1
 
 

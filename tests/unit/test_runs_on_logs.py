@@ -78,28 +78,6 @@ def die(hub: Hub) -> None:
     log.cut = True
 
 
-async def test_all_processes_get_all_of_it_and_one_makes_it(hubs: Hubs) -> None:
-    source = Source(*TOKENS, held=True)
-    runs = [await hub.run("a", source, end_event={"event": "end"}) for hub in hubs]
-    got: list[list[str]] = []
-
-    async def get(hub: Hub) -> None:
-        got.append(await all_of(await found(hub)))
-
-    async with anyio.create_task_group() as tasks:
-        for hub in hubs * 2:
-            tasks.start_soon(get, hub)
-        source.go.set()
-    statuses = [await run.wait() for run in runs]
-    lists = [told(await run.events()) for run in runs]
-
-    assert [run.started for run in runs] == [True, False, False]
-    assert source.calls == 1
-    assert got == [[*TOKENS, "end"]] * 6
-    assert lists == [[*TOKENS, "end"]] * 3
-    assert statuses == [RunStatus.DONE] * 3
-
-
 async def test_after_a_restart_of_everything_it_is_read_and_ends(logs: Logs) -> None:
     async with hubs_on(logs[0]) as (hub,):
         await (await hub.run("a", Source("one", "two"))).wait()
@@ -113,16 +91,6 @@ async def test_after_a_restart_of_everything_it_is_read_and_ends(logs: Logs) -> 
 
     assert got == ["one", "two"]
     assert [answer.status for answer in answers] == [204, 204]
-
-
-async def test_one_of_many_processes_that_start_it_at_once_makes_it(hubs: Hubs, logs: Logs) -> None:
-    sources = [endless() for _ in logs]
-    async with anyio.create_task_group() as tasks:
-        for hub, source in zip(hubs, sources, strict=True):
-            tasks.start_soon(hub.run, "a", source)
-        await comes(lambda: any(source.calls for source in sources))
-
-    assert sum(source.calls for source in sources) == 1
 
 
 @pytest.mark.parametrize("last_event", [None, lambda _: None], ids=["told", "without an event"])
