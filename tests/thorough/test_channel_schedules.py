@@ -35,6 +35,7 @@ from tests.unit.driving import SEAT_BELT_SECONDS, drive, turns
 from tests.unit.following import Client, Got, ManualLoop, fill, numbers, on_loop, stop_the_clock
 from tests.unit.subscribing import reading
 
+from sse_starlette.channels._feed import SubscriptionFeed
 from sse_starlette.channels.channel import Channel, Subscription
 from sse_starlette.errors import ChannelClosed
 from sse_starlette.event import ServerSentEvent
@@ -125,6 +126,11 @@ class Follower:
         """What it has to be told."""
         self.newest: dict[str, tuple[int, list[int]]] = {}
         """What it's to get after a reset: the cursor it was told, and the offsets up to there."""
+
+    @property
+    def feed(self) -> SubscriptionFeed:
+        assert self.subscription is not None
+        return self.subscription._feed
 
     def wants(self, offset: int) -> bool:
         return not self.picky or offset % 2 == 0
@@ -358,15 +364,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.followers.append(Follower(shelves, picky=picky, joins=joins))
         self.connect(self.followers[-1], None)
 
-    @rule(data=st.data())
+    @rule(data=st.data(), honest=st.booleans())
     @precondition(lambda self: self.away)
-    def come_back(self, data: st.DataObject) -> None:
-        self.connect(data.draw(st.sampled_from(self.away)), None)
-
-    @rule(data=st.data())
-    @precondition(lambda self: self.away)
-    def come_back_with_an_odd_id(self, data: st.DataObject) -> None:
+    def come_back(self, data: st.DataObject, honest: bool) -> None:
         follower = data.draw(st.sampled_from(self.away))
+        if honest:
+            self.connect(follower, None)
+            return
         epochs = [*(shelf.epoch for shelf in self.shelves.values()), "00000000"]
         offsets = st.integers(0, 60)
         parts = st.builds("{}.{}".format, st.sampled_from(epochs), offsets)
@@ -406,27 +410,22 @@ class AnyOrder(RuleBasedStateMachine):
                 shelf.publish()
         self.hand_loop.settle()
 
-    @rule(data=st.data())
+    @rule(data=st.data(), how_much=st.sampled_from(["a piece", "all, and a ping"]))
     @precondition(lambda self: self.connected)
-    def take(self, data: st.DataObject) -> None:
-        self.take_from(data.draw(st.sampled_from(self.connected)))
-
-    @rule(data=st.data())
-    @precondition(lambda self: self.connected)
-    def ping(self, data: st.DataObject) -> None:
+    def take(self, data: st.DataObject, how_much: str) -> None:
         follower = data.draw(st.sampled_from(self.connected))
-        # The writer pings when there's nothing to take.
-        self.drain(follower)
+        if how_much == "a piece":
+            self.take_from(follower)
+        else:  # The writer pings when there's nothing to take.
+            self.drain(follower)
 
     @rule(data=st.data(), how_much=st.floats(0, 1))
     @precondition(lambda self: self.connected)
     def cut(self, data: st.DataObject, how_much: float) -> None:
         follower = data.draw(st.sampled_from(self.connected))
-        subscription = follower.subscription
-        assert subscription is not None
-        frames = subscription._feed.take()
+        frames = follower.feed.take()
         follower.read(frames[: round(len(frames) * how_much)])
-        subscription._feed.stop()
+        follower.feed.stop()
         follower.cut()
 
     @rule(seconds=st.sampled_from([10, 61]))
@@ -443,13 +442,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.shelves[name] = self.shelf(name)
 
     def take_from(self, follower: Follower) -> bool:
-        subscription = follower.subscription
-        assert subscription is not None
-        frames = subscription._feed.take()
+        frames = follower.feed.take()
         follower.read(frames)
-        if not frames and subscription._feed.ended:
-            subscription._feed.stop()
-            if subscription._feed.close_reason == "lagging":
+        if not frames and follower.feed.ended:
+            follower.feed.stop()
+            if follower.feed.close_reason == "lagging":
                 assert any(
                     shelf.slow == "disconnect" and (follower.at[epoch] or 0) < shelf.oldest - 1
                     for epoch, shelf in follower.shelves.items()
@@ -467,7 +464,7 @@ class AnyOrder(RuleBasedStateMachine):
             pass
         if follower.subscription is not None:
             follower.check_up_to_date()
-            follower.read(follower.subscription._feed.ping())
+            follower.read(follower.feed.ping())
             heads = {epoch: shelf.head for epoch, shelf in follower.shelves.items()}
             assert positions_of(follower.client.last_event_id) == heads
 

@@ -65,15 +65,10 @@ async def test_what_is_not_of_the_type_is_refused_where_it_is_published(event: o
         await channel.publish(event)
 
     assert "ServerSentEvent(data=…, event=…)" in refused.value.__notes__[0]
-    assert channel.head == 0
-
-
-async def test_the_type_is_asked_from_other_threads_and_without_waiting_too() -> None:
-    channel: Channel = Hub().channel("prices", type=Price)
-
     with pytest.raises(ValueError, match="Price"):
-        channel.publish_nowait("text")
-    assert isinstance(channel.publish_threadsafe("text").exception(), ValueError)
+        channel.publish_nowait(event)
+    assert isinstance(channel.publish_threadsafe(event).exception(), ValueError)
+    assert channel.head == 0
 
 
 async def test_the_channel_keeps_its_type_for_all_who_ask_for_it_by_name() -> None:
