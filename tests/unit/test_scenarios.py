@@ -20,7 +20,9 @@ async def no_last_frame(failure: Exception) -> bytes:
 
 PINGS = {"ping_interval": 15}
 GRACE = {"shutdown_grace_period": 5}
-WAITS_FOR_FIRST = {"first_event_timeout": float("inf")}
+FIRST = {"first_event_timeout": float("inf")}
+FIRST_OR_SORRY = {**FIRST, "on_error": sorry}
+LIMIT = {"send_timeout": 10}
 
 SCENARIOS = {
     # The way of a frame
@@ -69,30 +71,23 @@ SCENARIOS = {
     ),
     # The first event
     "the first frame is sent at once after the headers": Scenario(
-        "silent push:1 sent:1", "1", None, WAITS_FOR_FIRST, first=""
+        "silent push:1 sent:1", "1", None, FIRST, first=""
     ),
-    "a frame that is ready from the beginning is not waited for": Scenario(
-        "=1", "1", None, WAITS_FOR_FIRST
-    ),
+    "a frame that is ready from the beginning is not waited for": Scenario("=1", "1", None, FIRST),
     "an error before the first frame leaves before any message": Scenario(
-        "fail raises offered:0",
-        "",
-        "error",
-        {**WAITS_FOR_FIRST, "on_error": sorry},
-        first="",
-        complete=False,
+        "fail raises offered:0", "", "error", FIRST_OR_SORRY, first="", complete=False
     ),
     "an error together with the first frame comes after it": Scenario(
-        "ready:1&fail returns", "1 SORRY", "error", {**WAITS_FOR_FIRST, "on_error": sorry}, first=""
+        "ready:1&fail returns", "1 SORRY", "error", FIRST_OR_SORRY, first=""
     ),
     "a feed that ends without a frame gives an empty body": Scenario(
-        "end returns", "", "end", WAITS_FOR_FIRST, first=""
+        "end returns", "", "end", FIRST, first=""
     ),
     "a client that leaves before the first frame is sent nothing": Scenario(
-        "leave returns offered:0", "", "client", WAITS_FOR_FIRST, first=""
+        "leave returns offered:0", "", "client", FIRST, first=""
     ),
     "a stream that waits for its first event says its headers and farewell": Scenario(
-        "silent drain returns", "FAREWELL", "shutdown", WAITS_FOR_FIRST, first=""
+        "silent drain returns", "FAREWELL", "shutdown", FIRST, first=""
     ),
     # Time limits
     "headers that take too long close a feed that has begun": Scenario(
@@ -102,19 +97,13 @@ SCENARIOS = {
         "+0 block +15 +3 times-out", "1", "timeout", {**PINGS, "send_timeout": 3}
     ),
     "one timer bounds many sends": Scenario(
-        "+3 push:2 +3 push:3 +3 push:4 +3 push:5 timers:1 lives",
-        "1 2 3 4 5",
-        None,
-        {"send_timeout": 10},
+        "+3 push:2 +3 push:3 +3 push:4 +3 push:5 timers:1 lives", "1 2 3 4 5", None, LIMIT
     ),
     "sends that are each short do not add up": Scenario(
-        "+0 block push:2 +9 unblock block push:3 +9 unblock lives",
-        "1 2 3",
-        None,
-        {"send_timeout": 10},
+        "+0 block push:2 +9 unblock block push:3 +9 unblock lives", "1 2 3", None, LIMIT
     ),
     "a send has its whole time though the timer was set for an earlier one": Scenario(
-        "+8 block push:2 +9.9 lives +0.1 times-out timers:1", "1", "timeout", {"send_timeout": 10}
+        "+8 block push:2 +9.9 lives +0.1 times-out timers:1", "1", "timeout", LIMIT
     ),
     # The client leaves
     "a client that leaves ends an idle stream": Scenario("leave returns", "1", "client"),
@@ -212,7 +201,7 @@ CANCELLED = {
         complete=False,
     ),
     "it sends nothing before the first frame": Scenario(
-        "cancel cancelled offered:0", "", "cancelled", WAITS_FOR_FIRST, first="", complete=False
+        "cancel cancelled offered:0", "", "cancelled", FIRST, first="", complete=False
     ),
     "within the grace the farewell is let out": Scenario(
         "drain +1 cancel cancelled", "1 FAREWELL", "cancelled", GRACE
