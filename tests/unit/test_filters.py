@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.driving import StillLoop, settled
 from tests.unit.following import ManualLoop, fill, on_loop, opened, taken
-from tests.unit.subscribing import (
-    MadeUpError,
-    Promise,
-    allow,
-    even,
-    reading,
-    some_of,
-    streaming,
-)
+from tests.unit.subscribing import MadeUpError, Promise, allow, even, reading, some_of, streaming
 
 import sse_starlette.channels._parsed as parsed_module
 from sse_starlette._stream.feed import JOINED_BYTES

@@ -233,11 +233,7 @@ def test_a_ring_that_skips_has_nothing_before_the_hole() -> None:
 
 
 @settings(max_examples=60)
-@given(
-    st.integers(1, 12),
-    st.integers(1, 40),
-    st.lists(st.integers(-6, 6), max_size=40),
-)
+@given(st.integers(1, 12), st.integers(1, 40), st.lists(st.integers(-6, 6), max_size=40))
 def test_the_ring_is_a_stretch_of_a_history_in_whatever_order_it_is_filled(
     events: int, bytes_: int, steps: list[int]
 ) -> None:
@@ -269,11 +265,7 @@ def test_the_ring_is_a_stretch_of_a_history_in_whatever_order_it_is_filled(
     st.data(),
 )
 def test_the_ring_is_the_end_of_a_list(
-    events: int,
-    bytes_: int,
-    seconds: int | None,
-    steps: list[tuple[int, int]],
-    data: st.DataObject,
+    events: int, bytes_: int, seconds: int | None, steps: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     ring = ring_of(events=events, bytes_=bytes_, seconds=seconds)
     everything: list[tuple[bytes, int]] = []
