@@ -359,6 +359,20 @@ async def test_lifespan_runs_when_asked_and_hands_its_state_on() -> None:
     assert told == ["up", "used", "down"]
 
 
+async def test_lifespan_is_a_startup_and_then_a_shutdown() -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for step in ("startup", "shutdown"):
+            told.append((await receive())["type"])
+            await send({"type": f"lifespan.{step}.complete"})
+
+    async with StreamingASGITransport(app, lifespan=True):
+        assert told == ["lifespan.startup"]
+
+    assert told == ["lifespan.startup", "lifespan.shutdown"]
+
+
 def failing_at(step: str) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -46,7 +46,7 @@ AWAY = LogUnavailable("fake://", "cut off")
 
 def test_an_event_is_encoded_as_publish_does_and_limits_are_those_of_the_channel() -> None:
     appender = Appender()
-    hub = Hub(BlockingLog(appender))
+    hub = Hub(BlockingLog(appender), expire=900)
     kept = hub.channel("c", history=7)
 
     with hub.publisher() as publisher:
@@ -60,7 +60,7 @@ def test_an_event_is_encoded_as_publish_does_and_limits_are_those_of_the_channel
         "k",
         "",
     )
-    assert (entry.key_seconds, limits.events, others) == (120, 7, Limits())
+    assert (entry.key_seconds, limits.events, others) == (120, 7, Limits(expire=900))
     assert other.key not in ("", "k")
     assert appender.closed == 1
 

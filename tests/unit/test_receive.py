@@ -209,8 +209,9 @@ async def test_request_without_a_body_is_nothing_to_tell(
 
 
 @pytest.mark.anyio
-async def test_receive_that_returns_at_once_is_asked_more_and_more_rarely(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("more_body", [False, True])
+async def test_receive_that_returns_nothing_at_once_is_asked_more_and_more_rarely(
+    more_body: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
 
@@ -224,7 +225,7 @@ async def test_receive_that_returns_at_once_is_asked_more_and_more_rarely(
     async def receive() -> Message:
         nonlocal received
         received += 1
-        return DISCONNECT if received > 20 else request_message()
+        return DISCONNECT if received > 20 else request_message(more_body=more_body)
 
     await until_disconnect(receive)
 

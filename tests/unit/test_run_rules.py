@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from sse_starlette.eventlogs.base import NewEntry
 from sse_starlette.eventlogs.leases import Lease
 from sse_starlette.runs import RunEnd, RunStatus
 from sse_starlette.runs._options import RunNote, RunOptions, default_last_event, note_of
+from sse_starlette.runs._producer import first_batch
 from sse_starlette.runs._rules import (
     LOOK_SECONDS,
     Sighting,
@@ -149,3 +151,20 @@ def test_a_last_event_that_can_not_be_sent_is_said_at_the_start() -> None:
 )
 def test_nothing_of_an_exception_is_in_an_event(end: RunEnd, event: object) -> None:
     assert default_last_event(end) == event
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        pytest.param([], 0, id="nothing waits"),
+        pytest.param([1, 1], 2, id="all that waits"),
+        pytest.param([1, 1, 1, 1], 3, id="so many events"),
+        pytest.param([6, 4, 1], 2, id="so many bytes"),
+        pytest.param([6, 5], 1, id="no byte more"),
+        pytest.param([11, 1], 1, id="one event, however large"),
+    ],
+)
+def test_a_batch_has_so_many_events_and_bytes_at_the_most(sizes: list[int], count: int) -> None:
+    waiting = [NewEntry(b"x" * size, "", 0) for size in sizes]
+
+    assert first_batch(waiting, 3, 10) == waiting[:count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import fields
 from typing import Any
 
 import anyio
@@ -97,6 +98,9 @@ async def test_figures_tell_of_channels_streams_and_listeners() -> None:
     assert (found["totals"]["subscribers"], found["totals"]["delivered"]) == (2, 2)
     (shown,) = found["channels"]
     assert (shown["name"], shown["published"], shown["lag"]) == ("news", 1, 0)
+    # By these names the page and whoever reads the figures finds them.
+    assert {*shown} - {"name"} == {each.name for each in fields(ChannelStats)}
+    assert {*found["totals"]} - {"channels"} < {*shown}
 
 
 async def test_figures_of_an_event_log_tell_what_is_wrong(store: FakeStore, log: FakeLog) -> None:
