@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from starlette.types import Message
-from tests.unit.driving import (
-    Exchange,
-    HandFeed,
-    drive,
-    each_way_to_cancel,
-    on_asyncio,
-    settled,
-)
+from tests.unit.driving import Exchange, HandFeed, drive, each_way_to_cancel, on_asyncio, settled
 from tests.unit.hand_fed import SORRY, MadeUpError, Run, sorry
 
 pytestmark = pytest.mark.anyio
@@ -36,29 +30,21 @@ async def test_error_of_the_feed_is_raised_as_it_was_when_the_body_is_complete()
     assert run.stream.life.reason == "error"
 
 
-async def test_error_in_making_the_last_frame_is_logged_and_the_first_error_raised(
-    caplog: pytest.LogCaptureFixture,
+async def broken(failure: Exception) -> bytes:
+    raise ValueError("on_error is broken")
+
+
+async def again(failure: Exception) -> bytes:
+    raise failure
+
+
+@pytest.mark.parametrize(
+    ("on_error", "logged"), [(broken, ["on_error is broken"]), (again, [])], ids=["another", "it"]
+)
+async def test_error_in_making_the_last_frame_is_logged_if_new_and_the_first_error_raised(
+    on_error: Any, logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(failure: Exception) -> bytes:
-        raise ValueError("on_error is broken")
-
-    run = Run(on_error=broken)
-
-    async with drive(run) as exchange:
-        run.feed.end(MadeUpError())
-        await exchange.raises(MadeUpError)
-
-    assert exchange.complete
-    assert "on_error is broken" in caplog.text
-
-
-async def test_error_that_is_raised_again_is_not_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def again(failure: Exception) -> bytes:
-        raise failure
-
-    run = Run(on_error=again)
+    run = Run(on_error=on_error)
 
     async with drive(run) as exchange:
         run.feed.end(failure := MadeUpError())
@@ -66,7 +52,8 @@ async def test_error_that_is_raised_again_is_not_logged(
 
     assert error is failure
     assert exchange.complete
-    assert caplog.records == []
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == logged
+    assert len(caplog.records) == len(logged)
 
 
 async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_leaves(
@@ -89,26 +76,6 @@ async def test_error_that_came_while_a_send_was_blocked_is_logged_if_the_client_
 
 
 # What runs beside
-
-
-async def test_what_runs_beside_is_cancelled_with_the_stream() -> None:
-    seen: list[str] = []
-
-    async def beside() -> None:
-        seen.append("begun")
-        try:
-            await anyio.sleep_forever()
-        finally:
-            seen.append("ended")
-
-    run = Run(data_sender_callable=beside)
-
-    async with drive(run) as exchange:
-        await exchange.until(lambda: seen)
-        exchange.leave()
-        await exchange.returns()
-
-    assert seen == ["begun", "ended"]
 
 
 async def test_stream_goes_on_when_what_runs_beside_has_returned() -> None:
@@ -198,49 +165,37 @@ async def test_error_beside_a_stream_that_is_ending_is_logged(
 # Who reads the request
 
 
-async def test_receive_is_not_called_before_the_feed_has_come_to_where_it_waits() -> None:
+@pytest.mark.parametrize("who", ["the feed", "what runs beside it"])
+async def test_receive_is_not_called_before_everything_has_come_to_where_it_waits(who: str) -> None:
     order: list[str] = []
+
+    async def work() -> None:
+        order.append("works")
+        await anyio.lowlevel.checkpoint()
+
+    async def beside() -> None:
+        await work()
+        await anyio.sleep_forever()
 
     class Reading(HandFeed):
         async def run(self) -> None:
-            order.append("the feed runs")
-            await anyio.lowlevel.checkpoint()
+            await work()
             await super().run()
 
     async def receive(exchange: Exchange) -> Message:
-        order.append("receive")
+        order.append("receives")
         await anyio.sleep_forever()
         raise AssertionError
 
-    run = Run()
-    run.feed = Reading(b"1")
+    run = Run(data_sender_callable=beside if who == "what runs beside it" else None)
+    if who == "the feed":
+        run.feed = Reading(b"1")
     async with drive(run, receive=receive) as exchange:
         await exchange.until(lambda: len(order) == 2)
         run.feed.end()
         await exchange.returns()
 
-    assert order == ["the feed runs", "receive"]
-
-
-async def test_receive_is_not_called_before_what_runs_beside_the_feed_waits() -> None:
-    order: list[str] = []
-
-    async def beside() -> None:
-        order.append("beside")
-        await anyio.sleep_forever()
-
-    async def receive(exchange: Exchange) -> Message:
-        order.append("receive")
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    run = Run(data_sender_callable=beside)
-    async with drive(run, receive=receive) as exchange:
-        await exchange.until(lambda: len(order) == 2)
-        run.feed.end()
-        await exchange.returns()
-
-    assert order == ["beside", "receive"]
+    assert order == ["works", "receives"]
 
 
 async def test_sources_begin_although_the_headers_are_not_taken() -> None:
@@ -260,53 +215,51 @@ async def test_sources_begin_although_the_headers_are_not_taken() -> None:
     assert exchange.complete
 
 
+class Filling:
+    """What runs beside a feed, and cleans up when the test lets it."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.go_on = anyio.Event()
+        self._order = order
+
+    async def __call__(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                self._order.append("cancelled")
+                await self.go_on.wait()
+                self._order.append("cleaned up")
+
+
 async def test_who_fills_the_feed_is_cancelled_before_the_feed_is_stopped() -> None:
-    order: list[object] = []
-    go_on = anyio.Event()
+    order: list[str] = []
 
     class Noting(HandFeed):
         def stop(self) -> None:
             order.append("the feed is stopped")
             super().stop()
 
-    async def beside() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                order.append("cancelled")
-                await go_on.wait()
-                order.append("cleaned up")
-
-    run = Run(data_sender_callable=beside)
+    run = Run(data_sender_callable=(filling := Filling(order)))
     run.feed = Noting(b"1")
     async with drive(run) as exchange:
         await exchange.chunk(0)
         exchange.leave()
         await exchange.until(lambda: order)
         await settled()
-        go_on.set()
+        filling.go_on.set()
         await exchange.returns()
 
     assert order[:3] == ["cancelled", "cleaned up", "the feed is stopped"]
 
 
 async def test_who_fills_the_feed_has_no_more_time_than_a_cleanup() -> None:
-    go_on = anyio.Event()
-
-    async def beside() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await go_on.wait()
-
-    run = Run(data_sender_callable=beside, cleanup_timeout=0)
+    run = Run(data_sender_callable=(filling := Filling([])), cleanup_timeout=0)
     async with drive(run) as exchange:
         await settled()
         exchange.leave()
         await exchange.until(lambda: run.feed.closed)
-        go_on.set()
+        filling.go_on.set()
         await exchange.returns()
 
 
@@ -362,58 +315,48 @@ class InThread(HandFeed):
         self.close()
 
 
+def run_in_thread(**options: Any) -> tuple[Run, InThread]:
+    run = Run(**options)
+    feed = run.feed = InThread(b"1")
+    feed.keep_open = True
+    return run, feed
+
+
 async def test_body_is_completed_before_a_step_in_a_thread_has_come_to_its_end() -> None:
-    run = Run()
-    run.feed = InThread(b"1")
-    run.feed.keep_open = True
+    run, feed = run_in_thread()
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
         run.drain()
         await exchange.until(lambda: exchange.complete)
-        assert not run.feed.closed
-        run.feed.close()
+        assert not feed.closed
+        feed.close()
         await exchange.returns()
 
-    assert run.feed.closed
+    assert feed.closed
 
 
-async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread() -> None:
-    run = Run(last_chunk_timeout=0)
-    feed = run.feed = InThread(b"1")
-    feed.keep_open = True
+@pytest.mark.parametrize("left", [False, True], ids=["with its client", "whose client has left"])
+async def test_server_that_goes_down_does_not_wait_for_a_step_in_a_thread(left: bool) -> None:
+    run, feed = run_in_thread()
 
     async with drive(run) as exchange:
         await exchange.chunk(0)
-        run.drain()
-        await exchange.returns()
-
-    assert feed.released
-
-
-async def test_server_that_goes_down_does_not_wait_for_a_step_whose_client_has_left() -> None:
-    run = Run()
-    feed = run.feed = InThread(b"1")
-    feed.keep_open = True
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await exchange.until(lambda: run.stream.life.reason)
+        if left:
+            exchange.leave()
+            await exchange.until(lambda: run.stream.life.reason)
         assert not feed.released
         run.drain()
         await run.loop.advance(1)
         await exchange.returns()
 
     assert feed.released
-    assert run.stream.life.reason == "client"
+    assert run.stream.life.reason == ("client" if left else "shutdown")
 
 
 @each_way_to_cancel
 async def test_server_that_cancels_does_not_wait_for_a_step_in_a_thread(way: str) -> None:
-    run = Run()
-    feed = run.feed = InThread(b"1")
-    feed.keep_open = True
+    run, feed = run_in_thread()
 
     async with drive(run) as exchange:
         await exchange.chunk(0)

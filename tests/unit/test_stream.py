@@ -14,6 +14,7 @@ import pytest
 from starlette.types import Message
 from tests.unit.driving import (
     DISCONNECT,
+    LOOPS,
     Exchange,
     HandFeed,
     drive,
@@ -27,6 +28,7 @@ from tests.unit.driving import (
 )
 from tests.unit.hand_fed import PING, SORRY, MadeUpError, Run, failing_at
 from tests.unit.nothing_left import nothing_is_left
+from tests.unit.scenarios import Scenario
 
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette.errors import SendTimeoutError
@@ -66,20 +68,6 @@ async def test_head_to_a_client_that_does_not_read_times_out() -> None:
 # The client goes away
 
 
-async def test_message_that_is_no_disconnect_is_passed_over() -> None:
-    async def receive(exchange: Exchange) -> Message:
-        if exchange.receives < 10:
-            return {"type": "http.request", "body": b"x", "more_body": True}
-        return await exchange.gone()
-
-    run = Run(b"data")
-
-    async with drive(run, receive=receive) as exchange:
-        await exchange.chunk(0)
-        await exchange.until(lambda: exchange.receives == 10)
-        assert run.stream.life.reason is None
-
-
 async def receive_at_once(exchange: Exchange) -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -103,9 +91,12 @@ async def test_receive_that_has_nothing_to_say_is_no_hindrance(
     assert exchange.complete
 
 
-async def test_receive_is_not_asked_again_after_the_disconnect() -> None:
+@pytest.mark.parametrize(
+    "left", [DISCONNECT, {"type": "websocket.disconnect", "code": 1006}], ids=["http", "websocket"]
+)
+async def test_receive_is_not_asked_again_after_the_disconnect(left: Message) -> None:
     async def receive(exchange: Exchange) -> Message:
-        return dict(DISCONNECT)
+        return dict(left)
 
     run = Run()
     run.feed.keep_open = True
@@ -117,35 +108,8 @@ async def test_receive_is_not_asked_again_after_the_disconnect() -> None:
 
     assert exchange.receives == 1
     assert run.stream.life.reason == "client"
+    assert run.stream.life.disconnected == left
     assert run.feed.closed
-
-
-async def test_receive_that_raises_ends_the_stream_as_an_error() -> None:
-    async def receive(exchange: Exchange) -> Message:
-        await exchange.until(lambda: exchange.chunks)
-        raise MadeUpError
-
-    run = Run(b"data")
-
-    async with drive(run, receive=receive) as exchange:
-        await exchange.raises(MadeUpError)
-
-    assert exchange.complete
-    assert run.stream.life.reason == "error"
-
-
-async def test_disconnect_of_a_websocket_is_one() -> None:
-    async def receive(exchange: Exchange) -> Message:
-        if exchange.receives == 1:
-            return {"type": "websocket.connect"}
-        return {"type": "websocket.disconnect", "code": 1006}
-
-    run = Run()
-
-    async with drive(run, receive=receive) as exchange:
-        await exchange.returns()
-
-    assert run.stream.life.disconnected == {"type": "websocket.disconnect", "code": 1006}
 
 
 # Cancellation
@@ -166,82 +130,50 @@ async def test_cancelled_stream_whose_send_fails_is_cancelled_all_the_same(
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
-@each_way_to_cancel
-async def test_cancellation_does_not_make_the_last_frame_twice(way: str) -> None:
-    made = 0
+@pytest.mark.parametrize(
+    ("anyio_backend", "hit"),
+    [
+        on(loop, hit, name=hit)
+        for loop in LOOPS
+        for hit in ("scope", "natively", "the client leaves", "a shutdown")
+        if (loop, hit) != ("trio", "natively")
+    ],
+)
+async def test_who_handles_the_error_is_not_cut_off_and_the_last_frame_made_once(hit: str) -> None:
+    made: list[str] = []
+    handled: list[str] = []
     go_on = anyio.Event()
 
     async def slow_sorry(failure: Exception) -> bytes:
-        nonlocal made
-        made += 1
-        await go_on.wait()
-        return SORRY
-
-    run = Run(b"data", on_error=slow_sorry)
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        run.feed.end(MadeUpError())
-        await exchange.until(lambda: made)
-        exchange.cancel_in(way)
-        await settled()
-        assert not exchange.over
-        go_on.set()
-        await exchange.is_cancelled()
-
-    assert made == 1
-    assert exchange.chunks == [b"data", SORRY]
-    assert exchange.complete
-
-
-async def test_client_that_leaves_does_not_cut_off_who_handles_the_error() -> None:
-    handled: list[str] = []
-    waits, go_on = anyio.Event(), anyio.Event()
-
-    async def slow_sorry(failure: Exception) -> bytes:
-        waits.set()
+        made.append(str(failure))
         await go_on.wait()
         handled.append(str(failure))
         return SORRY
 
     run = Run(b"data", on_error=slow_sorry)
-
     async with drive(run) as exchange:
         await exchange.chunk(0)
         run.feed.end(MadeUpError("lost"))
-        await waits.wait()
-        exchange.leave()
+        await exchange.until(lambda: made)
+        if hit == "the client leaves":
+            exchange.leave()
+        elif hit == "a shutdown":
+            run.drain()
+            await run.loop.advance(5)
+        else:
+            exchange.cancel_in(hit)
         await settled()
+        assert not exchange.over
         go_on.set()
-        await exchange.returns()
+        await exchange.ends()
 
-    assert handled == ["lost"]
-    assert exchange.chunks == [b"data"], "nothing is sent to a client that has left"
+    assert made == handled == ["lost"]
+    gone = hit == "the client leaves"
+    assert exchange.chunks == [b"data", *([] if gone else [SORRY])]
+    assert exchange.complete is not gone
     assert run.stream.life.reason == "error"
-
-
-async def test_shutdown_does_not_cut_off_who_handles_the_error() -> None:
-    waits, go_on = anyio.Event(), anyio.Event()
-
-    async def slow_sorry(failure: Exception) -> bytes:
-        waits.set()
-        await go_on.wait()
-        return SORRY
-
-    run = Run(b"data", on_error=slow_sorry)
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        run.feed.end(MadeUpError())
-        await waits.wait()
-        run.drain()
-        for _ in range(5):
-            await run.loop.advance(1)
-        go_on.set()
-        await exchange.returns()
-
-    assert exchange.chunks == [b"data", SORRY]
-    assert exchange.complete
+    cancelled = hit in ("scope", "natively")
+    assert isinstance(exchange.raised, anyio.get_cancelled_exc_class() if cancelled else type(None))
 
 
 async def test_who_handles_the_error_is_cut_short_after_the_time_for_a_cleanup(
@@ -262,64 +194,8 @@ async def test_who_handles_the_error_is_cut_short_after_the_time_for_a_cleanup(
     assert "on_error was cut short after 0 s (cleanup_timeout)" in caplog.text
 
 
-# The first reason stays
-
-
-async def test_first_reason_to_end_stays() -> None:
-    run = Run()
-
-    async with drive(run) as exchange:
-        await settled()
-        run.stream._producers.end("error", MadeUpError())
-        run.stream._producers.end("client")
-        run.stream._producers.end("error", ValueError())
-        await exchange.raises(MadeUpError)
-
-    assert run.stream.life.reason == "error"
-
-
-async def test_stream_that_ends_while_a_send_is_blocked_sends_no_ping_and_completes() -> None:
-    run = Run(b"data", ping_interval=15)
-
-    async with drive(run, blocked=True) as exchange:
-        await exchange.until(lambda: exchange.blocked)
-        run.stream._producers.end("error", MadeUpError())
-        await run.loop.advance(100)
-        exchange.unblock()
-        await exchange.raises(MadeUpError)
-
-    assert exchange.chunks == [b"data"]
-    assert exchange.complete
-
-
-@each_way_to_cancel
-async def test_error_of_a_cancelled_source_is_not_logged_as_unseen(
-    way: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A loop that cancels all its tasks cancels the source as well, from within as it seems."""
-    run = Run(b"data")
-    run.feed.keep_open = True
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.cancel_in(way)
-        await settled()
-        run.feed.error = RuntimeError()
-        run.feed.close()
-        await exchange.is_cancelled()
-
-    assert caplog.records == []
-
-
-async def test_error_of_the_last_send_of_a_lagging_client_is_raised() -> None:
-    run = Run(b"data")
-    run.feed.close_reason = "lagging"
-
-    async with drive(run, on_send=failing_at(2, MadeUpError())) as exchange:
-        run.feed.end()
-        await exchange.raises(MadeUpError)
-
-    assert run.stream.life.reason == "lagging"
+async def test_stream_that_fails_while_a_send_is_blocked_sends_no_ping_and_completes() -> None:
+    await Scenario("block fail +100 unblock raises", "1", "error", {"ping_interval": 15}).play()
 
 
 async def test_feed_without_work_is_stopped_and_not_run() -> None:

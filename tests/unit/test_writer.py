@@ -20,7 +20,8 @@ from tests.unit.driving import (
     settled,
     turns,
 )
-from tests.unit.hand_fed import FAREWELL, PING, SORRY, MadeUpError, Run, failing_at, sorry
+from tests.unit.hand_fed import PING, MadeUpError, Run, failing_at, sorry
+from tests.unit.scenarios import Scenario
 
 from sse_starlette import EventSourceResponse
 from sse_starlette._runtime.on_asyncio import wakers
@@ -127,31 +128,37 @@ async def test_what_runs_beside_may_make_the_first_frame() -> None:
 # Sends that fail
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-async def test_os_error_of_send_means_that_the_client_has_gone(number: int) -> None:
-    """The headers, a frame and the last chunk fail."""
-    run = Run(b"data")
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["headers", "frame", "last chunk"])
+@pytest.mark.parametrize(
+    ("failure", "raised", "reason"),
+    [
+        pytest.param(BrokenPipeError(), None, "client", id="the client has gone"),
+        pytest.param(MadeUpError(), MadeUpError, "error", id="any other error"),
+        pytest.param(None, SendTimeoutError, "timeout", id="it takes too long"),
+    ],
+)
+async def test_send_that_fails_ends_the_stream_and_nothing_more_is_sent(
+    number: int, failure: Exception | None, raised: type[Exception] | None, reason: str
+) -> None:
+    async def on_send(message: Message) -> None:
+        if len(exchange.offered) == number + 1:
+            if failure is None:
+                await anyio.sleep_forever()
+            else:
+                raise failure
 
-    async with drive(run, on_send=failing_at(number, BrokenPipeError())) as exchange:
+    run = Run(b"data", on_error=sorry, send_timeout=0)
+
+    async with drive(run, on_send=on_send) as exchange:
         run.feed.end()
-        await exchange.returns()
+        await run.loop.advance(0)
+        await exchange.ends()
 
+    assert type(exchange.raised) is (raised or type(None))
+    assert getattr(exchange.raised, "timeout", 0) == 0
     assert len(exchange.offered) == number + 1
-    assert run.stream.life.reason == "client"
-    assert run.stream.life.disconnected == DISCONNECT
-    assert run.feed.closed
-
-
-@pytest.mark.parametrize("number", [0, 1, 2])
-async def test_any_other_error_of_send_is_raised_and_nothing_more_is_sent(number: int) -> None:
-    run = Run(b"data", on_error=sorry)
-
-    async with drive(run, on_send=failing_at(number, MadeUpError())) as exchange:
-        run.feed.end()
-        await exchange.raises(MadeUpError)
-
-    assert len(exchange.offered) == number + 1
-    assert run.stream.life.reason == "error"
+    assert run.stream.life.reason == reason
+    assert run.stream.life.disconnected == (DISCONNECT if reason == "client" else None)
     assert run.feed.closed
 
 
@@ -176,102 +183,26 @@ async def test_error_of_send_does_not_take_the_place_of_the_feeds() -> None:
     assert error is failure
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-async def test_send_that_takes_too_long_ends_the_stream(number: int) -> None:
-    """The headers, a frame and the last chunk get stuck."""
-    sends = 0
-
-    async def on_send(message: Message) -> None:
-        nonlocal sends
-        sends += 1
-        if sends == number + 1:
-            await anyio.sleep_forever()
-
-    run = Run(b"data", send_timeout=0)
-
-    async with drive(run, on_send=on_send) as exchange:
-        run.feed.end()
-        await run.loop.advance(0)
-        error = await exchange.raises(SendTimeoutError)
-
-    assert error.timeout == 0
-    assert len(exchange.offered) == number + 1
-    assert run.stream.life.reason == "timeout"
-    assert run.feed.closed
-
-
-# An event that isn't finished
-
-
-@pytest.mark.parametrize("ending", ["error", "shutdown"])
-async def test_last_frame_comes_after_the_end_of_an_event(ending: str) -> None:
-    run = Run(b"data: half", on_error=sorry)
-    run.feed.finish_event = lambda: b"\n\n"  # type: ignore[method-assign]
-
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        if ending == "error":
-            run.feed.end(MadeUpError())
-        else:
-            run.drain()
-        await exchange.returns()
-
-    last = SORRY if ending == "error" else FAREWELL
-    assert exchange.body == b"data: half\n\n" + last
-
-
 # The last chunk
 
 
-async def test_last_chunk_that_is_never_taken_is_given_up_after_a_second() -> None:
-    run = Run(b"1", on_error=sorry, shutdown_grace_period=5)
+async def test_last_chunk_that_is_never_taken_is_given_up() -> None:
+    options = {"on_error": sorry, "shutdown_grace_period": 5}
 
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        run.drain()
-        exchange.block()
-        run.feed.end(MadeUpError())
-        await exchange.until(lambda: exchange.blocked)
-        for _ in range(8):
-            await run.loop.advance(1)
-        await exchange.ends()
-
-    assert not exchange.complete
+    await Scenario(
+        "drain block fail +4.9 waits +0.1 returns", "1", "error", options, complete=False
+    ).play()
 
 
 @each_way_to_cancel
-async def test_cancellation_after_the_client_has_left_sends_nothing_more(way: str) -> None:
-    run = Run(b"data")
-    run.feed.keep_open = True
+async def test_cancellation_after_the_client_has_left_sends_nothing_more_and_leaves_no_alarm(
+    way: str,
+) -> None:
+    scenario = Scenario(
+        "keep leave cancel close cancelled offered:2", "1", "client", {"ping_interval": 15}
+    )
 
-    async with drive(run) as exchange:
-        await exchange.chunk(0)
-        exchange.leave()
-        await settled()
-        exchange.cancel_in(way)
-        await settled()
-        run.feed.close()
-        await exchange.ends()
-
-    assert run.stream.life.reason == "client"
-    assert len(exchange.offered) == 2
-
-
-@each_way_to_cancel
-async def test_no_alarm_is_left_by_a_cancellation_in_mid_cleanup(way: str) -> None:
-    run = Run(ping_interval=15)
-    run.feed.keep_open = True
-
-    async with drive(run) as exchange:
-        await settled()
-        exchange.leave()
-        await settled()
-        exchange.cancel_in(way)
-        await settled()
-        run.feed.close()
-        await exchange.ends()
-
-    assert run.loop.waiting == 0
+    await scenario.play(way)
 
 
 @pytest.fixture(params=["usual", "without"])
