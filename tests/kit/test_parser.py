@@ -30,6 +30,7 @@ STREAM_BYTES = st.lists(
 
 
 @given(STREAM_BYTES)
+@example([b"\xef\xbb\xbfdata: a\n", b"\xef\xbb\xbfdata: b\n\n"])
 @example([b"data: a\r", b"", b"\n", b"data: b\r\n\r", b"\n"])
 def test_parser_reads_what_the_standard_says(pieces: list[bytes]) -> None:
     expected = read_by_the_standard(pieces)
