@@ -2,15 +2,16 @@
 Clients' ways to read an event stream, each independent of the code that writes it.
 
 `read_by_the_standard` follows the letter of WHATWG HTML 9.2.5 and 9.2.6; the others are what Python
-programs read with. All take the stream in the pieces in which a network may deliver it.
+programs read with, which take the stream in the pieces in which a network may deliver it.
 """
 
 from __future__ import annotations
 
 import codecs
 import importlib
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -43,8 +44,11 @@ class Reading:
 def read_by_the_standard(pieces: Iterable[bytes]) -> Reading:
     reading = Reading()
     data = event_type = id_buffer = ""
+    # The "UTF-8 decode" algorithm: wrong bytes are replaced, one BOM at the start is dropped.
+    text = b"".join(pieces).decode("utf-8", "replace").removeprefix("\ufeff")
 
-    for line in _lines(_characters(pieces)):
+    # Lines end with CR LF, LF or CR; a last line without an end is none (9.2.5).
+    for line in re.split("\r\n|\n|\r", text)[:-1]:
         if line == "":
             # "If the line is empty (a blank line): Dispatch the event".
             reading.blocks += 1
@@ -72,33 +76,6 @@ def read_by_the_standard(pieces: Iterable[bytes]) -> Reading:
 
     # What is left without a blank line at the end of the stream is discarded.
     return reading
-
-
-def _characters(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The "UTF-8 decode" algorithm: wrong bytes are replaced, one BOM at the start is dropped."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    first = True
-    for text in [*(decoder.decode(piece) for piece in pieces), decoder.decode(b"", final=True)]:
-        for character in text:
-            if not (first and character == "\ufeff"):
-                yield character
-            first = False
-
-
-def _lines(characters: Iterable[str]) -> Iterator[str]:
-    """Lines end with CR LF, LF or CR; a last line without an end is none (9.2.5)."""
-    line: list[str] = []
-    after_cr = False
-    for character in characters:
-        if character == "\n" and after_cr:
-            after_cr = False
-        elif character in "\r\n":
-            yield "".join(line)
-            line.clear()
-            after_cr = character == "\r"
-        else:
-            line.append(character)
-            after_cr = False
 
 
 def read_by_httpx2(pieces: Iterable[bytes]) -> list[Fired]:
