@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sse_starlette import Hub
-from sse_starlette.adapters.ai_sdk import ChatStreams, text_chunks
+from sse_starlette.adapters.ai_sdk import ChatStreams, _told_by, text_chunks
 from sse_starlette.testing import StreamingASGITransport
 
 pytestmark = pytest.mark.anyio
@@ -148,6 +148,23 @@ async def test_answer_that_is_wanted_again_is_made_again(
         await http.post("/chat", json=message())
         for expected in ("The answer is 2", "The answer is 3"):
             assert text_of(await answer_to(http, again)) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, ("chat", "last", False)),
+        ({"messageId": "first"}, ("chat", "last", False)),
+        ({"trigger": "regenerate-message"}, ("chat", "last", True)),
+        ({"trigger": "regenerate-message", "messageId": "first"}, ("chat", "first", True)),
+    ],
+)
+def test_message_that_is_to_be_answered_is_the_last_unless_another_is_anew(
+    more: dict[str, str], told: tuple[str, str, bool]
+) -> None:
+    body = {"id": "chat", "messages": [{"id": "first"}, {"id": "last"}], **more}
+
+    assert _told_by(body) == told
 
 
 async def test_stop_ends_the_source_and_tells_the_page() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sse_starlette._stream.feed import JOINED_BYTES
-from sse_starlette.channels._ring import Ring
+from sse_starlette.channels._ring import Ring, with_id
 
 
 def ring_of(*, events: int = 1_000, bytes_: int = 1 << 30, seconds: float | None = None) -> Ring:
@@ -295,3 +295,14 @@ def test_the_ring_is_the_end_of_a_list(
         assert ring.read(after) == (b"".join(frames[after:]), len(frames))
         last = data.draw(st.integers(after, len(frames)))
         assert ring.frames(after, last) == frames[after:last]
+
+
+def test_a_renamed_ring_has_the_same_events_at_the_same_offsets() -> None:
+    ring = ring_of(events=2)
+    for offset in (1, 2, 3):
+        ring.append(with_id("a", offset, b"data: %d\r\n\r\n" % offset), 0.0)
+
+    other = ring.renamed("b")
+
+    assert (other.epoch, other.oldest, other.head) == ("b", 2, 3)
+    assert kept(other) == [with_id("b", offset, b"data: %d\r\n\r\n" % offset) for offset in (2, 3)]
