@@ -18,7 +18,22 @@ from sse_starlette._stream import receive as _receive
 from sse_starlette._stream.receive import may_have_body, until_body_is_read, until_disconnect
 from sse_starlette.channels.channel import Channel
 
+pytestmark = pytest.mark.anyio
+
 BODY = b'{"q": "why?"}'
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that would have been made; they take no time."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_receive, "sleep", sleep)
+    return pauses
 
 
 def request_message(body: bytes = b"", *, more_body: bool = False) -> Message:
@@ -29,6 +44,7 @@ def request_message(body: bytes = b"", *, more_body: bool = False) -> Message:
     ("more", "expected"),
     [
         ({}, False),
+        ({"headers": [(b"accept", b"*/*")]}, False),
         ({"headers": [(b"content-length", b"0")]}, False),
         ({"headers": [(b"content-length", b"00")]}, False),
         ({"headers": [(b"content-length", b"12")]}, True),
@@ -48,19 +64,14 @@ def test_request_tells_whether_it_may_have_a_body(more: dict[str, Any], expected
 class Server:
     """Gives each message to whoever has waited longest, as servers with a queue do."""
 
-    def __init__(self, *chunks: bytes) -> None:
+    def __init__(self) -> None:
         self._send, self._messages = anyio.create_memory_object_stream[Message](100)
-        for chunk in chunks:
-            self.arrives(chunk)
 
     def arrives(self, chunk: bytes, *, more_body: bool = False) -> None:
         self._send.send_nowait(request_message(chunk, more_body=more_body))
 
     async def receive(self, exchange: Exchange | None = None) -> Message:
         return await self._messages.receive()
-
-    def leave(self) -> None:
-        self._send.send_nowait(DISCONNECT)
 
     def close(self) -> None:
         self._send.close()
@@ -91,18 +102,19 @@ async def json_after_a_wait(request: Request) -> object:
     return (await request.json())["q"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("late", [False, True], ids=["there already", "arrives later"])
-@pytest.mark.parametrize("read", [json, body, stream, json_after_a_wait])
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [(json, b"why?"), (body, BODY), (stream, BODY), (json_after_a_wait, b"why?")],
+)
 async def test_source_may_read_the_body_of_the_request(
-    read: Callable[[Request], Awaitable[object]], late: bool
+    read: Callable[[Request], Awaitable[object]], expected: bytes, late: bool
 ) -> None:
     async def answer(request: Request) -> AsyncIterator[object]:
         yield {"data": await read(request)}
 
     server = Server()
-    headers = [(b"content-length", b"%d" % len(BODY))]
-    scope = http_scope("POST", headers=headers)
+    scope = http_scope("POST", headers=[(b"content-length", b"%d" % len(BODY))])
     if not late:
         server.arrives(BODY)
     async with drive(posted(answer), scope=scope, receive=server.receive) as exchange:
@@ -114,14 +126,12 @@ async def test_source_may_read_the_body_of_the_request(
         await exchange.returns()
     server.close()
 
-    asked = "why?" if read in (json, json_after_a_wait) else BODY.decode()
-    assert exchange.body == f"data: {asked}\r\n\r\n".encode()
+    assert exchange.body == b"data: %b\r\n\r\n" % expected
 
 
-@pytest.mark.anyio
 async def test_source_may_read_a_body_that_no_header_tells_of() -> None:
     async def answer(request: Request) -> AsyncIterator[object]:
-        yield {"data": (await request.json())["q"]}
+        yield {"data": await json(request)}
 
     server = Server()
     async with drive(posted(answer), scope=http_scope("POST"), receive=server.receive) as exchange:
@@ -133,7 +143,6 @@ async def test_source_may_read_a_body_that_no_header_tells_of() -> None:
     assert exchange.body == b"data: why?\r\n\r\n"
 
 
-@pytest.mark.anyio
 async def test_source_may_ask_whether_the_client_has_left() -> None:
     ended: list[str] = []
 
@@ -153,7 +162,6 @@ async def test_source_may_ask_whether_the_client_has_left() -> None:
     assert ended == ["closed"]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["a source", "a subscription"])
 async def test_client_that_leaves_after_the_first_event_is_noticed_although_there_was_a_body(
     kind: str,
@@ -177,14 +185,20 @@ async def test_client_that_leaves_after_the_first_event_is_noticed_although_ther
 # Watching by itself
 
 
-@pytest.mark.anyio
+def giving(*messages: Message) -> Receive:
+    """Make a `receive` that gives these, each at once."""
+    left = iter(messages)
+
+    async def receive() -> Message:
+        return next(left)
+
+    return receive
+
+
 async def test_bytes_that_nobody_has_read_are_told_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    messages = iter([request_message(b"12345", more_body=True), request_message(b"6"), DISCONNECT])
-
-    async def receive() -> Message:
-        return next(messages)
+    receive = giving(request_message(b"12345", more_body=True), request_message(b"6"), DISCONNECT)
 
     with caplog.at_level(logging.WARNING):
         assert await until_disconnect(receive) == DISCONNECT
@@ -193,87 +207,48 @@ async def test_bytes_that_nobody_has_read_are_told_once(
     assert "before its first `yield`" in caplog.text
 
 
-@pytest.mark.anyio
 async def test_request_without_a_body_is_nothing_to_tell(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    messages = iter([request_message(), {"type": "websocket.disconnect", "code": 1001}])
+    left = {"type": "websocket.disconnect", "code": 1001}
 
-    async def receive() -> Message:
-        return next(messages)
+    assert await until_disconnect(giving(request_message(), left)) == left
 
-    message = await until_disconnect(receive)
-
-    assert message["type"] == "websocket.disconnect"
     assert caplog.records == []
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("more_body", [False, True])
 async def test_receive_that_returns_nothing_at_once_is_asked_more_and_more_rarely(
-    more_body: bool, monkeypatch: pytest.MonkeyPatch
+    more_body: bool, slept: list[float]
 ) -> None:
-    pauses: list[float] = []
+    await until_disconnect(giving(*[request_message(more_body=more_body)] * 20, DISCONNECT))
 
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(_receive, "sleep", sleep)
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        received += 1
-        return DISCONNECT if received > 20 else request_message(more_body=more_body)
-
-    await until_disconnect(receive)
-
-    assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == 1.0
+    assert slept[:4] == [0.001, 0.002, 0.004, 0.008]
+    assert slept == sorted(slept)
+    assert slept[-1] == 1.0
 
 
-@pytest.mark.anyio
 async def test_large_upload_that_nobody_reads_is_taken_without_a_pause(
-    monkeypatch: pytest.MonkeyPatch,
+    slept: list[float],
 ) -> None:
-    async def sleep(seconds: float) -> None:
-        raise AssertionError(f"a pause of {seconds} s")
+    piece = request_message(b"x" * 1000, more_body=True)
 
-    monkeypatch.setattr(_receive, "sleep", sleep)
-    received = 0
+    await until_disconnect(giving(*[piece] * 100, DISCONNECT))
 
-    async def receive() -> Message:
-        nonlocal received
-        received += 1
-        return DISCONNECT if received > 100 else request_message(b"x" * 1000, more_body=True)
-
-    await until_disconnect(receive)
-
-    assert received == 101
+    assert slept == []
 
 
 async def never() -> Message:
     raise AssertionError
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("begins_after", "pauses"),
     [(0, [0.05]), (2, [0.05, 0.1, 0.2]), (None, [0.05, 0.1, 0.2, 0.4, 0.8, pytest.approx(1.45)])],
 )
 async def test_body_is_left_to_a_source_that_has_made_no_event_for_three_seconds(
-    begins_after: int | None, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    begins_after: int | None, pauses: list[float], slept: list[float]
 ) -> None:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(_receive, "sleep", sleep)
-
     await until_body_is_read(never, lambda: begins_after is not None and len(slept) > begins_after)
 
     assert slept == pauses
@@ -301,13 +276,12 @@ class UvicornRequest:
 class OtherUvicornRequest(UvicornRequest):
     """One of a version that isn't known yet."""
 
-    __module__ = "uvicorn.protocols.http.h11_impl"
+    __module__ = UvicornRequest.__module__
 
     def __init__(self) -> None:
         self.disconnected = False
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("request_", "is_read"),
     [
@@ -320,34 +294,23 @@ class OtherUvicornRequest(UvicornRequest):
     ],
 )
 async def test_a_body_that_uvicorn_shows_to_be_read_is_not_waited_for(
-    request_: UvicornRequest, monkeypatch: pytest.MonkeyPatch, *, is_read: bool
+    request_: UvicornRequest, slept: list[float], *, is_read: bool
 ) -> None:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(_receive, "sleep", sleep)
-
     await until_body_is_read(request_.receive, lambda: len(slept) == 2)
 
     assert slept == ([] if is_read else [0.05, 0.1])
 
 
-@pytest.mark.anyio
 async def test_a_body_is_not_waited_for_from_when_uvicorn_shows_that_it_has_been_read(
-    monkeypatch: pytest.MonkeyPatch,
+    slept: list[float],
 ) -> None:
     request = UvicornRequest(told=True, more_body=True)
-    slept: list[float] = []
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+    def it_is_read_but_no_event_is_made() -> bool:
         request.more_body = False
+        return False
 
-    monkeypatch.setattr(_receive, "sleep", sleep)
-
-    await until_body_is_read(request.receive, lambda: False)
+    await until_body_is_read(request.receive, it_is_read_but_no_event_is_made)
 
     assert slept == [0.05]
 
@@ -367,7 +330,6 @@ class GranianProtocol:
         return request_message() if answer.endswith("request") else DISCONNECT
 
 
-@pytest.mark.anyio
 @on_asyncio
 @pytest.mark.parametrize(
     "answers",
