@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from tests.unit.driving import drive, http_scope
 
 from sse_starlette import Channel, EventSourceResponse, Hub, ServerSentEvent
-from sse_starlette._stream.content import as_body_iterator, check_source
+from sse_starlette._stream.content import as_body_iterator, check_source, claim
 
 pytestmark = pytest.mark.anyio
 
@@ -109,28 +109,22 @@ def having(*methods: str) -> Any:
 @pytest.mark.parametrize(
     "make",
     [
-        events,
-        sync_events,
-        partial(Asynchronous, "a"),
         AwaitableToo,
         CallableToo,
         lambda: iter(["a"]),
-        lambda: ["a"],
         lambda: ("a",),
         lambda: {"a"},
         lambda: deque(["a"]),
         lambda: range(2),
-        Indexed,
         lambda: map(str, [1]),
         lambda: iter(queue.Queue[str]().get, None),
         lambda: io.StringIO("a\nb\n"),
-        lambda: Channel("c").subscribe(),
         lambda: Hub().subscribe(["a", "b"]),
-        lambda: 0,
         lambda: 1.5,
     ],
 )
 def test_a_source_is_taken(make: Callable[[], Any]) -> None:
+    """As are those that are streamed below."""
     EventSourceResponse(make())
 
 
@@ -244,6 +238,16 @@ async def test_a_generator_that_is_in_use_is_refused() -> None:
     source = given_to_itself()
 
     assert [one async for one in source] == ["refused"]
+
+
+async def test_a_generator_that_another_response_has_is_refused_before_its_first_step() -> None:
+    source = events()
+    claim(source)
+
+    with pytest.raises(ValueError, match="is in use"):
+        claim(source)
+
+    await source.aclose()
 
 
 async def test_a_generator_whose_first_event_was_taken_beforehand_is_a_source() -> None:
@@ -524,6 +528,7 @@ async def test_a_number_is_a_source_only_as_long_as_nobody_asks_it_for_an_event(
 
     await response.body_iterator.aclose()  # type: ignore[attr-defined]
     async with drive(response) as exchange:
-        await exchange.raises(TypeError)
+        error = await exchange.raises(TypeError)
 
+    assert "needs an async or sync iterable of events, got int" in str(error)
     assert exchange.complete

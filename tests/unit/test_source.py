@@ -535,23 +535,17 @@ async def yields_when_it_is_cancelled(seen: list[str]) -> AsyncIterator[bytes]:
             seen.append("closed")
 
 
-def in_a_task_group(*, child: bool = False, inside: bool = False) -> Source:
-    async def events(seen: list[str]) -> AsyncIterator[int]:
-        try:
-            async with anyio.create_task_group() as tasks:
-                if child:
-                    tasks.start_soon(anyio.sleep_forever)
-                try:
-                    yield 0
-                    await anyio.sleep_forever()
-                finally:
-                    if inside:
-                        await clean_up(seen, "inside")
-            seen.append("went on behind it")
-        finally:
-            await clean_up(seen, "outside")
-
-    return events
+async def cleans_up_in_a_task_group(seen: list[str]) -> AsyncIterator[int]:
+    try:
+        async with anyio.create_task_group():
+            try:
+                yield 0
+                await anyio.sleep_forever()
+            finally:
+                await clean_up(seen, "inside")
+        seen.append("went on behind it")
+    finally:
+        await clean_up(seen, "outside")
 
 
 def has_a_helper(failure: Exception | None = None) -> Source:
@@ -564,17 +558,23 @@ def has_a_helper(failure: Exception | None = None) -> Source:
                 if failure is not None:
                     raise failure
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(helper)
-            await anyio.lowlevel.checkpoint()
-            yield 0
-            await anyio.lowlevel.checkpoint()
-            yield 1
-            await anyio.sleep_forever()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(helper)
+                await anyio.lowlevel.checkpoint()
+                yield 0
+                await anyio.lowlevel.checkpoint()
+                yield 1
+                await anyio.sleep_forever()
+            seen.append("went on behind it")
+        finally:
+            # A child that is cancelled takes its group with it: what cleans up in there can't wait.
+            await clean_up(seen, "outside")
 
     return events
 
 
+ENDED = "helper ended, outside"
 WAITING = {
     "begun": Case(sleeping, b"0;", f"cancelled, {UP}"),
     "ending then": Case(ends_when_it_is_cancelled),
@@ -590,12 +590,9 @@ WAITING = {
     ),
     "with a timeout in its cleanup": Case(yields(WAITS, then=time_out), b"", f"cancelled, {UP}"),
     "failing in its cleanup": Case(yields(WAITS, then=fail), b"", "cancelled", logs="ERROR"),
-    "in a task group": Case(in_a_task_group(), b"0;", "outside"),
-    "cleaning up in a task group": Case(in_a_task_group(inside=True), b"0;", "inside, outside"),
-    # Not both: a child that is cancelled takes its group with it, and what cleans up in there.
-    "in a task group with a child": Case(in_a_task_group(child=True), b"0;", "outside"),
-    "with a helper": Case(has_a_helper(), b"0;1;", "helper ended"),
-    "with a helper that fails": Case(has_a_helper(LOST), b"0;1;", "helper ended", logs="ERROR"),
+    "cleaning up in a task group": Case(cleans_up_in_a_task_group, b"0;", "inside, outside"),
+    "with a helper": Case(has_a_helper(), b"0;1;", ENDED),
+    "with a helper that fails": Case(has_a_helper(LOST), b"0;1;", ENDED, logs="ERROR"),
 }
 
 
@@ -608,8 +605,8 @@ async def test_a_source_that_waits_is_cancelled_once_and_its_cleanup_may_wait_fo
 
 AT_A_YIELD = {
     "begun": Case(sleeping, b"0;", f"closed, {UP}"),
-    "with a helper": Case(has_a_helper(), b"0;", "helper ended"),
-    "with a helper that fails": Case(has_a_helper(LOST), b"0;", "helper ended", logs="ERROR"),
+    "with a helper": Case(has_a_helper(), b"0;", ENDED),
+    "with a helper that fails": Case(has_a_helper(LOST), b"0;", ENDED, logs="ERROR"),
     "with a variable, in a thread": Case(sets_a_variable_in_a_thread, b"0;", "outside"),
 }
 
@@ -1183,16 +1180,32 @@ async def a_coroutine() -> None:
     """What an `async def` without `yield` makes."""
 
 
-@pytest.mark.parametrize("content", [a_coroutine, numbers, "text", 0])
-async def test_wrong_content_that_is_stopped_before_it_ran_is_nobodys_business(
-    content: object, log: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (a_coroutine, "coroutine: await it, EventSourceResponse(await a_coroutine(...))"),
+        (lambda: numbers, "function: call the generator function"),
+        (lambda: "text", "str: to send it as one event, put it into a list"),
+        (lambda: 0, "int"),
+    ],
+    ids=["coroutine", "function", "text", "number"],
+)
+@pytest.mark.parametrize("stop_first", [False, True])
+async def test_wrong_content_is_an_error_but_nobodys_business_if_it_is_stopped_before_it_ran(
+    make: Callable[[], object], found: str, stop_first: bool, log: pytest.LogCaptureFixture
 ) -> None:
-    feed = feed_of(a_coroutine() if content is a_coroutine else content)
+    feed = feed_of(make())
+    if stop_first:
+        feed.stop()
 
-    feed.stop()
-    await sent_by(feed)
+    writer = await sent_by(feed)
 
-    assert feed.error is None
+    assert writer.taken == []
+    if stop_first:
+        assert feed.error is None
+    else:
+        assert isinstance(feed.error, TypeError)
+        assert f"needs an async or sync iterable of events, got {found}" in str(feed.error)
     check_logged(log, None)
 
 
