@@ -112,23 +112,18 @@ async def test_a_snapshot_of_no_events_says_what_a_snapshot_is(made: Any) -> Non
     await subscription.aclose()
 
 
-class Cursor(AsyncIterator[str]):
-    """Rows of a database; they note that they are closed."""
+class Cursor(Iterated):
+    """Rows of a database; it notes that it's closed."""
 
     def __init__(self, *rows: str) -> None:
-        self._rows = list(rows)
+        super().__init__(*rows)
         self.closed: list[str] = []
-
-    async def __anext__(self) -> str:
-        if not self._rows:
-            raise StopAsyncIteration
-        return self._rows.pop(0)
 
     def close(self) -> None:
         self.closed.append("cursor")
 
 
-class Rows(AsyncIterable[str]):
+class Rows(AsyncIterable[object]):
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
 
