@@ -1201,13 +1201,14 @@ class Source:
     Does what a script says, word by word, and notes how its waits end.
 
     `wait`s for its wake-up; `soon`: has itself woken before whatever is due where it waits next; `cancel`
-    and `clean-up`: says so to its runner.
+    and `clean-up`: says so to its runner; `other`: runs a task that says `cancel`.
     """
 
-    def __init__(self, script: str, *, cleanup_seconds: float | None = None) -> None:
+    def __init__(self, script: str, cleanup_seconds: float | None) -> None:
         self.seen: list[str] = []
-        self.waker = a_waker()
+        self.waker, self.other = a_waker(), a_waker()
         self.runner = current_loop().source_runner(cleanup_seconds)
+        self.helper = asyncio.create_task(wait_and(self.other, self.runner.cancel))
         self.task = asyncio.create_task(self._run(script.split()))
 
     async def _run(self, script: list[str]) -> None:
@@ -1222,6 +1223,8 @@ class Source:
                 asyncio.get_running_loop().call_soon(run_at_once, self.waker)
             elif word == "cancel":
                 self.runner.cancel()
+            elif word == "other":
+                run_at_once(self.other)
             else:
                 self.runner.clean_up()
 
@@ -1235,66 +1238,47 @@ class Source:
 
 
 @pytest.mark.parametrize(
-    ("script", "seen"),
+    ("script", "cleanup_seconds", "seen"),
     [
+        pytest.param("cancel wait", None, "cancelled", id="where it waits next"),
+        pytest.param("other wait", None, "cancelled", id="where it waits next, by whom it runs"),
         pytest.param(
             "soon wait cancel soon wait wait soon wait",
+            None,
             "woken woken cancelled woken",
             id="is not lost when the source is woken before",
         ),
         pytest.param(
-            "soon wait cancel soon wait", "woken woken", id="does not hit whoever led the source"
+            "soon wait cancel soon wait",
+            None,
+            "woken woken",
+            id="does not hit whoever led the source",
         ),
         pytest.param(
             "soon wait cancel soon wait clean-up soon wait",
+            None,
             "woken woken woken",
             id="does not disturb a cleanup that began before it",
         ),
+        pytest.param(
+            "clean-up wait soon wait",
+            0,
+            "cancelled woken",
+            id="a cut does not hit whoever led the source",
+        ),
     ],
 )
-async def test_a_cancellation_that_is_due_hits_its_source_or_nobody(script: str, seen: str) -> None:
-    source = Source(script)
+async def test_a_cancellation_that_is_due_hits_its_source_or_nobody(
+    script: str, cleanup_seconds: float | None, seen: str
+) -> None:
+    source = Source(script, cleanup_seconds)
     await over(source.task)
 
     assert source.seen == seen.split()
     assert source.task.exception() is None
     assert source.task.cancelling() == source.seen.count("cancelled")
-
-
-async def test_a_cut_that_is_due_does_not_hit_whoever_led_the_source() -> None:
-    source = Source("clean-up wait soon wait", cleanup_seconds=0)
-    await over(source.task)
-
-    assert source.seen == ["cancelled", "woken"]
-    assert source.task.exception() is None
-
-
-@pytest.mark.parametrize("by_whom", ["itself", "whom it runs"])
-async def test_a_source_that_is_cancelled_while_it_runs_is_so_where_it_waits_next(
-    by_whom: str,
-) -> None:
-    runner = current_loop().source_runner(None)
-    other = a_waker()
-    seen: list[str] = []
-
-    async def source() -> None:
-        if by_whom == "itself":
-            runner.cancel()
-        else:
-            run_at_once(other)
-        seen.append("goes on")
-        await forever(seen)
-
-    async def run() -> None:
-        await runner.run(source, Watched())
-
-    helper = await begun(asyncio.create_task(wait_and(other, runner.cancel)))
-    task = await over(asyncio.create_task(run()))
-
-    assert seen == ["goes on", "CancelledError"]
-    assert task.cancelled()
-    other.set()
-    await over(helper)
+    source.other.set()
+    await over(source.helper)
 
 
 async def test_streams_of_one_loop_share_what_stands_for_it_which_goes_with_the_last() -> None:
