@@ -228,12 +228,6 @@ async def test_refused_subscription_moves_nobodys_cursor() -> None:
     assert channel.stats().subscribers == 0
 
 
-def end_at_random(exchange: Exchange, rolls: random.Random) -> None:
-    if rolls.randrange(2):
-        exchange.block()
-    rolls.choice([exchange.leave, exchange.cancel])()
-
-
 async def test_limit_holds_and_no_slot_is_lost_while_clients_come_and_go_at_random() -> None:
     rolls = random.Random(17)
     policy = StreamPolicy(total=20, per_listener=3)
@@ -246,7 +240,10 @@ async def test_limit_holds_and_no_slot_is_lost_while_clients_come_and_go_at_rand
                 await anyio.lowlevel.checkpoint()
                 most = max(most, policy.open)
                 assert policy.open_of(listener) <= 3
-            end_at_random(exchange, rolls)
+            way = rolls.choice(["leave", "cancel", "cancel while blocked", "leave"])
+            if way == "cancel while blocked":
+                exchange.block()
+            (exchange.leave if way == "leave" else exchange.cancel)()
             await exchange.ends()
 
     async with anyio.create_task_group() as tasks:
@@ -382,38 +379,31 @@ async def test_what_was_made_before_the_listener_lost_its_right_is_not_sent_afte
     assert b"revoked" in exchange.body
 
 
-async def test_check_that_raises_is_an_error_of_the_stream() -> None:
-    loop = still_loop()
-    failures = []
+async def raises(request: HTTPConnection) -> bool:
+    raise LookupError("no session")
 
-    async def may_listen(request: HTTPConnection) -> bool:
-        raise LookupError("no session")
+
+async def never_says(request: HTTPConnection) -> bool:
+    await anyio.sleep_forever()
+    return True
+
+
+@pytest.mark.parametrize(("check", "error"), [(raises, LookupError), (never_says, TimeoutError)])
+async def test_check_that_raises_or_takes_too_long_is_an_error_of_the_stream(
+    check: Callable[[HTTPConnection], Awaitable[bool]], error: type[Exception]
+) -> None:
+    source, failures = Source(), []
 
     def sorry(failure: Exception) -> str:
-        failures.append(failure)
+        failures.append(type(failure))
         return "sorry"
 
-    source = Source()
-    response = source.response(StreamPolicy(revalidate=may_listen), on_error=sorry)
-    async with streaming(response) as exchange:
-        await loop.advance(15)
+    response = source.response(StreamPolicy(revalidate=check), on_error=sorry, ping=0.001)
+    async with drive(response) as exchange:
         await exchange.returns()
 
     assert exchange.body.endswith(b"data: sorry\r\n\r\n")
-    assert [str(one) for one in failures] == ["no session"]
-    assert (source.closed, source.reasons) == (1, ["error"])
-
-
-async def test_check_that_takes_too_long_is_an_error_of_the_stream() -> None:
-    async def may_listen(request: HTTPConnection) -> bool:
-        await anyio.sleep_forever()
-        return True
-
-    source = Source()
-    response = source.response(StreamPolicy(revalidate=may_listen), ping=0.001)
-    async with drive(response) as exchange:
-        await exchange.raises(TimeoutError)
-
+    assert failures == [error]
     assert (source.closed, source.reasons) == (1, ["error"])
 
 
