@@ -121,63 +121,37 @@ ENVOY: dict[str, tuple[dict[str, object], bool]] = {
     "compresses": ({"timeout": "0s"}, True),
 }
 
-_TYPE = "type.googleapis.com/envoy.extensions"
+
+def _typed(name: str, kind: str, **config: object) -> dict[str, object]:
+    """A part of Envoy: its name, its type among the extensions, and what it's told."""
+    url = f"type.googleapis.com/envoy.extensions.{kind}"
+    return {"name": name, "typed_config": {"@type": url, **config}}
+
+
+COMPRESSOR = _typed(
+    "compressor",
+    "filters.http.compressor.v3.Compressor",
+    response_direction_config={
+        "common_config": {"content_type": ["text/event-stream"], "min_content_length": 30}
+    },
+    compressor_library=_typed("gzip", "compression.gzip.compressor.v3.Gzip"),
+)
+ROUTER = _typed("router", "filters.http.router.v3.Router")
 
 
 def envoy_config(folder: Path, ports: Ports, upstream: int) -> str:
     listeners = []
     for name, port in ports.items():
         route, compresses = ENVOY[name]
-        filters: list[object] = []
-        if compresses:
-            filters.append(
-                {
-                    "name": "compressor",
-                    "typed_config": {
-                        "@type": f"{_TYPE}.filters.http.compressor.v3.Compressor",
-                        "response_direction_config": {
-                            "common_config": {
-                                "content_type": ["text/event-stream"],
-                                "min_content_length": 30,
-                            }
-                        },
-                        "compressor_library": {
-                            "name": "gzip",
-                            "typed_config": {
-                                "@type": f"{_TYPE}.compression.gzip.compressor.v3.Gzip"
-                            },
-                        },
-                    },
-                }
-            )
-        filters.append(
-            {
-                "name": "router",
-                "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"},
-            }
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": "app", **route}}]
+        manager = _typed(
+            "hcm",
+            "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            stat_prefix="http",
+            http_filters=[COMPRESSOR, ROUTER] if compresses else [ROUTER],
+            route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         )
-        manager = {
-            "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "http",
-            "http_filters": filters,
-            "route_config": {
-                "virtual_hosts": [
-                    {
-                        "name": "all",
-                        "domains": ["*"],
-                        "routes": [
-                            {"match": {"prefix": "/"}, "route": {"cluster": "app", **route}}
-                        ],
-                    }
-                ]
-            },
-        }
-        listeners.append(
-            {
-                "address": _address(port),
-                "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
-            }
-        )
+        listeners.append({"address": _address(port), "filter_chains": [{"filters": [manager]}]})
     endpoint = {"endpoint": {"address": _address(upstream)}}
     cluster = {
         "name": "app",
@@ -283,17 +257,10 @@ def _envoy(folder: Path, ports: Ports) -> list[str | Path]:
 
 
 def _varnish(folder: Path, ports: Ports) -> list[str | Path]:
-    command: list[str | Path] = [
-        program("varnishd", "varnish"),
-        "-j",
-        "none",
-        "-F",
-        "-n",
-        folder / "work",
-    ]
-    for name, port in ports.items():
-        command += ["-a", f"{name.replace(' ', '_')}=127.0.0.1:{port}"]
-    return [*command, *VARNISH_OPTIONS, "-f", folder / "config", "-s", "malloc,16M", "-T", "none"]
+    listening = [f"-a{name.replace(' ', '_')}=127.0.0.1:{port}" for name, port in ports.items()]
+    options = ("-j", "none", "-F", *VARNISH_OPTIONS, "-s", "malloc,16M", "-T", "none")
+    files = ("-n", folder / "work", "-f", folder / "config")
+    return [program("varnishd", "varnish"), *options, *files, *listening]
 
 
 def _apache(folder: Path, ports: Ports) -> list[str | Path]:

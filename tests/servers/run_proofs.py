@@ -16,15 +16,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx2
 from tests.servers.redis_servers import RedisServer
 from tests.servers.serving import APPS, Server, until
 
+T = TypeVar("T")
 KINDS = ("memory", "sqlite", "redis")
 
 
@@ -132,9 +135,9 @@ async def have_got(readers: list[Client], count: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def in_groups(total: int, size: int) -> AsyncIterator[list[int]]:
-    for begin in range(0, total, size):
-        yield list(range(begin, min(total, begin + size)))
+async def ten_at_a_time(one: Callable[[int], Coroutine[Any, Any, None]], times: int) -> None:
+    for begin in range(0, times, 10):
+        await asyncio.gather(*map(one, range(begin, min(times, begin + 10))))
 
 
 async def reload_in_mid_answer(of: Processes, times: int) -> int:
@@ -161,8 +164,7 @@ async def reload_in_mid_answer(of: Processes, times: int) -> int:
             assert reader.got == [*tokens(reader.key, count), "end"], (reader.key, reader.got)
             assert of.noted("began", reader.key) == 1
 
-        async for group in in_groups(times, 10):
-            await asyncio.gather(*map(one, group))
+        await ten_at_a_time(one, times)
     return reloads
 
 
@@ -182,8 +184,7 @@ async def start_at_once(of: Processes, times: int) -> int:
             assert sorted(started) == [False, True], (key, started)
             firsts += started[0]
 
-        async for group in in_groups(times, 10):
-            await asyncio.gather(*map(one, group))
+        await ten_at_a_time(one, times)
     for number in range(times):
         assert of.noted("began", f"once{number}") == 1
     return firsts
@@ -263,35 +264,35 @@ async def without_redis(of: Processes, key: str, seconds: float, *, frozen: bool
     return count
 
 
+def prove(
+    kind: str, count: int, proof: Callable[[Processes], Coroutine[Any, Any, T]], said: str
+) -> None:
+    """Try a proof with so many processes, and print what it has seen."""
+    with tempfile.TemporaryDirectory() as folder, processes(kind, count, Path(folder)) as of:
+        print(f"{kind}: " + said.format(asyncio.run(proof(of))), flush=True)
+
+
 def prove_loss(kind: str) -> None:
+    said = "20 clients told after {0[0]:.2f} to {0[1]:.2f} s, nothing written after, started again once"
     for way in (signal.SIGKILL, signal.SIGSTOP):
-        with tempfile.TemporaryDirectory() as folder, processes(kind, 3, Path(folder)) as of:
-            first, last = asyncio.run(lose_producer(of, "lost", way, 20))
-        print(
-            f"{kind}: {way.name}: 20 clients told after {first:.2f} to {last:.2f} s, nothing written after, "
-            "started again once",
-            flush=True,
-        )
+        proof = partial(lose_producer, key="lost", way=way, clients=20)
+        prove(kind, 3, proof, f"{way.name}: {said}")
 
 
 def prove_reloads(kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
-        reloads = asyncio.run(reload_in_mid_answer(of, 200))
-    print(f"{kind}: 200 answers, {reloads} reloads: each identical, each made once", flush=True)
+    proof = partial(reload_in_mid_answer, times=200)
+    prove(kind, 2, proof, "200 answers, {0} reloads: each identical, each made once")
 
 
 def prove_starts(kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
-        firsts = asyncio.run(start_at_once(of, 500))
-    print(f"{kind}: 500 doubled POSTs: one producer each ({firsts} in the first)", flush=True)
+    proof = partial(start_at_once, times=500)
+    prove(kind, 2, proof, "500 doubled POSTs: one producer each ({0} in the first)")
 
 
 def prove_outage(kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, processes(kind, 2, Path(folder)) as of:
-        for frozen in (True, False):
-            count = asyncio.run(without_redis(of, f"away{frozen}", 5.0, frozen=frozen))
-            how = "frozen" if frozen else "stopped"
-            print(f"{kind} {how} for 5 s: {count} tokens, none lost, none doubled", flush=True)
+    for how, frozen in (("frozen", True), ("stopped", False)):
+        proof = partial(without_redis, key="away", seconds=5.0, frozen=frozen)
+        prove(kind, 2, proof, f"{how} for 5 s: {{0}} tokens, none lost, none doubled")
 
 
 PROOFS = {
@@ -304,10 +305,10 @@ PROOFS = {
 
 def main(words: list[str]) -> None:
     """Prove what the words name, proofs and kinds of logs; without a word, all of it."""
-    for name, (prove, kinds) in PROOFS.items():
+    for name, (prove_it, kinds) in PROOFS.items():
         for kind in kinds:
             if {name, kind} >= set(words):
-                prove(kind)
+                prove_it(kind)
 
 
 if __name__ == "__main__":

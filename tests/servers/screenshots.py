@@ -122,13 +122,8 @@ def served(name: str) -> Iterator[str]:
             yield server.url
         return
     # It starts servers of its own.
-    command: list[str | Path] = [
-        sys.executable,
-        ROOT / "examples" / name,
-        "--port",
-        str(free_port()),
-    ]
-    with Program(command) as running:
+    program_of_its_own = ROOT / "examples" / name
+    with Program([sys.executable, program_of_its_own, "--port", str(free_port())]) as running:
         yield running.wait_for_line(r"Open (http://\S+)/")[1].replace("localhost", "127.0.0.1")
 
 

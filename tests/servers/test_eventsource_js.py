@@ -88,6 +88,13 @@ def listen(tab: Tab, origin: str, path: str, **options: Any) -> Tab:
     return tab
 
 
+def printed_by(script: str, *arguments: str) -> list[str]:
+    """The lines of a script of tests/node that ends by itself."""
+    with node_script(script, *arguments) as node:
+        assert node.wait(600) == 0, node.lines
+    return node.lines
+
+
 def test_parser_reads_what_the_standard_reads_wherever_the_text_is_cut(tmp_path: Path) -> None:
     texts = [
         "data: a\ndata:b\r\ndata\rdata:  c\n\n",
@@ -99,9 +106,8 @@ def test_parser_reads_what_the_standard_reads_wherever_the_text_is_cut(tmp_path:
     cases += [list(text) for text in texts]
     (tmp_path / "cases.json").write_text(json.dumps(cases), "utf-8")
 
-    with node_script("parse.mjs", str(tmp_path / "cases.json"), str(MODULE)) as node:
-        assert node.wait(90) == 0, node.lines
-    for pieces, blocks in zip(cases, json.loads(node.lines[0]), strict=True):
+    (printed,) = printed_by("parse.mjs", str(tmp_path / "cases.json"), str(MODULE))
+    for pieces, blocks in zip(cases, json.loads(printed), strict=True):
         expected = read_by_the_standard([each.encode() for each in pieces])
         fired = [(b["type"], b["data"], b["cursor"]) for b in blocks if "type" in b]
         assert fired == [(each.type, each.data, each.last_event_id) for each in expected.fired]
@@ -124,18 +130,15 @@ def test_who_is_to_wait_for_weeks_doesnt_come_back_at_once(
     options: dict[str, int], answer: dict[str, Any]
 ) -> None:
     """As a timer of more than 2,147,483,647 ms does (WHATWG HTML 8.6: it's a signed long)."""
-    with node_script("waits.mjs", str(MODULE), json.dumps(options), json.dumps(answer)) as node:
-        assert node.wait(90) == 0, node.lines
+    told = printed_by("waits.mjs", str(MODULE), json.dumps(options), json.dumps(answer))
 
-    assert set(json.loads(node.lines[0])) == {2**31 - 1}
+    assert set(json.loads(told[0])) == {2**31 - 1}
 
 
 @pytest.mark.slow
 def test_whatever_happens_in_whatever_order_each_tab_gets_each_event_and_one_is_connected() -> None:
     """Tabs are opened, killed, closed and begun anew, connections are cut, events and the end come."""
-    with node_script("tabs.mjs", str(MODULE), "1", "1000") as node:
-        assert node.wait(600) == 0, node.lines
-    assert node.lines == ["[]"]
+    assert printed_by("tabs.mjs", str(MODULE), "1", "1000") == ["[]"]
 
 
 def test_tab_without_a_connection_leaves_the_lead_to_one_that_has_one(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
-from tests.servers.serving import APPS, Program
+from tests.servers.going_down import gunicorn, started
+from tests.servers.reading import sse
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2"]
-    command += ["--worker-class", "uvicorn.workers.UvicornWorker", "--bind", "127.0.0.1:0"]
-    with Program([*command, "--chdir", str(APPS), "forked:app"]) as server:
-        port = server.wait_for_line(r"Listening at: http://127.0.0.1:(\d+)")[1]
-        for _ in range(2):
-            server.wait_for_line("Application startup complete")
-        yield f"http://127.0.0.1:{port}"
+def url(tmp_path: Path) -> Iterator[str]:
+    options = ("--preload", "--workers", "2", "-k", "uvicorn.workers.UvicornWorker")
+    ready = ("Application startup complete", 2)
+    with started(gunicorn("", *options, app="forked:app", ready_when=ready), tmp_path) as server:
+        yield server.url
 
 
 def publish_in_each(url: str, text: str) -> dict[int, str]:
@@ -32,17 +30,9 @@ def publish_in_each(url: str, text: str) -> dict[int, str]:
     return ids
 
 
-def first_event(url: str, last_event_id: str) -> tuple[int, dict[str, str]]:
-    headers = {"last-event-id": last_event_id}
-    with httpx2.stream("GET", f"{url}/stream", headers=headers, trust_env=False) as answer:
-        event: dict[str, str] = {}
-        for line in answer.iter_lines():
-            name, _, value = line.partition(": ")
-            if line:
-                event[name] = value
-            elif "data" in event:
-                break
-        return int(answer.headers["x-worker"]), event
+def first_event(url: str, last_event_id: str) -> tuple[int, httpx2.ServerSentEvent]:
+    with sse(f"{url}/stream", headers={"last-event-id": last_event_id}) as source:
+        return int(source.response.headers["x-worker"]), next(each for each in source if each.data)
 
 
 def test_client_that_comes_back_to_another_worker_is_told_and_gets_nobody_elses_events(
@@ -54,22 +44,22 @@ def test_client_that_comes_back_to_another_worker_is_told_and_gets_nobody_elses_
     assert len(set(epochs.values())) == 2
     (home, last), *_ = ids.items()
 
-    seen: dict[bool, dict[str, str]] = {}
+    seen: dict[bool, httpx2.ServerSentEvent] = {}
     while len(seen) < 2:
         worker, event = first_event(url, last)
         seen[worker == home] = event
 
-    assert seen[True]["data"] in ("first", "second")
-    assert seen[True]["id"].startswith(epochs[home])
-    assert seen[False]["event"] == "reset"
-    assert json.loads(seen[False]["data"])["reason"] == "epoch"
+    assert seen[True].data in ("first", "second")
+    assert seen[True].id.startswith(epochs[home])
+    assert seen[False].event == "reset"
+    assert json.loads(seen[False].data)["reason"] == "epoch"
 
 
 def test_new_client_of_any_worker_gets_what_was_published_before_the_fork(url: str) -> None:
-    seen: dict[int, dict[str, str]] = {}
+    seen: dict[int, httpx2.ServerSentEvent] = {}
     while len(seen) < 2:
         worker, event = first_event(url, "")
         seen[worker] = event
 
-    assert {event["data"] for event in seen.values()} == {"before the fork"}
-    assert len({event["id"] for event in seen.values()}) == 2
+    assert {event.data for event in seen.values()} == {"before the fork"}
+    assert len({event.id for event in seen.values()}) == 2

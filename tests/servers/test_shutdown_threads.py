@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
+from tests.servers.serving import until
 from tests.unit.driving import SEAT_BELT_SECONDS
 from tests.unit.nothing_left import nothing_is_left, sleeping
 
@@ -35,13 +36,15 @@ class InThread:
     def __init__(self) -> None:
         app = Starlette(routes=[Route("/", stream_route)])
         # With a loop that isn't closed, a client that hangs would hang the suite.
-        config = uvicorn.Config(
-            app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2
-        )
-        self.server = uvicorn.Server(config)
+        options: dict[str, Any] = {
+            "log_config": None,
+            "lifespan": "off",
+            "timeout_graceful_shutdown": 2,
+        }
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, **options))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
-        wait_for(lambda: self.server.started)
+        assert until(lambda: self.server.started)
         port = self.server.servers[0].sockets[0].getsockname()[1]
         self.client = socket.create_connection(("127.0.0.1", port), timeout=SEAT_BELT_SECONDS)
         self.client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -71,14 +74,6 @@ class InThread:
         self.thread.join(SEAT_BELT_SECONDS)
         assert not self.thread.is_alive()
         return rest
-
-
-def wait_for(fact: Callable[[], object]) -> None:
-    """Wait for what another thread does."""
-    deadline = time.monotonic() + SEAT_BELT_SECONDS
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def said_farewell(rest: bytes) -> bool:
