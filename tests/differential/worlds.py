@@ -273,14 +273,9 @@ class _Exchange:
         except Exception as error:
             self.note("refused", type(error).__name__)
             return
-        scope: dict[str, Any] = {
-            "type": "http",
-            "method": self._client.method,
-            "path": "/",
-            "headers": [],
-        }
-        if self._client.body:
-            scope["headers"] = [(b"content-length", b"4")]
+        headers = [(b"content-length", b"4")] if self._client.body else []
+        method = self._client.method
+        scope = {"type": "http", "method": method, "path": "/", "headers": headers}
         try:
             await response(scope, self._receive, self._send)
         except BaseException as error:
@@ -343,13 +338,11 @@ class _Exchange:
             options["farewell"] = self._fails("farewell")
         if options.pop("shutdown_event", False):
             self._event = options["shutdown_event"] = anyio.Event()
-        if "background" in options:
-            options["background"] = BackgroundTask(
-                self._callback("background", options["background"])
-            )
-        for name in ("on_close", "client_close_handler_callable"):
+        for name in ("on_close", "client_close_handler_callable", "background"):
             if name in options:
                 options[name] = self._callback(name, options[name])
+        if "background" in options:
+            options["background"] = BackgroundTask(options["background"])
         if "on_error" in options:
             options["on_error"] = self._on_error(options["on_error"])
         if producer is not None:
@@ -369,14 +362,8 @@ class _Exchange:
     async def _generator(self) -> AsyncIterator[Any]:
         self.note("source", "begins")
         try:
-            for what, *arguments in self._client.steps:
-                if what == "yield":
-                    yield SHAPES[arguments[0]]
-                elif what == "burst":
-                    for number in range(arguments[0]):
-                        yield f"burst {number}"
-                else:
-                    await self._step(what, *arguments)
+            async for value in self._values():
+                yield value
             self.note("source", "has ended")
         except BaseException as error:
             self.note("source", type(error).__name__)
@@ -392,6 +379,16 @@ class _Exchange:
                     self.note("cleanup", type(error).__name__)
                     raise
             self.note("source", "closed")
+
+    async def _values(self) -> AsyncIterator[Any]:
+        for what, *arguments in self._client.steps:
+            if what == "yield":
+                yield SHAPES[arguments[0]]
+            elif what == "burst":
+                for number in range(arguments[0]):
+                    yield f"burst {number}"
+            else:
+                await self._step(what, *arguments)
 
     async def _step(self, what: str, *arguments: Any) -> None:
         if what == "sleep":
@@ -419,14 +416,8 @@ class _Exchange:
                     await asyncio.sleep(PATIENCE * 10)
                     return
                 async with self._entrance:
-                    for what, *arguments in self._client.steps:
-                        if what == "yield":
-                            await self._entrance.send(SHAPES[arguments[0]])
-                        elif what == "burst":
-                            for number in range(arguments[0]):
-                                await self._entrance.send(f"burst {number}")
-                        else:
-                            await self._step(what, *arguments)
+                    async for value in self._values():
+                        await self._entrance.send(value)
             except BaseException as error:
                 self.note("producer", type(error).__name__)
                 raise

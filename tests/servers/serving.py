@@ -170,7 +170,7 @@ def serve(app: str, *options: str | Path) -> Server:
             *(sys.executable, "-m", "uvicorn", app, "--app-dir", APPS),
             *("--host", "127.0.0.1", "--port", "0", "--no-use-colors"),
             # A test that has failed may leave clients behind; the others don't wait for them.
-            *("--timeout-graceful-shutdown", "2"),
+            *("--timeout-graceful-shutdown", "5"),
             *options,
         ]
     )

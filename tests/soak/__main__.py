@@ -10,10 +10,17 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
+from collections import Counter
 
 import anyio
 from tests.soak.limiting import limit_holds
 from tests.soak.soaking import SETTLED, soak
+
+
+def tell(now: dict[str, int], counts: Counter[str]) -> None:
+    names = ("streams", "memory_kib", "tasks", "descriptors")
+    told = [f"{name}={now[name]:,}" for name in names]
+    print(*told, f"events={counts['events in their order']:,}", flush=True)
 
 
 def server(options: argparse.Namespace) -> int:
@@ -26,14 +33,7 @@ def server(options: argparse.Namespace) -> int:
             stay_seconds=options.stay,
             warm_up_seconds=min(60.0, seconds / 4),
             drains=max(1, int(options.minutes) // 2),
-            tell=lambda now, counts: print(
-                *(
-                    f"{name}={now[name]:,}"
-                    for name in ("streams", "memory_kib", "tasks", "descriptors")
-                ),
-                f"events={counts['events in their order']:,}",
-                flush=True,
-            ),
+            tell=tell,
         )
     )
     print(f"\n{'':14}{'before':>12}{'at most':>12}{'after':>12}")
