@@ -54,13 +54,8 @@ def test_an_event_is_encoded_as_publish_does_and_limits_are_those_of_the_channel
 
     assert ids == ["e.1", "e.2"]
     (name, entry, limits), (_, other, others) = appender.entries
-    assert (name, entry.body, entry.key, entry.writer) == (
-        kept.name,
-        b'data: {"n":1}\r\n\r\n',
-        "k",
-        "",
-    )
-    assert (entry.key_seconds, limits.events, others) == (120, 7, Limits(expire=900))
+    assert (name, limits.events, others) == (kept.name, 7, Limits(expire=900))
+    assert entry == NewEntry(b'data: {"n":1}\r\n\r\n', "k", 120)
     assert other.key not in ("", "k")
     assert appender.closed == 1
 
@@ -94,15 +89,19 @@ def test_what_is_refused_is_raised_at_once() -> None:
     ("channel", "options", "error", "said"),
     [
         (5, {}, TypeError, "the name of a channel, got: int"),
+        (Hub().channel("c"), {}, TypeError, r"publisher\.publish\(channel\.name, event\)"),
         ("sse_starlette:revoked", {}, ValueError, "are the library's own"),
         ("c", {"wait": -1}, ValueError, "wait must be >= 0 seconds, got: -1"),
+        ("c", {"event": {"id": "1", "data": "x"}}, ValueError, "id"),
+        ("c", {"key": ""}, ValueError, "key is empty"),
+        ("c", {"key": 5}, TypeError, "key must be a str"),
     ],
 )
 def test_wrong_arguments_are_refused(
     channel: Any, options: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        Hub(BlockingLog(Appender())).publisher().publish(channel, "x", **options)
+        Hub(BlockingLog(Appender())).publisher().publish(channel, **{"event": "x", **options})
 
 
 def test_a_child_of_a_fork_leaves_the_connection_to_its_parent() -> None:
