@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -109,6 +110,22 @@ async def test_who_does_not_wait_is_told_at_once_while_others_go_on_trying(log: 
         await ids_of(others)
 
     assert log.store.shelf("c").head == 5
+
+
+async def test_a_pause_between_attempts_ends_when_the_time_of_whoever_came_meanwhile_is_over(
+    log: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_PAUSE_SECONDS", 10_000)
+    log.store.down = True
+    async with one(log, publish_wait=20_000) as hub:
+        first = hub.channel("c").publish_threadsafe("x")
+        await until(lambda: log.store.calls["append"])
+        await settled()
+        log.store.down = False
+        with suppress(LogUnavailable):  # If it's over before there's an answer.
+            await hub.channel("c").publish("soon", wait=0.01)
+
+        assert await ids_of([first]) == ["e1.1"]
 
 
 async def test_who_waits_behind_an_attempt_that_hangs_is_told_when_its_time_is_over(

@@ -129,13 +129,14 @@ async def test_a_position_that_is_not_known_is_asked_of_the_log(process: Process
         await process.hub.channel("other").position()
 
 
+@pytest.mark.parametrize("before", [[], ["before"]], ids=["the first", "a later one"])
 @pytest.mark.parametrize("how", ["cancelled", "failed", "refused at first"])
 async def test_what_was_added_though_its_publisher_does_not_know_reaches_who_was_there(
-    process: Process, how: str
+    process: Process, how: str, before: list[str]
 ) -> None:
     """What is published after `subscribe` belongs to the subscription, if it's there."""
     store, channel = process.store, process.channel
-    process.say("before")
+    process.say(*before)
     process.log.joining.shut()
     client = FakeClient(channel.subscribe())
 
@@ -154,7 +155,7 @@ async def test_what_was_added_though_its_publisher_does_not_know_reaches_who_was
                 await channel.publish("it", wait=0)
         case _:
             store.on_append = fail_once
-            assert await channel.publish("it") == "e1.2"
+            assert await channel.publish("it") == f"e1.{len(before) + 1}"
     process.say("other")
     process.log.joining.open()
 
