@@ -53,14 +53,23 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return backend
 
 
-@pytest.fixture
-def log(empty_server: RedisServer) -> RedisLog:
-    return RedisLog(empty_server.url)
+class ServedLog(RedisLog):
+    """A log, with the server at hand that it's on."""
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(server.url)
+        self.server = server
 
 
 @pytest.fixture
-def own_log(own_server: RedisServer) -> RedisLog:
-    return RedisLog(own_server.url)
+def log(empty_server: RedisServer) -> ServedLog:
+    return ServedLog(empty_server)
+
+
+@pytest.fixture
+def own_log(own_server: RedisServer) -> ServedLog:
+    """One whose server a test may break."""
+    return ServedLog(own_server)
 
 
 @pytest.fixture
@@ -228,14 +237,16 @@ async def test_databases_of_one_server_know_nothing_of_each_other(
 
 
 async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(
-    own_server: RedisServer, own_log: RedisLog
+    own_log: ServedLog,
 ) -> None:
-    own_server.stop()
+    own_log.server.stop()
     async with opened(own_log), listening_in_vain(own_log) as listener:
-        with pytest.raises(LogUnavailable, match=f"the log at {own_server.url} can't be reached"):
+        with pytest.raises(
+            LogUnavailable, match=f"the log at {own_log.server.url} can't be reached"
+        ):
             await append(own_log, "a")
         await anyio.sleep(0.1)
-        own_server.start()
+        own_log.server.start()
         await listener.until(lambda: listener.subscriptions)
         position = await append(own_log, "a")
         await listener.until(lambda: listener.entries)
@@ -273,14 +284,14 @@ async def test_subscription_that_is_not_acknowledged_is_noticed(own_server: Redi
         await listener.until(lambda: sorted(listener.subscriptions) == ["a", "a", "b"])
 
 
-async def test_lost_history_has_another_epoch(server: RedisServer, log: RedisLog) -> None:
+async def test_lost_history_has_another_epoch(log: ServedLog) -> None:
     async with opened(log), listening(log, "a") as listener:
         before = await append(log, "a")
-        server.say("FLUSHALL")
+        log.server.say("FLUSHALL")
         assert await log.heads(["a"], expire=60) == {}
         empty = await read(log, "a", 1)
         after = await append(log, "a")
-        server.say("FLUSHALL")
+        log.server.say("FLUSHALL")
         # The other script comes first this time.
         again = await append(log, "a")
         await listener.until(lambda: len(listener.entries) == 3)
@@ -292,25 +303,21 @@ async def test_lost_history_has_another_epoch(server: RedisServer, log: RedisLog
     assert listener.losses == []
 
 
-async def test_scripts_that_the_server_has_forgotten_are_given_again(
-    server: RedisServer, log: RedisLog
-) -> None:
+async def test_scripts_that_the_server_has_forgotten_are_given_again(log: ServedLog) -> None:
     async with opened(log):
         for offset in range(1, 4):
             assert (await append(log, "a")).offset == offset
-            server.say("SCRIPT FLUSH")
+            log.server.say("SCRIPT FLUSH")
             assert (await read(log, "a")).head == offset
-            server.say("SCRIPT FLUSH")
+            log.server.say("SCRIPT FLUSH")
 
 
-async def test_history_whose_head_was_evicted_is_not_read(
-    server: RedisServer, log: RedisLog
-) -> None:
+async def test_history_whose_head_was_evicted_is_not_read(log: ServedLog) -> None:
     async with opened(log):
         for name in "ab":
             for _ in range(5):
                 await append(log, name)
-            server.say("DEL", f"{{sse:{name}}}:m")
+            log.server.say("DEL", f"{{sse:{name}}}:m")
         page = await read(log, "a")
         position = await append(log, "b")
         other = await read(log, "b")
@@ -322,54 +329,48 @@ async def test_history_whose_head_was_evicted_is_not_read(
 # --- What the server says -------------------------------------------------------------
 
 
-async def test_replica_is_left_for_whoever_is_the_master_now(
-    own_server: RedisServer, own_log: RedisLog
-) -> None:
+async def test_replica_is_left_for_whoever_is_the_master_now(own_log: ServedLog) -> None:
     async with opened(own_log):
         before = await append(own_log, "a")
-        connected = own_server.connections()
-        own_server.say("CONFIG SET", "replica-serve-stale-data", "yes")
-        own_server.say("REPLICAOF", "127.0.0.1", free_port())
+        connected = own_log.server.connections()
+        own_log.server.say("CONFIG SET", "replica-serve-stale-data", "yes")
+        own_log.server.say("REPLICAOF", "127.0.0.1", free_port())
         with pytest.raises(LogUnavailable):
             await append(own_log, "a", key="k")
-        left = own_server.connections()
-        own_server.say("REPLICAOF", "NO", "ONE")
+        left = own_log.server.connections()
+        own_log.server.say("REPLICAOF", "NO", "ONE")
         after = await append(own_log, "a", key="k")
 
     assert (len(connected), len(left)) == (1, 0)
     assert after == (before.epoch, 2)
 
 
-async def test_full_server_is_unavailable_until_it_has_room(
-    own_server: RedisServer, own_log: RedisLog
-) -> None:
+async def test_full_server_is_unavailable_until_it_has_room(own_log: ServedLog) -> None:
     async with opened(own_log):
         await append(own_log, "a")
-        own_server.say("CONFIG SET", "maxmemory", 1)
+        own_log.server.say("CONFIG SET", "maxmemory", 1)
         # Whether it's a new channel, one that was just added to, or one whose time to live is to be told.
         for channel, expire in (("b", 3_600), ("a", 3_600), ("a", 1_000)):
             with pytest.raises(LogUnavailable, match="maxmemory"):
                 await append(own_log, channel, limits=Limits(expire=expire))
-        own_server.say("CONFIG SET", "maxmemory", 0)
+        own_log.server.say("CONFIG SET", "maxmemory", 0)
         position = await append(own_log, "a")
 
     assert position.offset == 2
 
 
-async def test_key_of_somebody_else_concerns_its_channel_alone(
-    server: RedisServer, log: RedisLog
-) -> None:
-    server.say("SET", "{sse:a}:s", "mine")
+async def test_key_of_somebody_else_concerns_its_channel_alone(log: ServedLog) -> None:
+    log.server.say("SET", "{sse:a}:s", "mine")
 
     async with opened(log):
         await read(log, "b")
-        server.say("SET", "{sse:b}:s", "mine")
+        log.server.say("SET", "{sse:b}:s", "mine")
         with pytest.raises(LogRefused, match="wrong kind") as caught:
             await append(log, "b")
         assert caught.value.channel == "b"
         await append(log, "c")
         # Nothing was counted that isn't there.
-        server.say("DEL", "{sse:b}:s")
+        log.server.say("DEL", "{sse:b}:s")
         position = await append(log, "b")
 
     assert position.offset == 1
@@ -407,20 +408,18 @@ async def test_whoever_may_not_listen_is_told_so(own_server: RedisServer) -> Non
     assert "no permissions" in str(listener.losses[0])
 
 
-async def test_what_others_publish_there_is_looked_up(server: RedisServer, log: RedisLog) -> None:
+async def test_what_others_publish_there_is_looked_up(log: ServedLog) -> None:
     async with opened(log), listening(log, "a") as listener:
         for payload in ("", "hello", "e 1 x y", "e x 1 y"):
-            server.say("PUBLISH", "{sse:a}:p0", payload)
+            log.server.say("PUBLISH", "{sse:a}:p0", payload)
         await listener.until(lambda: len(listener.notifications) == 4)
 
     assert listener.entries == []
 
 
-async def test_flood_of_events_leaves_the_loop_to_others(
-    server: RedisServer, log: RedisLog
-) -> None:
+async def test_flood_of_events_leaves_the_loop_to_others(log: ServedLog) -> None:
     async with opened(log), listening(log, "a") as listener:
-        with redis.Redis(port=server.port) as client, client.pipeline() as pipeline:
+        with redis.Redis(port=log.server.port) as client, client.pipeline() as pipeline:
             for number in range(1, 501):
                 pipeline.publish("{sse:a}:p0", f"e {number} 1 kx")
             pipeline.execute()
@@ -432,34 +431,30 @@ async def test_flood_of_events_leaves_the_loop_to_others(
     assert first <= 64
 
 
-async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(
-    server: RedisServer, log: RedisLog
-) -> None:
+async def test_what_comes_after_a_channel_was_unwatched_is_not_passed_on(log: ServedLog) -> None:
     async with opened(log), listening(log, "a", "b") as listener:
         for channel in "ab":
-            server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
+            log.server.say("PUBLISH", f"{{sse:{channel}}}:p0", "e 1 1 kx")
         log.unwatch("a")
         await listener.until(lambda: listener.entries)
 
     assert [channel for channel, _, _ in listener.entries] == ["b"]
 
 
-async def test_channel_that_goes_before_it_was_joined_is_not_joined(
-    own_server: RedisServer, own_log: RedisLog
-) -> None:
+async def test_channel_that_goes_before_it_was_joined_is_not_joined(own_log: ServedLog) -> None:
     async with opened(own_log), listening(own_log, "a") as listener:
-        own_server.freeze()
+        own_log.server.freeze()
         own_log.watch("b")
         own_log.watch("c")
         await anyio.wait_all_tasks_blocked()
         own_log.unwatch("b")
-        own_server.thaw()
+        own_log.server.thaw()
         await listener.until(lambda: "c" in listener.subscriptions)
         own_log.watch("d")
         await listener.until(lambda: "d" in listener.subscriptions)
 
         assert listener.subscriptions == ["a", "c", "d"]
-        assert own_server.connections("pubsub")[0]["sub"] == "3"
+        assert own_log.server.connections("pubsub")[0]["sub"] == "3"
 
 
 async def test_waiting_for_a_turn_counts_as_waiting(own_server: RedisServer) -> None:
@@ -594,7 +589,7 @@ async def test_a_client_that_was_open_at_a_fork_is_used_again_with_other_connect
 # --- Waiting and answers --------------------------------------------------------------
 
 
-async def all_turns_of(log: RedisLog) -> Commands:
+async def all_turns_of(log: ServedLog) -> Commands:
     """Have every turn, so that what is asked of the log waits for one."""
     commands = log._opened()
     for _ in range(4):
@@ -602,7 +597,7 @@ async def all_turns_of(log: RedisLog) -> Commands:
     return commands
 
 
-async def test_who_gives_up_before_its_turn_appends_nothing(own_log: RedisLog) -> None:
+async def test_who_gives_up_before_its_turn_appends_nothing(own_log: ServedLog) -> None:
     async with opened(own_log):
         async with asyncio.TaskGroup() as tasks:
             commands = await all_turns_of(own_log)
@@ -617,7 +612,7 @@ async def test_who_gives_up_before_its_turn_appends_nothing(own_log: RedisLog) -
 
 
 async def test_turn_that_finds_its_entry_sent_by_another_waits_for_the_answer(
-    own_server: RedisServer, own_log: RedisLog
+    own_log: ServedLog,
 ) -> None:
     """It must not look for work again and again: the loop would never come to the answer."""
     async with opened(own_log):
@@ -625,19 +620,19 @@ async def test_turn_that_finds_its_entry_sent_by_another_waits_for_the_answer(
         commands = await all_turns_of(own_log)
         appending = [asyncio.create_task(append(own_log, channel)) for channel in "ab"]
         await until_on_loop(lambda: len(commands._waiting) == 2)
-        own_server.freeze()
+        own_log.server.freeze()
         commands._turns.release()
         await until_on_loop(lambda: not commands._waiting)  # The first takes both.
         commands._turns.release()
         await anyio.wait_all_tasks_blocked()
-        own_server.thaw()
+        own_log.server.thaw()
 
         assert [position.offset for position in await asyncio.gather(*appending)] == [2, 1]
         for _ in range(2):
             commands._turns.release()
 
 
-async def test_what_waits_for_its_turn_when_the_log_is_closed_is_told_so(log: RedisLog) -> None:
+async def test_what_waits_for_its_turn_when_the_log_is_closed_is_told_so(log: ServedLog) -> None:
     async with opened(log):
         commands = await all_turns_of(log)
         waiting = [asyncio.create_task(call) for call in (append(log, "a"), read(log, "a"))]
