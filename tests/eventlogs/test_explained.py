@@ -10,11 +10,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.unit.logs import FakeLog
 
 from sse_starlette.errors import ChannelClosed, LogRefused
-from sse_starlette.eventlogs.base import Backend, Position
+from sse_starlette.eventlogs.base import Position
 from sse_starlette.eventlogs.redis import RedisLog
 from sse_starlette.eventlogs.redis._faults import Secrets, explain
 from sse_starlette.eventlogs.redis._protocol import answer_to, appended_in
-from sse_starlette.testing.eventlogs import KEEP_ALL
 
 pytestmark = pytest.mark.anyio
 
@@ -77,16 +76,6 @@ def test_what_became_of_each_entry_is_read_from_one_answer() -> None:
     assert found[0] == Position("e", 1)
     assert isinstance(found[1], ChannelClosed)
     assert (found[2], warning) == ("WRONGTYPE", "late")
-
-
-def test_a_log_that_has_no_way_without_a_loop_says_so() -> None:
-    with pytest.raises(TypeError, match="FakeLog can't be published to without an event loop"):
-        Backend.blocking(FakeLog())
-
-
-async def test_a_log_without_times_says_so() -> None:
-    with pytest.raises(TypeError, match="FakeLog keeps no times"):
-        await Backend.seek(FakeLog(), "c", age=0, limits=KEEP_ALL)
 
 
 async def test_log_that_does_not_tell_its_channels_says_so() -> None:

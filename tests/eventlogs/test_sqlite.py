@@ -192,16 +192,6 @@ async def test_whoever_gives_up_waiting_appends_nothing(path: Path, log: SQLiteL
     assert [entry.body for entry in page.entries] == [b"x", b"x"]
 
 
-async def test_more_than_fit_in_one_transaction_are_appended(quick: SQLiteLog) -> None:
-    async with opened(quick):
-        async with anyio.create_task_group() as tasks:
-            for _ in range(600):
-                tasks.start_soon(append, quick, "a")
-        page = await read(quick, "a")
-
-    assert offsets(page) == list(range(1, 601))
-
-
 async def test_following_waits_until_the_file_can_be_opened(path: Path, log: SQLiteLog) -> None:
     async with opened(log), listening(log) as listener:
         with kept_by_another_process(path):
@@ -561,7 +551,7 @@ async def test_channel_that_came_back_waits_for_its_own_joining(log: SQLiteLog) 
     assert listener.subscriptions == ["b", "a", "c"]
 
 
-async def test_burst_is_heard_in_portions_and_ends_with_the_listener(
+async def test_burst_that_fits_in_no_transaction_is_heard_in_portions_and_ends_with_the_listener(
     log: SQLiteLog, quick: SQLiteLog
 ) -> None:
     heard: list[int] = []

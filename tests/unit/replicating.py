@@ -61,6 +61,15 @@ class Process:
         return await FakeClient(self.channel.subscribe(*cursor, **options)).begun()
 
 
+def raising(error: Exception) -> Callable[..., Awaitable[Any]]:
+    """A method of a log that fails."""
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
 def replicator_of(hub: Hub) -> Replicator:
     assert hub._replicator is not None
     return hub._replicator

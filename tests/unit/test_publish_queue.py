@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
 
 import anyio
 import pytest
 from tests.unit.driving import settled, until
 from tests.unit.logs import FakeLog
-from tests.unit.replicating import Process, one, replicator_of
+from tests.unit.replicating import Process, one, raising, replicator_of
 
 import sse_starlette.eventlogs._publish_queue as module
 import sse_starlette.eventlogs._replicator as replicator_module
@@ -165,11 +164,8 @@ async def test_what_others_have_to_mend_is_raised_where_it_was_published_and_sai
     error: Exception,
     told: str,
 ) -> None:
-    async def fail(*_: Any, **__: Any) -> Any:
-        raise error
-
     refused = error is REFUSED
-    monkeypatch.setattr(process.log, "append" if refused else "append_many", fail)
+    monkeypatch.setattr(process.log, "append" if refused else "append_many", raising(error))
     for _ in range(3 if refused else 1):
         with pytest.raises(type(error)) as raised:
             await process.channel.publish("x")

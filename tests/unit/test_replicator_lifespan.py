@@ -19,6 +19,7 @@ from tests.unit.replicating import (
     Process,
     in_a_loop_of_its_own,
     one,
+    raising,
     replicator_of,
     tracks_of,
 )
@@ -377,13 +378,11 @@ async def test_keepers_survive_whatever_they_call_raises(
 async def test_what_the_log_refuses_leaves_streams_open_and_is_the_reason(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(*_: Any, **__: Any) -> Any:
-        raise LogRefused("fake://", "NOPERM", "Give the user its rights.")
-
+    refused = LogRefused("fake://", "NOPERM", "Give the user its rights.")
     async with one(log) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
         for name in ("heads", "check", "read"):
-            monkeypatch.setattr(log, name, refuse)
+            monkeypatch.setattr(log, name, raising(refused))
         await tracks_of(hub).check_positions()
         log.lose()
 

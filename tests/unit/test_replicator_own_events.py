@@ -7,18 +7,19 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 from tests.unit.driving import settled, until
-from tests.unit.logs import FakeLog, FakeStore, Gate
-from tests.unit.replicating import FakeClient, Process, one
+from tests.unit.logs import Gate
+from tests.unit.replicating import FakeClient, Process
 
 import sse_starlette.channels._newcomers as newcomers_module
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import state_of
 from sse_starlette.errors import LogUnavailable
-from sse_starlette.eventlogs.base import Limits, Position
+from sse_starlette.eventlogs.base import Position
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
 
@@ -60,43 +61,31 @@ async def test_what_this_process_publishes_after_subscribe_is_not_missed(
     assert len(state._newcomers) == 0
 
 
-class LateAnswers(FakeLog):
-    """A way to the store on which the answer to what is named is late."""
-
-    def __init__(self, store: FakeStore, late: bytes) -> None:
-        super().__init__(store)
-        self.late = late
-        self.answering = Gate()
-        self.answering.shut()
-
-    async def append(
-        self, channel: str, body: bytes, *, key: str, key_seconds: float, limits: Limits
-    ) -> Position:
-        position = await super().append(
-            channel, body, key=key, key_seconds=key_seconds, limits=limits
-        )
-        if self.late in body:
-            await self.answering.passed()
-        return position
-
-
 @pytest.mark.parametrize("late", ["first", "second", "third"])
 async def test_whatever_order_the_answers_come_in_the_first_subscriber_misses_nothing(
-    store: FakeStore, late: str
+    process: Process, monkeypatch: pytest.MonkeyPatch, late: str
 ) -> None:
-    store.say("c", "before")
-    log = LateAnswers(store, late.encode())
-    async with one(log) as hub, anyio.create_task_group() as tasks:
-        channel = hub.channel("c")
-        log.joining.shut()
-        client = FakeClient(channel.subscribe())
+    answering, real = Gate(), process.log.append
+
+    async def append(channel: str, body: bytes, **options: Any) -> Position:
+        position = await real(channel, body, **options)
+        if late.encode() in body:
+            await answering.passed()
+        return position
+
+    monkeypatch.setattr(process.log, "append", append)
+    process.say("before")
+    process.log.joining.shut()
+    answering.shut()
+    async with anyio.create_task_group() as tasks:
+        client = FakeClient(process.channel.subscribe())
         for text in ("first", "second", "third"):
-            tasks.start_soon(channel.publish, text)
+            tasks.start_soon(process.channel.publish, text)
             await settled()
-        log.joining.open()
+        process.log.joining.open()
         await settled()
 
-        log.answering.open()
+        answering.open()
 
         await client.has("first", "second", "third")
 

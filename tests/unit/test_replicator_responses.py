@@ -12,7 +12,7 @@ import pytest
 from tests.unit.driving import drive, settled
 from tests.unit.following import numbers
 from tests.unit.logs import FakeLog
-from tests.unit.replicating import FakeClient, Process, one, tracks_of
+from tests.unit.replicating import FakeClient, Process, one, raising, tracks_of
 
 from sse_starlette.errors import LogRefused
 from sse_starlette.hub import Hub
@@ -171,12 +171,10 @@ async def test_a_log_that_does_not_answer_in_time_is_not_ready(
 async def test_what_is_refused_stays_the_reason_while_positions_can_be_asked_for(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def check() -> None:
-        raise LogRefused("fake", "no XTRIM", "Give the user its rights.")
-
+    refused = LogRefused("fake", "no XTRIM", "Give the user its rights.")
     await process.client()
     with monkeypatch.context() as patched:
-        patched.setattr(process.log, "check", check)
+        patched.setattr(process.log, "check", raising(refused))
         assert not await process.hub.ready()
     await process.tracks.check_positions()
     assert "Give the user its rights" in process.hub.stats().reason
