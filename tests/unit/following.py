@@ -21,6 +21,7 @@ from tests.unit.driving import StillLoop
 from sse_starlette import channels
 from sse_starlette._runtime.loop import loop_override
 from sse_starlette.channels.channel import Channel, Subscription
+from sse_starlette.eventlogs import _faults
 
 
 class ManualLoop:
@@ -111,10 +112,11 @@ class FakeClock:
 
 
 def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Stop the clock of channels and hubs until the test moves it."""
+    """Stop the clock of channels, hubs and their faults until the test moves it."""
     clock = FakeClock()
     time = SimpleNamespace(monotonic=clock.monotonic)
-    for module in (channels._memory, channels._replica, channels._state, channels._registry):
+    of_channels = (channels._memory, channels._replica, channels._state, channels._registry)
+    for module in (*of_channels, _faults):
         monkeypatch.setattr(module, "time", time)
     return clock
 

@@ -14,8 +14,9 @@ Plays what happens to a channel on an event log, as a table tells it: word by wo
     A.ends      its stream ends                             cut, mend   the log can't be asked, but is heard
     A.stays     who comes back with its id stays away       forget      the answer to an append is lost
     appends:4   that many are tried                         publish*:x  this process does so meanwhile
-    added=2     the log has so many                         close, close...  this process closes it, or another
+    waiting=1   at the gate of appends                      close, close...  this process closes it, or another
     appended=2  that many were tried                        late        it's closed to who publishes
+    added=2     the log has so many                         opened      the channel isn't closed any more
     reads=1     looks since `mark`                          epoch=e2, head=5  what the channel knows
 
 `3-9` are the numbers from 3 to 9, `!epoch` a reset and its reason.
@@ -160,6 +161,7 @@ class _Play:
             "renewed": lambda: store.calls["renew"],
             "appended": lambda: store.calls["append"],
             "added": lambda: store.shelf("c").head,
+            "waiting": lambda: log.appending.waiting,
             "watched": lambda: ",".join(log.watched),
             "resets": lambda: ",".join(f"{one}:{n}" for one, n in channel.stats().resets.items()),
         }

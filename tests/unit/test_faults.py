@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
+from tests.unit.following import FakeClock
 
-import sse_starlette.eventlogs._faults as module
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs._faults import Faults
 
@@ -15,15 +13,8 @@ OF_ONE = LogRefused("fake://", "WRONGTYPE", "Remove the key.", "prices")
 AWAY = LogUnavailable("fake://", "cut off")
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=1_000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    return clock
-
-
 def test_what_is_refused_is_said_once_a_minute_whoever_meets_it(
-    clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = Faults()
 
