@@ -17,7 +17,8 @@ Plays what happens to a channel on an event log, as a table tells it: word by wo
     waiting=1   at the gate of appends                      close, close...  this process closes it, or another
     appended=2  that many were tried                        late        it's closed to who publishes
     added=2     the log has so many                         opened      the channel isn't closed any more
-    reads=1     looks since `mark`                          epoch=e2, head=5  what the channel knows
+    reads=1     looks since `mark`                          epoch=e2, head=5, kept=3  what the channel knows
+    later:29    so many seconds pass                        sweep       what nobody listens to is let go
 
 `3-9` are the numbers from 3 to 9, `!epoch` a reset and its reason.
 """
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from tests.unit.driving import drive, settled, until
+from tests.unit.following import FakeClock, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, running, tracks_of
 
@@ -73,6 +75,7 @@ class LogScenario:
         store = FakeStore()
         log = FakeLog(store)
         with pytest.MonkeyPatch.context() as patch:
+            clock = stop_the_clock(patch)
             if self.page is not None:
                 patch.setattr(_track, "_PAGE", self.page)
             async with (
@@ -81,7 +84,8 @@ class LogScenario:
             ):
                 channel = hub.channel("c", **self.options)
                 play = _Play(store, log, channel, other.channel("c"))
-                play.check = tracks_of(hub).check_positions
+                play.check, play.sweep = tracks_of(hub).check_positions, tracks_of(hub).sweep
+                play.clock = clock
                 play.start = tasks.start_soon
                 for word in self.script.split():
                     await play.do(word)
@@ -89,6 +93,8 @@ class LogScenario:
 
 class _Play:
     check: Callable[[], Any]
+    sweep: Callable[[], None]
+    clock: FakeClock
     start: Callable[..., object]
 
     def __init__(self, store: FakeStore, log: FakeLog, channel: Channel, other: Channel) -> None:
@@ -143,6 +149,8 @@ class _Play:
             "open": lambda: getattr(log, value).open(),
             "mark": lambda: setattr(self, "mark", len(store.reads)),
             "check": self.check,
+            "later": lambda: setattr(self.clock, "now", self.clock.now + int(value)),
+            "sweep": self.sweep,
             "publish": lambda: self.publish(value),
             "publish*": lambda: [self.start(self.publish, one) for one in told(value)],
             "close": channel.aclose,
@@ -162,6 +170,7 @@ class _Play:
             "appended": lambda: store.calls["append"],
             "added": lambda: store.shelf("c").head,
             "waiting": lambda: log.appending.waiting,
+            "kept": lambda: channel.stats().kept_events,
             "watched": lambda: ",".join(log.watched),
             "resets": lambda: ",".join(f"{one}:{n}" for one, n in channel.stats().resets.items()),
         }

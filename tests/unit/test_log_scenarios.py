@@ -125,6 +125,28 @@ SCENARIOS = {
     "a history that is lost while older events are read is told": LogScenario(
         "say:1-3 A deaf flush say:1-5 B:e1.1 B=!epoch"
     ),
+    # Letting go
+    "a channel that nobody listens to is let go after its linger time": LogScenario(
+        "A say:1 A=1 A- later:29 sweep epoch=e1 say:2 later:2 sweep watched= epoch= kept=0"
+        " say:3 A+again A=1-3",
+        hub={"linger": 30},
+    ),
+    "a channel with a subscriber is not let go": LogScenario(
+        "A later:1000 sweep say:1 A=1", hub={"linger": 0}
+    ),
+    "a channel that is let go during the first look is left alone": LogScenario(
+        "say:1-3 shut:reading A+ waits:reading A- later:1 sweep open:reading epoch= watched=",
+        hub={"linger": 0},
+    ),
+    "a channel that is let go while it catches up is left alone": LogScenario(
+        "say:1-3 A shut:reading lose waits:reading A- later:1 sweep open:reading epoch= watched=",
+        hub={"linger": 0},
+    ),
+    "a channel that is let go while older events are read is left alone": LogScenario(
+        "say:1-3 A A- shut:reading A:e1.1 waits:reading A- later:1 sweep open:reading"
+        " epoch= watched=",
+        hub={"linger": 0},
+    ),
     # Clients that come back
     "what was read for one is there for the next": LogScenario(
         "say:1-9 A:e1.3 A=4-9 mark B:e1.5 B=6-9 reads=0 C:e1.1 C=2-9 reads=1"

@@ -12,7 +12,6 @@ import anyio.to_thread
 import pytest
 from starlette.applications import Starlette
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
-from tests.unit.following import FakeClock
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import (
     FakeClient,
@@ -239,41 +238,6 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
 # --- Letting go
 
 
-async def test_a_channel_that_nobody_listens_to_is_let_go_after_its_linger_time(
-    log: FakeLog, clock: FakeClock
-) -> None:
-    async with one(log, linger=30) as hub:
-        process = Process(hub, log)
-        channel = process.channel
-        client = await process.client()
-        process.say(1)
-        await client.has(1)
-        asked = client.leave()
-        del client
-        clock.now += 29
-        process.tracks.sweep()
-        assert channel.epoch == "e1"
-        process.say(2)
-        await settled()
-        clock.now += 2
-
-        process.tracks.sweep()
-
-        assert log.watched == {}
-        assert (channel.epoch, channel.stats().kept_events) == ("", 0)
-        process.say(3)
-        await FakeClient(channel.subscribe(asked)).has(2, 3)
-
-
-async def test_a_channel_with_a_subscriber_is_not_let_go(log: FakeLog, clock: FakeClock) -> None:
-    async with one(log, linger=0) as hub:
-        client = await FakeClient(hub.channel("c").subscribe()).begun()
-        clock.now += 1_000
-        tracks_of(hub).sweep()
-        log.store.say("c", 1)
-        await client.has(1)
-
-
 async def test_letting_go_happens_by_itself(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.01)
     async with one(log, linger=0) as hub:
@@ -281,34 +245,6 @@ async def test_letting_go_happens_by_itself(log: FakeLog, monkeypatch: pytest.Mo
 
         await until(lambda: log.unwatched == ["c"])
         await until(lambda: gc.collect() >= 0 and hub.stats().channels == {})
-
-
-@pytest.mark.parametrize("what", ["attach", "catch up", "fill"])
-async def test_a_channel_that_is_let_go_while_it_is_read_is_left_alone(
-    store: FakeStore, log: FakeLog, clock: FakeClock, what: str
-) -> None:
-    store.say("c", 1, 2, 3)
-    async with one(log, linger=0) as hub:
-        channel = hub.channel("c")
-        if what != "attach":
-            client = await FakeClient(channel.subscribe()).begun()
-        log.reading.shut()
-        match what:
-            case "attach":
-                client = FakeClient(channel.subscribe())
-            case "catch up":
-                log.lose()
-            case _:
-                client.leave()
-                client = FakeClient(channel.subscribe("e1.1"))
-        await until(lambda: log.reading.waiting)
-        client.leave()
-        clock.now += 1
-        tracks_of(hub).sweep()
-        log.reading.open()
-        await settled()
-
-        assert (channel.epoch, log.watched) == ("", {})
 
 
 async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
