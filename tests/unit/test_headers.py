@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from starlette.datastructures import Headers
 from tests.unit.driving import drive, http_scope
 
@@ -155,35 +154,24 @@ def test_an_event_stream_is_told_by_its_content_type(
     assert is_event_stream(content_type) is known
 
 
+JSON = "application/json"
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{"media_type": "application/json"}, {"headers": {"Content-Type": "application/json"}}],
+    ("options", "warned"),
+    [
+        ({"media_type": JSON}, True),
+        ({"headers": {"Content-Type": JSON}}, True),
+        ({}, False),
+        ({"media_type": None}, False),
+        ({"headers": {"Content-Type": "text/event-stream; charset=utf-8"}}, False),
+    ],
 )
-def test_another_content_type_is_warned_of_once(
-    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+def test_another_content_type_than_the_usual_one_is_warned_of_once(
+    options: dict[str, Any], *, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     response = EventSourceResponse([], **options)
 
-    assert response.headers["content-type"].startswith("application/json")
-    (record,) = caplog.records
-    assert record.name == "sse_starlette.sse"
-    assert "leave media_type out" in record.getMessage()
-
-
-def test_the_usual_content_type_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    EventSourceResponse([])
-    EventSourceResponse([], media_type=None)
-    EventSourceResponse([], headers={"Content-Type": "text/event-stream; charset=utf-8"})
-
-    assert caplog.records == []
-
-
-def test_fastapi_finds_the_content_type_on_the_class() -> None:
-    app = FastAPI()
-
-    @app.get("/events", response_class=EventSourceResponse)
-    async def stream() -> EventSourceResponse:
-        raise AssertionError
-
-    responses = app.openapi()["paths"]["/events"]["get"]["responses"]
-    assert list(responses["200"]["content"]) == ["text/event-stream"]
+    assert response.headers["content-type"].startswith(JSON if warned else "text/event-stream")
+    assert [record.name for record in caplog.records] == ["sse_starlette.sse"] * warned
+    assert ("leave media_type out" in caplog.text) is warned

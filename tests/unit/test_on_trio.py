@@ -47,10 +47,6 @@ async def test_nobody_acts_for_a_task_that_waits() -> None:
         assert seen == ["woken"]
 
 
-async def test_nobody_to_wake_is_no_error() -> None:
-    current_loop().waker().set()
-
-
 # The loop
 
 

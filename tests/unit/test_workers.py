@@ -47,11 +47,7 @@ def be_started_by(patch: Patch, command: str, **variables: str) -> None:
         ("/bin/gunicorn app:app", {"WEB_CONCURRENCY": "3"}, 3),
         ("/bin/gunicorn app:app -w 2", {"WEB_CONCURRENCY": "3"}, 2),
         ("/bin/gunicorn app:app", {"GUNICORN_CMD_ARGS": "--bind=:80 --workers=5"}, 5),
-        (
-            "/bin/gunicorn app:app",
-            {"WEB_CONCURRENCY": "3", "GUNICORN_CMD_ARGS": "-w 5"},
-            5,
-        ),
+        ("/bin/gunicorn app:app", {"WEB_CONCURRENCY": "3", "GUNICORN_CMD_ARGS": "-w 5"}, 5),
         ("/bin/granian --workers 2 app:app", {}, 2),
         ("/bin/granian app:app", {"GRANIAN_WORKERS": "2"}, 2),
         ("/bin/granian app:app", {"WEB_CONCURRENCY": "2"}, 1),
@@ -70,29 +66,31 @@ def test_command_line_says_how_many_workers_there_are(
     assert count_workers() == count
 
 
-@pytest.mark.parametrize("server", ["uvicorn._subprocess", "hypercorn.asyncio.run"])
-def test_worker_has_the_configuration_of_its_server(monkeypatch: Patch, server: str) -> None:
-    config = SimpleNamespace(workers=4)
-    be_worker_of(monkeypatch, server, {"config": config})
-    assert given_to_worker("config", "uvicorn", "hypercorn") is config
-    assert count_workers() == 4
+FOUR = SimpleNamespace(workers=4)
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"config": object()}, {"config": SimpleNamespace(workers="2")}]
+    ("server", "given", "count"),
+    [
+        ("uvicorn._subprocess", {"config": FOUR}, 4),
+        ("hypercorn.asyncio.run", {"config": FOUR}, 4),
+        ("uvicorn._subprocess", {}, 1),
+        ("uvicorn._subprocess", {"config": object()}, 1),
+        ("uvicorn._subprocess", {"config": SimpleNamespace(workers="2")}, 1),
+        # What others give their processes is nothing to us.
+        ("billiard.pool", {"config": FOUR}, 1),
+    ],
 )
-def test_worker_that_was_given_something_else_counts_itself(
-    monkeypatch: Patch, given: dict[str, Any]
+def test_worker_has_the_configuration_of_its_server_or_counts_itself(
+    monkeypatch: Patch, server: str, given: dict[str, Any], count: int
 ) -> None:
-    be_worker_of(monkeypatch, "uvicorn._subprocess", given)
-    assert count_workers() == 1
+    be_worker_of(monkeypatch, server, given)
 
-
-def test_what_others_give_their_processes_is_nothing_to_us(monkeypatch: Patch) -> None:
-    be_worker_of(monkeypatch, "billiard.pool", {"config": SimpleNamespace(workers=4)})
-    assert count_workers() == 1
+    assert count_workers() == count
+    if count == 4:
+        assert given_to_worker("config", "uvicorn", "hypercorn") is FOUR
     monkeypatch.delitem(sys.modules, "multiprocessing.process")
-    assert given_to_worker("config", "billiard") is None
+    assert given_to_worker("config", "uvicorn", "hypercorn", "billiard") is None
 
 
 def test_worker_of_gunicorn_sees_those_that_were_forked_before(monkeypatch: Patch) -> None:
