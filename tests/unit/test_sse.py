@@ -157,6 +157,10 @@ def test_an_option_of_the_class_is_what_describes_it() -> None:
     assert EventSourceResponse.send_timeout is vars(EventSourceResponse)["send_timeout"]
 
 
+def test_cleanup_may_be_unbounded() -> None:
+    assert EventSourceResponse([], cleanup_timeout=None).cleanup_timeout is None
+
+
 def test_compression_does_not_exist() -> None:
     response = EventSourceResponse([])
 
