@@ -374,10 +374,10 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others(
 @on_asyncio()
 async def test_a_source_that_never_waits_goes_on_after_each_turn_for_another_four_sends() -> None:
     """On uvloop, too, whose time stands still for a millisecond."""
-    _, turns = await between_turns(b"0;", 100, still=False)
+    tries = [await between_turns(b"0;", 100, joins=False, still=False) for _ in range(5)]
 
     # Two for each pause: twenty-five pauses but for the last, and a few that a busy machine may cost.
-    assert 45 < turns < 60
+    assert 45 < min(turns for _, turns in tries) < 60
 
 
 @on_asyncio
@@ -492,17 +492,17 @@ class Case:
         assert self.logs is None or "cleanup" in log.text
 
 
-UP = "cleaned up"
+DONE = "cleaned up"
 ENDS = {
-    "by itself, in no time": Case(yields(0, 1, 2), b"0;1;2;", UP, timeout=0),
-    "without an event": Case(yields(), b"", UP),
+    "by itself, in no time": Case(yields(0, 1, 2), b"0;1;2;", DONE, timeout=0),
+    "without an event": Case(yields(), b"", DONE),
     # A writer can't send nothing, so it doesn't say that it has been sent.
-    "with frames without bytes": Case(yields(b"", 0, *[b""] * 100, 1), b"0;1;", UP),
-    "with an error, after its frames": Case(yields(0, LOST), b"0;", UP, LOST, timeout=0),
-    "with an exception group": Case(yields(0, TWO), b"0;", UP, TWO),
+    "with frames without bytes": Case(yields(b"", 0, *[b""] * 100, 1), b"0;1;", DONE),
+    "with an error, after its frames": Case(yields(0, LOST), b"0;", DONE, LOST, timeout=0),
+    "with an exception group": Case(yields(0, TWO), b"0;", DONE, TWO),
     "with an error in a thread": Case(fails_in_a_thread, b"0;", "", LOST),
     "by its helper": Case(has_a_helper_that_fails, b"0;", "", ExceptionGroup),
-    "by its value": Case(yields(0, NO_EVENT, 1), b"0;", f"closed, {UP}", TypeError),
+    "by its value": Case(yields(0, NO_EVENT, 1), b"0;", f"closed, {DONE}", TypeError),
     "twice": Case(yields(NO_EVENT, then=fail), b"", "closed", TypeError, "ERROR", 0),
     "too slowly": Case(
         yields(NO_EVENT, then=hang), b"", "closed, cleaning up", TypeError, "WARNING", 0
@@ -576,19 +576,19 @@ def has_a_helper(failure: Exception | None = None) -> Source:
 
 ENDED = "helper ended, outside"
 WAITING = {
-    "begun": Case(sleeping, b"0;", f"cancelled, {UP}"),
+    "begun": Case(sleeping, b"0;", f"cancelled, {DONE}"),
     "ending then": Case(ends_when_it_is_cancelled),
     "yielding then": Case(yields_when_it_is_cancelled, b"farewell;", "closed"),
     "slow to clean up": Case(
         yields(WAITS, then=hang), b"", "cancelled, cleaning up", logs="WARNING", timeout=0
     ),
     "quick to clean up": Case(
-        yields(0, WAITS, then=clean_up_at_once), b"0;", f"cancelled, {UP}", timeout=0
+        yields(0, WAITS, then=clean_up_at_once), b"0;", f"cancelled, {DONE}", timeout=0
     ),
     "with any time to clean up": Case(
         yields(0, WAITS, then=tell_the_deadline), b"0;", "cancelled, until inf", timeout=None
     ),
-    "with a timeout in its cleanup": Case(yields(WAITS, then=time_out), b"", f"cancelled, {UP}"),
+    "with a timeout in its cleanup": Case(yields(WAITS, then=time_out), b"", f"cancelled, {DONE}"),
     "failing in its cleanup": Case(yields(WAITS, then=fail), b"", "cancelled", logs="ERROR"),
     "cleaning up in a task group": Case(cleans_up_in_a_task_group, b"0;", "inside, outside"),
     "with a helper": Case(has_a_helper(), b"0;1;", ENDED),
@@ -604,7 +604,7 @@ async def test_a_source_that_waits_is_cancelled_once_and_its_cleanup_may_wait_fo
 
 
 AT_A_YIELD = {
-    "begun": Case(sleeping, b"0;", f"closed, {UP}"),
+    "begun": Case(sleeping, b"0;", f"closed, {DONE}"),
     "with a helper": Case(has_a_helper(), b"0;", ENDED),
     "with a helper that fails": Case(has_a_helper(LOST), b"0;", ENDED, logs="ERROR"),
     "with a variable, in a thread": Case(sets_a_variable_in_a_thread, b"0;", "outside"),
