@@ -280,35 +280,25 @@ class WaitingFeed(HandFeed):
         await current_loop().waker()
 
 
-class Abandoned:
-    """A stream whose loop was closed in its middle; what is left are coroutines that nobody runs."""
+async def begin(feed: HandFeed, sent: list[Message]) -> list[asyncio.Task[Any]]:
+    """Begin a stream, the loop of which is to be closed in its middle; return its tasks."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, feed: HandFeed) -> None:
-        self.sent: list[Message] = []
-        self._feed = feed
-        try:
-            self.coroutines: list[Any] = loop.run_until_complete(self._begin())
-        finally:
-            loop.close()
-
-    async def _begin(self) -> list[Any]:
-        run = Run()
-        run.feed = self._feed
-        task = asyncio.ensure_future(run(http_scope(), self._receive, self._send))
-        await until(lambda: self.sent)
-        await turns(5)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in tasks:
-            each._log_destroy_pending = False  # type: ignore[attr-defined]
-        self.tasks = [task, *(tasks - {task})]
-        return [each.get_coro() for each in self.tasks]
-
-    async def _receive(self) -> Message:
+    async def receive() -> Message:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async def _send(self, message: Message) -> None:
-        self.sent.append(message)
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    run = Run()
+    run.feed = feed
+    task = asyncio.ensure_future(run(http_scope(), receive, send))
+    await until(lambda: sent)
+    await turns(5)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in tasks:
+        each._log_destroy_pending = False  # type: ignore[attr-defined]
+    return [task, *(tasks - {task})]
 
 
 @pytest.mark.parametrize("kind", ["asyncio", on("uvloop")])
@@ -327,12 +317,14 @@ def test_stream_whose_loop_was_closed_awaits_nothing_when_it_is_thrown_away(
 
         loop = uvloop.new_event_loop()
 
+    sent: list[Message] = []
     with nothing_is_left():
-        abandoned = Abandoned(loop, feed)
-        coroutines = abandoned.coroutines
+        tasks = loop.run_until_complete(begin(feed, sent))
+        loop.close()
+        coroutines: list[Any] = [task.get_coro() for task in tasks]
         for coroutine in coroutines if outermost_first else reversed(coroutines):
             coroutine.close()
 
     assert len(coroutines) == (3 if has_work else 2)
-    assert len(abandoned.sent) == 1
+    assert len(sent) == 1
     assert feed.runs == has_work
