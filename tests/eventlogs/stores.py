@@ -75,15 +75,15 @@ def log_at(url: str) -> RedisLog | SQLiteLog:
 
 
 @contextmanager
-def another_process(path: Path | str) -> Iterator[sqlite3.Connection]:
+def another_process(path: Path | str, waits: float = 0) -> Iterator[sqlite3.Connection]:
     """What the lock of the file takes for another process: another connection."""
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, timeout=waits, isolation_level=None)) as connection:
         yield connection
 
 
 def execute(path: Path | str, statement: str, *values: Any) -> list[Any]:
-    """Do something to the file in another process."""
-    with another_process(path) as connection:
+    """Do something to the file in another process, when it's that one's turn."""
+    with another_process(path, SEAT_BELT_SECONDS) as connection:
         return connection.execute(statement, values).fetchall()
 
 

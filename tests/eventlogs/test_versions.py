@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.eventlogs.stores import ON_ASYNCIO, another_process, execute
 from tests.servers.redis_servers import RedisServer
+from tests.unit.driving import SEAT_BELT_SECONDS
 
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import Backend, Limits, Position
@@ -105,7 +106,7 @@ def append_as_earlier_in_sqlite(path: Path, offset: int) -> None:
     """Write what the first layout had of one event."""
     now = time.time()
     name, key = b"c", b"k%d" % offset
-    with another_process(path) as connection:
+    with another_process(path, SEAT_BELT_SECONDS) as connection:
         connection.execute(
             "INSERT INTO sse_channels (name, epoch, head, closed, expires) VALUES (?, ?, 0, 0, ?)"
             " ON CONFLICT DO NOTHING",
