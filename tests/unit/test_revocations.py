@@ -130,11 +130,15 @@ async def test_revocation_that_came_just_before_the_first_stream_counts_and_an_o
 async def test_nothing_is_listened_to_until_a_stream_says_who_listens(
     store: FakeStore, log: FakeLog
 ) -> None:
-    async with one(log), stream_to(None):
+    async with one(log) as hub, stream_to(None):
         await settled()
         assert REVOKED not in log.watched
         async with stream_to("ann"):
             await until(lambda: REVOKED in log.watched)
+        subscription = hub._revocations._subscription
+
+    assert subscription is not None
+    assert subscription.stopped  # With the lifespan.
 
 
 async def test_all_listeners_are_asked_anew_who_they_are_when_a_revocation_may_be_missing(
