@@ -174,7 +174,7 @@ def test_event_from_a_worker_thread_reaches_the_stream_by_itself(serve: Serve, l
 # --- A stalled reader -----------------------------------------------------------------
 
 EVENT_BYTES = 1_000
-HEALTHY = 299
+HEALTHY = 999
 GROWTH_BYTES = 5 * 1024 * 1024
 """
 What a stalled client may cost in the end, measured on the whole process (docs/channels.md).
