@@ -407,6 +407,17 @@ async def test_6_no_text_adds_a_field_or_an_event(text: str, sep: str) -> None:
     assert len(events) == len(made)
 
 
+@pytest.mark.parametrize("retry", ["1\ndata: evil", True, 1.5, -1])
+async def test_6_retry_that_is_no_number_of_milliseconds_does_not_reach_the_wire(
+    retry: object,
+) -> None:
+    async with drive(EventSourceResponse([{"retry": retry}])) as exchange:
+        await exchange.ends()
+
+    assert isinstance(exchange.raised, (TypeError, ValueError))
+    assert (exchange.body, exchange.complete) == (b"", True)
+
+
 # 7. Nothing is left
 
 

@@ -68,7 +68,7 @@ SCENARIOS = {
     ),
     "publishing bridges a hiccup": LogScenario("A cut publish*:1 appends:4 mend A=1"),
     "a channel is closed after what is being published": LogScenario(
-        "A shut:appending publish*:1,2 waits:appending close* waiting=1 open:appending"
+        "A shut:appending publish*:1 publish*:2 waits:appending close* waiting=1 open:appending"
         " A.ends A=1,2 A.id=e1.3"
     ),
     "closing ends the streams of all processes for good": LogScenario(

@@ -27,11 +27,18 @@ class Opened(Protocol):
     call: Callable[[], None]
 
     @property
-    def stopped(self) -> bool: ...
+    def stopped(self) -> bool:
+        """Whether nobody wants it any more."""
+
     @property
-    def must_prepare(self) -> bool: ...
-    def opening(self, loop: Loop) -> Opening: ...
-    def prepared(self, frames: list[bytes], error: Exception | None = None) -> None: ...
+    def must_prepare(self) -> bool:
+        """Whether an opening is to be sent now."""
+
+    def opening(self, loop: Loop) -> Opening:
+        """Make the opening."""
+
+    def prepared(self, frames: list[bytes], error: Exception | None = None) -> None:
+        """Take the rest of an opening that has been sent."""
 
 
 class OpeningSender:
