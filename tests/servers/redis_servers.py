@@ -48,9 +48,11 @@ class RedisServer:
                 program("redis-server"),
                 *self._config,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder),
-                *("--unixsocket", self.socket),
+                # From where it stands: the path of a socket has 107 bytes at the most.
+                *("--unixsocket", self.socket.name),
                 *self._options,
-            ]
+            ],
+            cwd=self.folder,
         )
         self._program = running
         running.wait_for_line("Ready to accept connections|Sentinel ID is")
