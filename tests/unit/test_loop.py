@@ -651,3 +651,11 @@ async def test_coroutine_that_is_thrown_away_at_its_first_wait_is_closed() -> No
     run.close()
 
     assert seen == ["thrown away"]
+
+
+async def test_the_stopwatch_goes_on_within_a_turn() -> None:
+    """The time of uvloop stands still in between, and who never waits would not be told from who has just woken."""
+    stopwatch = current_loop().stopwatch
+    began = stopwatch()
+
+    assert any(stopwatch() > began for _ in range(1_000_000))

@@ -326,7 +326,7 @@ async def test_no_frame_is_held_while_a_millisecond_passes() -> None:
 
 
 async def between_turns(
-    frame: bytes, count: int, *, step_seconds: float = 0.0, joins: bool = True, still: bool = True
+    frame: bytes, count: int, *, step_seconds: float = 0.0, joins: bool = True
 ) -> tuple[int, int]:
     """How many events at most a source yields until another task has a turn, and the turns it has in all."""
     turns = longest = 0
@@ -335,8 +335,7 @@ async def between_turns(
         nonlocal longest
         seen = since = 0
         for _ in range(count):
-            if loop is not None:
-                loop.now += step_seconds
+            loop.now += step_seconds
             since = 0 if turns > seen else since + 1
             seen = turns
             longest = max(longest, since)
@@ -348,7 +347,7 @@ async def between_turns(
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    loop = StillLoop() if still else None
+    loop = StillLoop()
     feed = feed_of(source(), loop, joins=joins)
     async with running(feed), anyio.create_task_group() as tasks:
         tasks.start_soon(other)
@@ -373,11 +372,10 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others(
 
 @on_asyncio()
 async def test_a_source_that_never_waits_goes_on_after_each_turn_for_another_four_sends() -> None:
-    """On uvloop, too, whose time stands still for a millisecond."""
-    tries = [await between_turns(b"0;", 100, joins=False, still=False) for _ in range(5)]
+    _, turns = await between_turns(b"0;", 100, step_seconds=0.000001, joins=False)
 
-    # Two for each pause: twenty-five pauses but for the last, and a few that a busy machine may cost.
-    assert 45 < min(turns for _, turns in tries) < 60
+    # Two for each pause: twenty-five pauses but for the last.
+    assert 45 < turns < 55
 
 
 @on_asyncio
