@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,9 +32,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path) as running:
-        yield running
+def server(own_server: RedisServer) -> RedisServer:
+    """Here, each test breaks it."""
+    return own_server
 
 
 # --- Refused by an ACL ----------------------------------------------------------------
