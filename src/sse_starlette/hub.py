@@ -16,7 +16,7 @@ import anyio.lowlevel
 from ._arguments import check_callable, check_listener
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
-from .channels._options import subscribe_options
+from .channels._options import channel_options, subscribe_options
 from .channels._registry import RESERVED, ChannelRegistry, check_not_reserved
 from .channels._revocations import Revocations
 from .channels._stats import HubStats
@@ -65,8 +65,8 @@ class Hub:
         return JSONResponse({"id": await prices.publish({"event": "tick", "data": 12.5})})
     ```
 
-    It may be a module's variable, and be used from any thread. In memory it needs no loop and no
-    start. On a log it needs its lifespan:
+    It may be a module's variable, and be used from any thread. In memory it needs no loop and no start. On a log it
+    needs its lifespan:
 
     ```python
     hub = Hub("sqlite:///events.db")  # or "redis://…", for many hosts
@@ -88,55 +88,35 @@ class Hub:
         Make a hub without channels.
 
         Args:
-            log: where the channels are kept: a URL, or a `Backend`. `redis://`, `rediss://`,
-                `unix://` (a socket of Redis), `redis+cluster://` and `rediss+cluster://` are for many
-                hosts, `sqlite://` is for the processes of one; other packages may add schemes. None: in
-                this process alone.
-            linger: seconds that a channel nobody holds on to is remembered after it was last used,
-                so that clients that reload their page find its history. See `channel`. On a log,
-                seconds for which it's listened to after its last subscriber has left.
-            publish_wait: seconds for which publishing is tried again while the log is out of reach;
-                0: not at all.
-            expire: seconds after which the log may forget a channel that nobody has published or
-                listened to. Default: what another process has said, or a day.
-            check_every: seconds between two looks whether anything was added to the log that has not
-                been heard here, as when a connection has died without a word.
-            serializer: makes JSON (str or bytes) of data that is neither text nor a number, when an
-                event is published or a snapshot read: `orjson.dumps`, `msgspec.json.encode`, or a
-                function that knows your types. What it raises, `publish` raises. None: see
-                `ServerSentEvent`.
+            log: where the channels are kept: a URL, or a `Backend`. `redis://`, `rediss://`, `unix://` (a socket of
+                Redis), `redis+cluster://` and `rediss+cluster://` are for many hosts, `sqlite://` is for the
+                processes of one; other packages may add schemes. None: in this process alone.
+            linger: seconds that a channel nobody holds on to is remembered after it was last used, so that clients
+                that reload their page find its history. See `channel`. On a log, seconds for which it's listened to
+                after its last subscriber has left.
+            publish_wait: seconds for which publishing is tried again while the log is out of reach; 0: not at all.
+            expire: seconds after which the log may forget a channel that nobody has published or listened to.
+                Default: what another process has said, or a day.
+            check_every: seconds between two looks whether anything was added to the log that has not been heard
+                here, as when a connection has died without a word.
+            serializer: makes JSON (str or bytes) of data that is neither text nor a number, when an event is
+                published or a snapshot read: `orjson.dumps`, `msgspec.json.encode`, or a function that knows your
+                types. What it raises, `publish` raises. None: see `ServerSentEvent`.
 
         Raises:
             ImportError: the log needs an extra that isn't installed.
             ValueError: a number is out of range, or there's no log of this scheme.
         """
-        check_seconds("linger", linger)
-        check_seconds("publish_wait", publish_wait)
-        check_seconds("check_every", check_every, above=0)
-        _check_expire(expire, check_every)
-        self._replicator: Replicator | None = None
-        if log is not None:
-            self._replicator = Replicator(
-                backend_for(log), publish_wait=publish_wait, expire=expire, check_every=check_every
-            )
-        if serializer is not None:
-            check_serializer(serializer)
-        self._serializer = serializer
-        self._registry = ChannelRegistry(
-            linger=linger, serializer=serializer, replicator=self._replicator
-        )
-        self._revocations = Revocations(
-            partial(self._registry.channel, options={}), shared=log is not None
-        )
-        self._runs = RunKeeper(self._registry, self._replicator, serializer)
+        self._parts = _Parts(log, linger, publish_wait, expire, check_every, serializer)
 
     def __repr__(self) -> str:
-        return f"<Hub {'in memory' if self._replicator is None else f'on {self._replicator.backend!r}'}>"
+        backend = self._parts.backend
+        return f"<Hub {'in memory' if backend is None else f'on {backend!r}'}>"
 
     @property
     def log(self) -> str | None:
         """The kind of its event log, `"RedisLog"` for example; None in memory."""
-        return None if self._replicator is None else type(self._replicator.backend).__name__
+        return None if self._parts.backend is None else type(self._parts.backend).__name__
 
     def channel(
         self,
@@ -154,28 +134,23 @@ class Hub:
         """
         Return the channel of this name; the first call makes it.
 
-        A channel is forgotten, with its history, when it has no subscriber, nothing has been
-        published for its linger time, and the application holds no reference to it. After that the
-        name stands for a new channel, and clients of the old one are told (`reset`). On a log only
-        what this process has of it is forgotten; the log keeps it, see `expire`.
+        A channel is forgotten, with its history, when it has no subscriber, nothing has been published for its
+        linger time, and the application holds no reference to it. After that the name stands for a new channel, and
+        clients of the old one are told (`reset`). On a log only what this process has of it is forgotten; the log
+        keeps it, see `expire`.
 
         Args:
             name: any text, but for what begins with `sse_starlette:`.
-            history: events that are kept for clients that come back, and that a connected client
-                may be behind. Default: 1,000; at least 1.
-            history_bytes: bytes that these may take together. Default: 16 MiB. The newest event is
-                kept, however large.
+            history: events that are kept for clients that come back, and that a connected client may be behind.
+                Default: 1,000; at least 1.
+            history_bytes: bytes that these may take together. Default: 16 MiB. The newest event is always kept.
             history_seconds: seconds that an event is kept. Default: as long as there's room.
-            slow: what becomes of a client that lags further than that; see `Slow`.
-                Default: `"disconnect"`.
-            latest_by: for `slow="latest"`: the key of an event. Of each key the newest event is
-                kept, of as many keys as `history` says.
+            slow: what becomes of a client that lags further than that; see `Slow`. Default: `"disconnect"`.
+            latest_by: for `slow="latest"`: the key of an event. The newest of each of `history` keys is kept.
             linger: seconds for this channel instead of those of the hub.
-            type: what is published is validated by pydantic as this type, and sent as JSON of it (text as
-                a JSON string, too); what is not of it, `publish` refuses. Snapshots are not. None:
-                anything may be published.
-            prefer: what counts for more when it's busy, its delays or CPU time; see `Preference`. Default:
-                `"cpu"`.
+            type: what is published is validated by pydantic as this type, and sent as JSON of it (text as a JSON
+                string, too); what is not of it, `publish` refuses. Snapshots are not. None: anything may be published.
+            prefer: what counts for more when it's busy, its delays or CPU time; see `Preference`. Default: `"cpu"`.
 
         Raises:
             ImportError: `type` needs pydantic, which isn't installed.
@@ -183,18 +158,10 @@ class Hub:
             ValueError: an argument is out of range, or the channel exists with other options.
         """
         check_not_reserved(name)
-        given: dict[str, Any] = {
-            "history": history,
-            "history_bytes": history_bytes,
-            "history_seconds": history_seconds,
-            "slow": slow,
-            "latest_by": latest_by,
-            "linger": linger,
-            "type": type,
-            "prefer": prefer,
-        }
-        options = {option: value for option, value in given.items() if value is not None}
-        return self._registry.channel(name, options)
+        options = channel_options(
+            history, history_bytes, history_seconds, slow, latest_by, linger, type, prefer
+        )
+        return self._parts.registry.channel(name, options)
 
     def subscribe(
         self,
@@ -213,9 +180,8 @@ class Hub:
         """
         Subscribe to several channels on one stream.
 
-        Its ids hold the position in each channel, so a client that comes back gets what it missed in
-        each. A channel that its id doesn't name begins anew. Events of one channel keep their order;
-        there's none between channels.
+        Its ids hold the position in each channel, so a client that comes back gets what it missed in each. A channel
+        that its id doesn't name begins anew. Events of one channel keep their order; there's none between channels.
 
         Args:
             channels: the channels, or their names; 200 at the most.
@@ -232,14 +198,13 @@ class Hub:
         Raises:
             TypeError: `channels` is one name, or something else than channels and their names; or as for
                 `Channel.subscribe`.
-            ValueError: there's no channel, too many, or one is named twice; or as for
-                `Channel.subscribe`.
+            ValueError: there's no channel, too many, or one is named twice; or as for `Channel.subscribe`.
             RuntimeError: the hub has a log, and its lifespan isn't under way.
         """
         options = subscribe_options(
             filter, on_gap, snapshot, replay, after, since, id_blocks, name_channels
         )
-        return Subscription(self._registry.states_of(channels), request, options)
+        return Subscription(self._parts.registry.states_of(channels), request, options)
 
     async def run(
         self, key: str, source: Callable[[], Any], **options: Unpack[RunArguments]
@@ -261,8 +226,8 @@ class Hub:
             LogUnavailable: the event log is out of reach, for as long as `publish_wait` says.
             RuntimeError: the hub's lifespan isn't under way.
         """
-        entry, started = await self._runs.start(key, source, RunOptions.of(options))
-        return Run(self._runs, entry, started=started)
+        entry, started = await self._parts.runs.start(key, source, RunOptions.of(options))
+        return Run(self._parts.runs, entry, started=started)
 
     async def find_run(self, key: str) -> Run | None:
         """
@@ -271,33 +236,20 @@ class Hub:
         Raises:
             LogUnavailable, RuntimeError: as for `run`.
         """
-        entry = await self._runs.find(key)
-        return None if entry is None else Run(self._runs, entry, started=False)
+        entry = await self._parts.runs.find(key)
+        return None if entry is None else Run(self._parts.runs, entry, started=False)
 
     def publisher(self) -> Publisher:
         """
         Return a way to publish from code without an event loop: Celery, Django, cron, scripts.
 
-        It needs no lifespan. Keys, limits and what clients get are as with `Channel.publish`; the limits
-        are those given to `hub.channel` in this process, or by anybody else.
+        It needs no lifespan. Keys, limits and what clients get are as with `Channel.publish`; the limits are those
+        given to `hub.channel` in this process, or by anybody else.
 
         Raises:
             RuntimeError: the hub has no log, so nobody outside of its process hears of anything.
         """
-        replicator = self._replicator
-        if replicator is None:
-            raise RuntimeError(
-                "a hub in memory has its clients in its own process, so there's nobody to publish to "
-                "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
-                "another thread of this process use channel.publish_threadsafe(…)."
-            )
-        return Publisher(
-            replicator.backend,
-            limits_of=self._registry.limits_of,
-            typed=self._registry.typed,
-            publish_wait=replicator.publish_wait,
-            serializer=self._serializer,
-        )
+        return self._parts.publisher()
 
     async def revoke(self, listener: str) -> None:
         """
@@ -316,7 +268,7 @@ class Hub:
             TypeError: it's no name.
         """
         check_listener("listener", listener)
-        await self._revocations.revoke(listener)
+        await self._parts.revocations.revoke(listener)
 
     def endpoint(
         self,
@@ -347,13 +299,7 @@ class Hub:
 
     def stats(self) -> HubStats:
         """The figures of each channel that has not been forgotten."""
-        figures = self._registry.stats()
-        replicator = self._replicator
-        if replicator is None:
-            return HubStats(figures)
-        told = replicator.tracks.figures
-        connected = replicator.running and told.away_since is None
-        return HubStats(figures, connected, told.losses, told.catch_ups, replicator.reason)
+        return self._parts.stats()
 
     def app(
         self, *, allow: Callable[[HTTPConnection], bool | Awaitable[bool]] | None = None
@@ -380,36 +326,106 @@ class Hub:
         """
         Whether channels can be used now: for the readiness probe of a service.
 
-        In memory they always can. On a log: whether the lifespan is under way, the log is being
-        listened to, and it answers and refuses nothing that channels need. If not, `stats().reason`
-        says what is wrong. What is wrong with one channel alone leaves the hub ready.
+        In memory they always can. On a log: whether the lifespan is under way, and the log is listened to, answers and
+        refuses nothing that channels need. If not, `stats().reason` says why. One channel's troubles don't count.
 
         Args:
             timeout: seconds within which the log has to answer.
         """
-        if self._replicator is None:
-            await anyio.lowlevel.checkpoint()
-            return True
-        return await self._replicator.ready(timeout)
+        return await self._parts.ready(timeout)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002  (Starlette passes it)
         """
         Keep the hub for as long as the application runs: `Starlette(lifespan=hub.lifespan)`.
 
-        Or `async with hub.lifespan():`, in a lifespan of your own or in a script. A hub in memory does
-        without. One on a log is connected to it meanwhile; whether the log is in reach at the
-        beginning doesn't matter. Streams that are still open at the end of it, end. After that it may
-        be entered again, on another loop, too.
+        Or `async with hub.lifespan():`, in a lifespan of your own or in a script. A hub in memory does without. One
+        on a log is connected to it meanwhile; whether the log is in reach at the beginning doesn't matter. Streams
+        that are still open at the end of it, end. After that it may be entered again, on another loop, too.
 
         Raises:
             RuntimeError: it has been entered already, and not left.
         """
+        async with self._parts.kept():
+            yield
+
+
+class _Parts:
+    """What a hub is made of, put together once."""
+
+    def __init__(
+        self,
+        log: str | Backend | None,
+        linger: float,
+        publish_wait: float,
+        expire: float | None,
+        check_every: float,
+        serializer: Serializer | None,
+    ) -> None:
+        """Check the arguments of `Hub`, and do nothing else yet."""
+        check_seconds("linger", linger)
+        check_seconds("publish_wait", publish_wait)
+        check_seconds("check_every", check_every, above=0)
+        _check_expire(expire, check_every)
+        if serializer is not None:
+            check_serializer(serializer)
+        self.backend = None if log is None else backend_for(log)
+        self.replicator = replicator = (
+            None
+            if self.backend is None
+            else Replicator(
+                self.backend, publish_wait=publish_wait, expire=expire, check_every=check_every
+            )
+        )
+        self.serializer = serializer
+        self.registry = ChannelRegistry(linger=linger, serializer=serializer, replicator=replicator)
+        self.revocations = Revocations(
+            partial(self.registry.channel, options={}), shared=replicator is not None
+        )
+        self.runs = RunKeeper(self.registry, replicator, serializer)
+
+    def publisher(self) -> Publisher:
+        """Return what `Hub.publisher` returns, or raise if nobody could hear of it."""
+        replicator = self.replicator
+        if replicator is None:
+            raise RuntimeError(
+                "a hub in memory has its clients in its own process, so there's nobody to publish to "
+                "from another one: give the hub a log, Hub('redis://…') or Hub('sqlite:///…'). From "
+                "another thread of this process use channel.publish_threadsafe(…)."
+            )
+        return Publisher(
+            replicator.backend,
+            limits_of=self.registry.limits_of,
+            typed=self.registry.typed,
+            publish_wait=replicator.publish_wait,
+            serializer=self.serializer,
+        )
+
+    def stats(self) -> HubStats:
+        """Return what `Hub.stats` returns."""
+        figures = self.registry.stats()
+        replicator = self.replicator
+        if replicator is None:
+            return HubStats(figures)
+        told = replicator.tracks.figures
+        connected = replicator.running and told.away_since is None
+        return HubStats(figures, connected, told.losses, told.catch_ups, replicator.reason)
+
+    async def ready(self, timeout: float) -> bool:  # noqa: ASYNC109  (there's an answer in any case)
+        """Return what `Hub.ready` returns."""
+        if self.replicator is None:
+            await anyio.lowlevel.checkpoint()
+            return True
+        return await self.replicator.ready(timeout)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keep in step with the log, hear of revocations and make runs, until the context is left."""
         async with AsyncExitStack() as stack:
-            if self._replicator is not None:
-                await stack.enter_async_context(self._replicator.run(self._registry.sweep))
-                stack.enter_context(self._revocations.followed())
-            await stack.enter_async_context(self._runs.open())
+            if self.replicator is not None:
+                await stack.enter_async_context(self.replicator.run(self.registry.sweep))
+                stack.enter_context(self.revocations.followed())
+            await stack.enter_async_context(self.runs.open())
             yield
 
 
@@ -424,4 +440,4 @@ def _check_expire(expire: object, check_every: float) -> None:
 
 def own_channel(hub: Hub, name: str) -> Channel:
     """Return a channel of the library's own, which no client can name."""
-    return hub._registry.channel(f"{RESERVED}{name}", {})  # noqa: SLF001  (private to users, not to this module)
+    return hub._parts.registry.channel(f"{RESERVED}{name}", {})  # noqa: SLF001  (private to users, not to this module)

@@ -71,8 +71,8 @@ def raising(error: Exception) -> Callable[..., Awaitable[Any]]:
 
 
 def replicator_of(hub: Hub) -> Replicator:
-    assert hub._replicator is not None
-    return hub._replicator
+    assert hub._parts.replicator is not None
+    return hub._parts.replicator
 
 
 def tracks_of(hub: Hub) -> Tracks:

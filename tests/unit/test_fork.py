@@ -125,7 +125,7 @@ def child():
     assert hub.channel("c") is channel
     assert hub.stats().published == 1
 
-with held_by_a_thread(state_of(channel)._lock), held_by_a_thread(hub._registry._lock):
+with held_by_a_thread(state_of(channel)._lock), held_by_a_thread(hub._parts.registry._lock):
     in_child(child)
 """,
     "streams are counted": """
@@ -439,8 +439,8 @@ def test_an_interrupted_change_is_not_carried_on() -> None:
 def test_a_hub_in_a_child_has_its_channels_and_a_lock_of_its_own() -> None:
     hub = Hub()
     channel = hub.channel("c")
-    with hub._registry._lock, state_of(channel)._lock:
-        hub._registry.after_fork()
+    with hub._parts.registry._lock, state_of(channel)._lock:
+        hub._parts.registry.after_fork()
         state_of(channel).after_fork()
         assert hub.channel("c") is channel
         assert channel.publish_nowait("x") == f"{channel.epoch}.1"

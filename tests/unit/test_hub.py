@@ -249,10 +249,10 @@ def test_channels_that_are_used_are_looked_at_once_in_their_linger_time(
         clock.now += 1
         for channel in used:
             channel.publish_nowait("x")
-        hub._registry.sweep()
+        hub._parts.registry.sweep()
 
     assert len(looks) <= 50 * 300 / 29
-    assert len(hub._registry._lingering) == 50
+    assert len(hub._parts.registry._lingering) == 50
 
 
 def test_a_channel_that_a_subscription_held_is_let_go_after_it(
@@ -267,8 +267,8 @@ def test_a_channel_that_a_subscription_held_is_let_go_after_it(
             subscription._feed.stop()
             del subscription
         clock.now += 1.1
-        hub._registry.sweep()
-        left.append(len(hub._registry._lingering))
+        hub._parts.registry.sweep()
+        left.append(len(hub._parts.registry._lingering))
 
     assert (left[4], left[6]) == (1, 0)
 
@@ -282,8 +282,8 @@ def test_a_name_that_stands_for_a_new_channel_lingers_anew(clock: FakeClock) -> 
     left = []
     for seconds in (29, 2, 0, 0):
         clock.now += seconds
-        hub._registry.sweep()
-        left.append(len(hub._registry._lingering))
+        hub._parts.registry.sweep()
+        left.append(len(hub._parts.registry._lingering))
 
     assert (left[0], left[2:]) == (1, [0, 0])
 

@@ -53,7 +53,7 @@ def said(listener: str, *, seconds_ago: float = 0.0) -> str:
 
 def heard(hub: Hub) -> str:
     """The position up to which the hub has heard what others revoke."""
-    subscription = hub._revocations._subscription
+    subscription = hub._parts.revocations._subscription
     return "" if subscription is None else subscription.last_event_id
 
 
@@ -135,7 +135,7 @@ async def test_nothing_is_listened_to_until_a_stream_says_who_listens(
         assert REVOKED not in log.watched
         async with stream_to("ann"):
             await until(lambda: REVOKED in log.watched)
-        subscription = hub._revocations._subscription
+        subscription = hub._parts.revocations._subscription
 
     assert subscription is not None
     assert subscription.stopped  # With the lifespan.
@@ -179,13 +179,13 @@ async def test_what_is_no_revocation_is_logged_and_all_listeners_are_asked_anew(
 async def test_lifespan_may_end_before_following_begins(store: FakeStore, log: FakeLog) -> None:
     async with stream_to(None):
         async with one(log) as hub:
-            hub._revocations._listener_came()
+            hub._parts.revocations._listener_came()
         await settled()
-        hub._revocations._follow()  # As the loop does, if it comes to it only then.
+        hub._parts.revocations._follow()  # As the loop does, if it comes to it only then.
         assert log.watched == {}
         # A subscription that was looking forward to be looked at is none any more.
-        hub._revocations._look_soon()
-        hub._revocations._listener_came()
+        hub._parts.revocations._look_soon()
+        hub._parts.revocations._listener_came()
 
 
 async def test_loop_that_was_closed_in_mid_stream_is_left_alone() -> None:

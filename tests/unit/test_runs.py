@@ -134,8 +134,8 @@ async def found(hub: Hub, key: str = "a") -> Run:
 
 
 def producers_of(hub: Hub) -> set[Producer]:
-    assert hub._runs._lifespan is not None
-    return hub._runs._lifespan.producers
+    assert hub._parts.runs._lifespan is not None
+    return hub._parts.runs._lifespan.producers
 
 
 TOKENS = [f"t{number}" for number in range(300)]
@@ -503,8 +503,8 @@ async def test_an_ended_run_takes_no_memory_after_its_time(monkeypatch: pytest.M
     async with hub_of_runs() as hub:
         await hub.run("a", Source("one"), ttl=30)
 
-        await comes(lambda: hub._runs._memory._held)
-        await comes(lambda: not hub._runs._memory._held)
+        await comes(lambda: hub._parts.runs._memory._held)
+        await comes(lambda: not hub._parts.runs._memory._held)
 
 
 # --- Mistakes, in the call
@@ -581,7 +581,7 @@ async def test_another_loop_may_ask(hub: Hub) -> None:
 
 async def take_lease(hub: Hub, run: Run, holder: str, replaces: int) -> Lease:
     note = run._entry.note
-    return await hub._runs._memory.take_lease(
+    return await hub._parts.runs._memory.take_lease(
         RUN_A,
         holder=holder,
         replaces=replaces,
@@ -619,14 +619,14 @@ async def test_a_cancelled_caller_has_started_it_all_the_same(hub: Hub) -> None:
 async def test_a_forked_child_has_no_run_of_its_parent(hub: Hub) -> None:
     await hub.run("a", endless())
 
-    hub._runs.after_fork()
+    hub._parts.runs.after_fork()
 
     with pytest.raises(RuntimeError, match="lifespan"):
         await hub.find_run("a")
 
 
 async def test_leases_in_memory_are_those_of_an_event_log(hub: Hub) -> None:
-    held = hub._runs._memory
+    held = hub._parts.runs._memory
     run = await hub.run("a", endless())
     await first_of(run)
     limits = run._entry.note.limits

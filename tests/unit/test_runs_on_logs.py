@@ -73,7 +73,7 @@ async def begun(hub: Hub) -> Subscription:
 
 def die(hub: Hub) -> None:
     """Have a process say nothing any more, as one that is stopped or cut off."""
-    log = hub._runs._replicator and hub._runs._replicator.backend
+    log = hub._parts.runs._replicator and hub._parts.runs._replicator.backend
     assert isinstance(log, LeasingFakeLog)
     log.cut = True
 
@@ -429,7 +429,7 @@ async def test_what_nobody_uses_is_let_go(hubs: Hubs) -> None:
     run = await hubs[0].run("a", Source("one"))
     await run.wait()
 
-    await comes(lambda: hubs[0]._runs._lifespan and not hubs[0]._runs._lifespan.entries)
+    await comes(lambda: hubs[0]._parts.runs._lifespan and not hubs[0]._parts.runs._lifespan.entries)
     assert await run.status() is RunStatus.DONE
 
 

@@ -41,8 +41,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def backend_of(hub: Hub) -> Backend:
-    assert hub._replicator is not None
-    return hub._replicator.backend
+    assert hub._parts.replicator is not None
+    return hub._parts.replicator.backend
 
 
 def install(site: Path, name: str, **schemes: str) -> None:
@@ -130,7 +130,7 @@ def test_a_copy_among_the_sources_of_another_package_finds_its_own_logs(tmp_path
     program = (
         "from vendored.sse import Hub\n"
         "for url in ('sqlite:///events.db', 'redis://localhost'):\n"
-        "    print(type(Hub(url)._replicator.backend).__module__)\n"
+        "    print(type(Hub(url)._parts.replicator.backend).__module__)\n"
         "import sys; assert 'sse_starlette' not in sys.modules"
     )
     command = [sys.executable, "-W", "error", "-c", program]

@@ -72,6 +72,14 @@ class ChannelOptions:
             raise ValueError(f"prefer must be one of {get_args(Preference)}, got: {self.prefer!r}")
 
 
+_OF_A_CHANNEL = tuple(field.name for field in fields(ChannelOptions))
+
+
+def channel_options(*given: Any) -> dict[str, Any]:
+    """Return those options of `Hub.channel` that were given, by name: what is left out may be anything."""
+    return {name: one for name, one in zip(_OF_A_CHANNEL, given, strict=True) if one is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """
