@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from ._arguments import check_callable, check_listener, check_milliseconds, check_seconds
 from ._runtime.fork import tell_child
+from ._stream.options import Grant, StreamOptions
 
 if TYPE_CHECKING:
     from _thread import LockType
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from ._stream.lifecycle import CloseReason
-    from ._stream.options import StreamOptions
+
 
 __all__ = ["Refusal", "StreamPolicy", "StreamPolicyMiddleware"]
 
@@ -257,10 +258,12 @@ class Admission:
             send_timeout=policy.send_timeout
             if options.send_timeout is None
             else options.send_timeout,
-            max_age=age,
-            revalidate=policy.revalidate and partial(policy.revalidate, request),
-            revalidate_interval=options.ping_interval or _USUAL_INTERVAL,
-            last_words=partial(self._last_words, options.encoder()),
+            grant=Grant(
+                max_age=age,
+                revalidate=policy.revalidate and partial(policy.revalidate, request),
+                revalidate_interval=options.ping_interval or _USUAL_INTERVAL,
+                last_words=partial(self._last_words, options.encoder()),
+            ),
         )
         if not counts:
             return

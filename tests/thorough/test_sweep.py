@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from tests.thorough.sweeping import Place, Served, all_places, served, waiting_n
 
 from sse_starlette import EventSourceResponse, Hub, StreamPolicy, drain, sse, sync_source_limiter
 from sse_starlette._shutdown.streams import current_streams, end_streams
-from sse_starlette._stream.options import StreamOptions
+from sse_starlette._stream.options import Patience, StreamOptions
 
 MOST_TURNS = 16
 """Turns of the loop in which a scenario has shown all that it does."""
@@ -437,14 +438,9 @@ async def cut(scenario: str, ending: str, turn: int, seen: set[Place]) -> bool:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait milliseconds where a stream that is to end waits for a second."""
-    defaults = StreamOptions._field_defaults
-    for name in ("last_chunk_timeout", "cancelled_timeout"):
-        monkeypatch.setitem(defaults, name, 0.004)
-
-    def impatient(**options: Any) -> StreamOptions:
-        return StreamOptions(**{**options, "last_chunk_timeout": 0.004, "cancelled_timeout": 0.004})
-
-    monkeypatch.setattr(sse, "StreamOptions", impatient)
+    patience = Patience(0.004, 0.004)
+    monkeypatch.setitem(StreamOptions._field_defaults, "patience", patience)
+    monkeypatch.setattr(sse, "StreamOptions", partial(StreamOptions, patience=patience))
 
 
 @pytest.fixture

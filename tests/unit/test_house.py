@@ -127,7 +127,6 @@ MOST_ATTRIBUTES = 20
 MOST_BOOLEANS = 5
 MORE_ATTRIBUTES = {
     "EventSourceResponse": "ten of its own, and each option, for it may be read and assigned",
-    "StreamOptions": "one for each option of a response",
 }
 
 

@@ -7,6 +7,8 @@ from tests.unit.driving import each_way_to_cancel
 from tests.unit.hand_fed import MadeUpError, sorry
 from tests.unit.scenarios import Scenario
 
+from sse_starlette._stream.options import Patience
+
 pytestmark = pytest.mark.anyio
 
 
@@ -197,7 +199,7 @@ CANCELLED = {
         "+0 block push:2 cancel cancelled",
         "1",
         "cancelled",
-        {"cancelled_timeout": 0},
+        {"patience": Patience(cancelled=0)},
         complete=False,
     ),
     "it sends nothing before the first frame": Scenario(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import math
 import re
 import weakref
@@ -42,7 +41,7 @@ import sse_starlette
 import sse_starlette.event
 import sse_starlette.sse
 from sse_starlette import EventSourceResponse, Hub, ServerSentEvent
-from sse_starlette._stream.options import StreamOptions
+from sse_starlette._stream.options import Patience, StreamOptions
 from sse_starlette.metrics._tally import Tally
 from sse_starlette.observe import observe
 from sse_starlette.sse import CloseReason
@@ -831,11 +830,8 @@ async def test_clients_that_take_a_blank_line_for_an_event_read_those_around_a_p
 async def test_cancelled_response_does_not_wait_for_a_client_that_takes_nothing(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timeout = inspect.signature(StreamOptions).parameters["cancelled_timeout"].default
-    assert timeout < 0.5, "that's how long a server waits"
-    impatient = partial(
-        StreamOptions, start_alone=True, cancelled_timeout=0, last_chunk_timeout=math.inf
-    )
+    assert Patience().cancelled < 0.5, "that's how long a server waits"
+    impatient = partial(StreamOptions, start_alone=True, patience=Patience(math.inf, cancelled=0))
     monkeypatch.setattr("sse_starlette.sse.StreamOptions", impatient)
 
     async with drive(EventSourceResponse(endless())) as exchange:

@@ -46,7 +46,7 @@ class Drain:
     def request(self, delay: float, grace: float | None, *, automatic: bool) -> None:
         """Let the stream end by itself; see `Stream.drain`."""
         if self._life.reason is not None:
-            self._call_in(self._options.last_chunk_timeout)
+            self._call_in(self._options.patience.asked)
             return
         if automatic and self._requested:
             return
@@ -61,7 +61,7 @@ class Drain:
     def end(self, reason: CloseReason, failure: Exception | None) -> None:
         """End now, for a reason that leaves no time; a client that doesn't read is waited for no longer."""
         self._producers.end(reason, failure)
-        self._call_in(self._options.last_chunk_timeout)
+        self._call_in(self._options.patience.asked)
 
     def close(self) -> None:
         """Stop the timer."""
@@ -90,7 +90,7 @@ class Drain:
             self._finish()
         else:
             # The server waits. What is being sent has its second, whenever it began.
-            patience = self._options.last_chunk_timeout
+            patience = self._options.patience.asked
             left = self._writer.sending_since + patience - self._loop.time()
             if self._writer.sending and left <= 0:
                 self._writer.scope.cancel()

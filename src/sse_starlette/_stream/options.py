@@ -38,13 +38,40 @@ if TYPE_CHECKING:
     from ..event import Serializer
     from .lifecycle import CloseReason
 
-__all__ = ["CLEANUP_SECONDS", "SEPARATOR", "Option", "StreamOptions"]
+__all__ = ["CLEANUP_SECONDS", "SEPARATOR", "Grant", "Option", "Patience", "StreamOptions"]
 
 T = TypeVar("T")
 
 
 SEPARATOR = "\r\n"
 CLEANUP_SECONDS = 30.0
+
+
+class Grant(NamedTuple):
+    """What a policy has for one stream."""
+
+    max_age: float | None = None
+    """Seconds that the stream lasts; None: any time."""
+    revalidate: Callable[[], Awaitable[object]] | None = None
+    """Whether the stream may go on; None: it may."""
+    revalidate_interval: float = 15.0
+    """Seconds between two such questions."""
+    last_words: Callable[[CloseReason], bytes] | None = None
+    """Makes the last frame of a stream that was refused."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether something ends the stream before its time."""
+        return self.max_age is not None or self.revalidate is not None
+
+
+class Patience(NamedTuple):
+    """The seconds that a stream which is to end waits for a client that doesn't take what is being sent."""
+
+    asked: float = 1.0
+    """If it was asked to end."""
+    cancelled: float = 0.3
+    """If it was cancelled: whoever cancels waits for it."""
 
 
 class StreamOptions(NamedTuple):
@@ -78,20 +105,8 @@ class StreamOptions(NamedTuple):
 
     Until then GZipMiddleware withheld the headers of an event stream until something followed them.
     """
-    last_chunk_timeout: float = 1.0
-    """Seconds that a stream which is to end waits for a client that doesn't take what is being sent."""
-    cancelled_timeout: float = 0.3
-    """The same for a stream that was cancelled: whoever cancels waits for it."""
-
-    # What a policy says for one stream.
-    max_age: float | None = None
-    """Seconds that the stream lasts; None: any time."""
-    revalidate: Callable[[], Awaitable[object]] | None = None
-    """Whether the stream may go on; None: it may."""
-    revalidate_interval: float = 15.0
-    """Seconds between two such questions."""
-    last_words: Callable[[CloseReason], bytes] | None = None
-    """Makes the last frame of a stream that was refused."""
+    patience: Patience = Patience()
+    grant: Grant = Grant()
 
     def checked(self) -> StreamOptions:
         """
@@ -118,11 +133,6 @@ class StreamOptions(NamedTuple):
         changed = self._replace(**{name: value})
         _check_farewell(changed)
         return changed
-
-    @property
-    def has_tenure(self) -> bool:
-        """Whether something ends the stream before its time."""
-        return self.max_age is not None or self.revalidate is not None
 
     def encoder(self) -> Callable[[object], bytes]:
         """Return what makes frames of what a source yields."""
@@ -152,7 +162,8 @@ class StreamOptions(NamedTuple):
             return self.farewell_frame()
         if reason == "revoked":
             return self.encoder()({"event": "revoked", "data": "revoked"})
-        return b"" if self.last_words is None or reason is None else self.last_words(reason)
+        last_words = self.grant.last_words
+        return b"" if last_words is None or reason is None else last_words(reason)
 
     def farewell_frame(self) -> bytes:
         """Make the last frame at a shutdown; it may be empty."""

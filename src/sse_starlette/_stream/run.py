@@ -188,7 +188,7 @@ class Stream:
         with self._being:
             try:
                 stream_begins(self)
-                if self._options.has_tenure:
+                if self._options.grant.is_limited:
                     self._tenure = Tenure(self._context, self.end)
                 await self._write(head=head)
             except GeneratorExit:
@@ -201,9 +201,9 @@ class Stream:
                         await self._producers.stop(unless_in_thread=True)
                         await self._writer.until_error_is_handled()
                     finally:
-                        with anyio.move_on_after(self._options.cancelled_timeout):
+                        with anyio.move_on_after(self._options.patience.cancelled):
                             await self._writer.complete_quietly()
-                    await self._producers.stop_within(self._options.cancelled_timeout)
+                    await self._producers.stop_within(self._options.patience.cancelled)
                 raise
             finally:
                 try:
@@ -231,9 +231,9 @@ class Stream:
                 self.life.source_ended(self._feed.close_reason)
                 await self._producers.stop(unless_in_thread=True)
                 if self.life.reason == "shutdown":
-                    with anyio.move_on_after(self._options.last_chunk_timeout):
+                    with anyio.move_on_after(self._options.patience.asked):
                         await self._writer.complete()
-                    await self._producers.stop_within(self._options.last_chunk_timeout)
+                    await self._producers.stop_within(self._options.patience.asked)
                 else:
                     await self._writer.complete()
             self._writer.check_timeout()

@@ -30,20 +30,20 @@ class Tenure:
         Begin now.
 
         Args:
-            context: of the stream, whose options say how long it lasts.
+            context: of the stream, whose options say what it was granted.
             end: ends the stream.
         """
-        options = context.options
+        grant = context.options.grant
         self._life = context.life
         self._loop = context.loop
         self._tasks = context.tasks
-        self._check = options.revalidate
-        self._every = options.revalidate_interval
+        self._check = grant.revalidate
+        self._every = grant.revalidate_interval
         self._end = end
         self._timers = []
-        if options.max_age is not None:
+        if grant.max_age is not None:
             timer = self._loop.timer(self._on_age, self._tasks)
-            timer.set(self._loop.time() + options.max_age)
+            timer.set(self._loop.time() + grant.max_age)
             self._timers.append(timer)
         if self._check is not None:
             self._timers.append(self._loop.timer(self._on_tick, self._tasks))
