@@ -255,6 +255,21 @@ async def test_tail_comes_back_after_an_error_of_the_server() -> None:
     assert len(printed.results) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "waits"), [("7", 7.0), ("99999", 3600.0), ("-1", 0.0), ("soon", 0.0), ("", 0.0)]
+)
+async def test_tail_waits_as_long_as_a_server_asks_it_to_and_says_so(
+    asked_for: str, waits: float
+) -> None:
+    printed, how = Printed(), TailOptions(retry=0.0, first_pause=0.0)
+    busy = httpx2.Response(429, headers={"Retry-After": asked_for})
+
+    pause = Tail(Target(URL), how, printed.terminal)._judge(busy)
+
+    assert pause == waits
+    assert printed.remarks[0].endswith(f"again in {waits:.1f} s")
+
+
 async def test_tail_follows_a_redirect_of_the_same_server() -> None:
     async def here(request: Request) -> EventSourceResponse:
         return EventSourceResponse([{"data": f"{request.method} {await request.body()!r}"}], ping=0)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._terminal import Terminal
 
 LONGEST_PAUSE = 30.0
+LONGEST_ASKED_PAUSE = 3600
 MOST_REDIRECTS = 10
 
 
@@ -127,9 +128,11 @@ class Tail:
             if self._options.once:
                 hint = STATUS_HINTS.get(status, "an EventSource gives up for good at this")
                 raise _StopError(1, f"{status} {response.reason_phrase}: {hint}")
-            pause = self._again(f"{status} {response.reason_phrase}; a browser would give up here")
             asked = response.headers.get("retry-after", "")
-            return max(pause, min(int(asked), 3600)) if asked.isdecimal() else pause
+            return self._again(
+                f"{status} {response.reason_phrase}; a browser would give up here",
+                at_least=min(int(asked), LONGEST_ASKED_PAUSE) if asked.isdecimal() else 0,
+            )
         if status != httpx2.codes.OK:
             hint = STATUS_HINTS.get(status, "")
             told = f"{status} {response.reason_phrase}: that is no stream"
@@ -183,10 +186,11 @@ class Tail:
         self._terminal.say(f"== the stream has ended; coming back in {self._retry:g} s")
         return self._retry
 
-    def _again(self, why: str) -> float:
+    def _again(self, why: str, at_least: float = 0) -> float:
         if self._options.once:
             raise _StopError(1, why)
         pause = max(self._retry, self._pause) * random.uniform(0.8, 1.2)  # noqa: S311  (not a secret)
+        pause = max(pause, at_least)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._terminal.say(f"== {why}; again in {pause:.1f} s")
         return pause
