@@ -22,10 +22,11 @@ from redis.exceptions import AuthenticationError, InvalidResponse
 from tests.eventlogs.stores import failed_appends, listening_in_vain
 from tests.servers.redis_servers import ClusterNode, RedisServer
 from tests.servers.serving import free_port, until
-from tests.unit.driving import on
+from tests.unit.driving import SEAT_BELT_SECONDS, on
 from tests.unit.driving import until as until_on_loop
 from tests.unit.test_fork import run_program
 
+from sse_starlette import Hub
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Limits
 from sse_starlette.eventlogs.redis import RedisLog
@@ -480,6 +481,11 @@ async def test_cluster_that_is_down_is_unavailable(node: RedisServer) -> None:
             await append(log, "a")
         node.say("PUBLISH", "{sse:a}:p0", "e 1 1 kx")
         await listener.until(lambda: listener.entries)
+
+
+def test_a_publisher_finds_a_cluster_by_whichever_node_is_up(node: RedisServer) -> None:
+    with Hub(f"redis+cluster://127.0.0.1:1,127.0.0.1:{node.port}").publisher() as publisher:
+        assert publisher.publish("c", "x", wait=SEAT_BELT_SECONDS).endswith(".1")
 
 
 async def test_listening_finds_the_cluster_again(node: RedisServer) -> None:

@@ -106,11 +106,8 @@ def test_an_answer_without_a_body_has_no_content_type() -> None:
         ({"X-Count": 5}, TypeError, "'X-Count' with a value of type int"),
         ({"X-None": None}, TypeError, "'X-None' with a value of type NoneType"),
         ({b"x": "1"}, TypeError, "b'x' with a value of type str"),
-        (
-            {"X-Mine": "a\r\nSet-Cookie: hunter2"},
-            ValueError,
-            "value of header 'X-Mine' holds a line",
-        ),
+        ({"X-Mine": "a\rhunter2"}, ValueError, "value of header 'X-Mine' holds a line"),
+        ({"X-Mine": "a\nSet-Cookie: hunter2"}, ValueError, "value of header 'X-Mine' holds a line"),
         ({"X\n": "a"}, ValueError, "the name of header 'X\\n' can't be sent"),
         ({"": "a"}, ValueError, "the name of header '' can't be sent"),
         ({"X Mine": "a"}, ValueError, "the name of header 'X Mine' can't be sent"),

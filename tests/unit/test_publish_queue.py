@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -195,16 +196,26 @@ async def test_a_signal_handler_that_interrupts_who_publishes_is_served_after_it
         refused.result(0)
 
 
-async def test_entries_added_one_by_one_say_what_became_of_each(log: FakeLog) -> None:
+async def test_entries_added_one_by_one_say_what_became_of_each(
+    log: FakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = log.append
+
+    async def append_the_last(channel: str, body: bytes, **arguments: Any) -> Position:
+        position = await append(channel, body, **arguments)
+        log.cut = True
+        return position
+
     entries = [NewEntry(body, body.decode(), 60) for body in (b"x", b"", b"z")]
     async with log.open():
         *added, late = await log.append_many("c", entries, limits=Limits())
-        log.cut = True
-        away = await log.append_many("c", entries, limits=Limits())
+        monkeypatch.setattr(log, "append", append_the_last)
+        last, *away = await log.append_many("d", entries, limits=Limits())
 
     assert added == [("e1", 1), ("e1", 2)]
     assert isinstance(late, ChannelClosed)
-    assert [type(each) for each in away] == [LogUnavailable] * 3
+    assert last == ("e2", 1)
+    assert [type(each) for each in away] == [LogUnavailable] * 2
 
 
 async def test_a_channel_of_the_same_name_has_its_own_batch(process: Process, log: Batches) -> None:

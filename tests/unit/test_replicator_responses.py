@@ -79,7 +79,7 @@ async def test_the_id_of_who_begins_anew_is_empty_until_it_is_known(process: Pro
 
 
 async def test_a_stream_says_once_that_the_log_is_away_and_once_that_it_is_back(
-    process: Process,
+    process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     process.hub.channel("d")
     # Of many channels, too.
@@ -102,6 +102,7 @@ async def test_a_stream_says_once_that_the_log_is_away_and_once_that_it_is_back(
         assert client.text.removeprefix(before + away) == ": the log is in reach again\r\n\r\n"
         assert client.subscription._feed.ping() == b""
     assert process.hub.stats().losses == 2
+    assert caplog.text.count("the log is out of reach: ") == 2
 
 
 async def test_what_is_here_is_replayed_while_the_log_is_away_and_the_rest_waits(

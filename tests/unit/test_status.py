@@ -109,7 +109,8 @@ async def test_figures_of_an_event_log_tell_what_is_wrong(store: FakeStore, log:
         log.go_away()
         found = json.loads((await get(hub.app(allow=everybody), "/figures")).body)
 
-    assert (found["log"]["kind"], found["log"]["connected"]) == ("FakeLog", False)
+    told = {name: found["log"][name] for name in ("kind", "connected", "losses", "catch_ups")}
+    assert told == {"kind": "FakeLog", "connected": False, "losses": 1, "catch_ups": 0}
 
 
 async def test_live_figures_are_an_event_stream_that_ends_when_they_may_not_be_seen_any_more() -> (
