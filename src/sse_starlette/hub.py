@@ -22,6 +22,7 @@ from .channels._revocations import Revocations
 from .channels._stats import HubStats
 from .channels.subscription import Subscription
 from .endpoint import channel_endpoint
+from .eventlogs._options import LogOptions
 from .eventlogs._replicator import Replicator
 from .eventlogs._schemes import backend_for
 from .eventlogs.base import DEFAULT_EXPIRE, Backend
@@ -107,7 +108,7 @@ class Hub:
             ImportError: the log needs an extra that isn't installed.
             ValueError: a number is out of range, or there's no log of this scheme.
         """
-        self._parts = _Parts(log, linger, publish_wait, expire, check_every, serializer)
+        self._parts = _Parts(log, linger, LogOptions(publish_wait, expire, check_every), serializer)
 
     def __repr__(self) -> str:
         backend = self._parts.backend
@@ -357,25 +358,19 @@ class _Parts:
         self,
         log: str | Backend | None,
         linger: float,
-        publish_wait: float,
-        expire: float | None,
-        check_every: float,
+        options: LogOptions,
         serializer: Serializer | None,
     ) -> None:
         """Check the arguments of `Hub`, and do nothing else yet."""
         check_seconds("linger", linger)
-        check_seconds("publish_wait", publish_wait)
-        check_seconds("check_every", check_every, above=0)
-        _check_expire(expire, check_every)
+        check_seconds("publish_wait", options.publish_wait)
+        check_seconds("check_every", options.check_every, above=0)
+        _check_expire(options.expire, options.check_every)
         if serializer is not None:
             check_serializer(serializer)
         self.backend = None if log is None else backend_for(log)
         self.replicator = replicator = (
-            None
-            if self.backend is None
-            else Replicator(
-                self.backend, publish_wait=publish_wait, expire=expire, check_every=check_every
-            )
+            None if self.backend is None else Replicator(self.backend, options)
         )
         self.serializer = serializer
         self.registry = ChannelRegistry(linger=linger, serializer=serializer, replicator=replicator)

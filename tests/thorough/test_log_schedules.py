@@ -23,11 +23,10 @@ import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, turns, until
 from tests.unit.following import Client, Got
 from tests.unit.logs import FakeLog, FakeStore
-from tests.unit.replicating import tracks_of
+from tests.unit.replicating import hub_on, tracks_of
 
 from sse_starlette.channels.channel import Subscription
 from sse_starlette.errors import LogUnavailable
-from sse_starlette.eventlogs import _replicator, _track, _tracks
 from sse_starlette.eventlogs.base import Entry
 from sse_starlette.hub import Hub
 
@@ -38,13 +37,8 @@ HISTORY = 60
 STEPS = 250
 
 
-@pytest.fixture(autouse=True)
-def in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again at once, and read so little at a time that there are many pages."""
-    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(_tracks, "_LONGEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(_replicator, "_LISTEN_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(_track, "_PAGE", 7)
+IN_SMALL_STEPS: Any = {"read_pauses": (0.0, 0.0), "listen_again": 0.0, "page": 7}
+"""Try again at once, and read so little at a time that there are many pages."""
 
 
 class KnowingStore(FakeStore):
@@ -188,7 +182,7 @@ class Schedule:
         self.tasks = tasks
         self.store = KnowingStore()
         self.logs = [FakeLog(self.store) for _ in range(3)]
-        self.hubs = [Hub(log, linger=0, publish_wait=60) for log in self.logs]
+        self.hubs = [hub_on(log, linger=0, publish_wait=60, **IN_SMALL_STEPS) for log in self.logs]
         self.followers = [Follower(self.store, CHANNELS[n % 2]) for n in range(8)]
         # Somebody has to know what was there, or nobody could tell that it's something else now.
         self.references = [Follower(self.store, channel) for channel in CHANNELS]

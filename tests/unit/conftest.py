@@ -13,9 +13,9 @@ from tests.unit.following import FakeClock, ManualLoop, on_loop, stop_the_clock
 from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import Process, one
 
-from sse_starlette import sse
+from sse_starlette import hub, sse
 from sse_starlette._stream.options import StreamOptions
-from sse_starlette.eventlogs import _replicator, _tracks
+from sse_starlette.eventlogs._options import LogOptions
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,8 @@ async def process(log: FakeLog) -> AsyncIterator[Process]:
 @pytest.fixture
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once."""
-    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(_tracks, "_LONGEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(_replicator, "_LISTEN_AGAIN_SECONDS", 0.0)
+    at_once = partial(LogOptions, read_pauses=(0.0, 0.0), listen_again=0.0)
+    monkeypatch.setattr(hub, "LogOptions", at_once)
 
 
 def pytest_collection_finish() -> None:

@@ -37,7 +37,6 @@ from tests.unit.logs import FakeLog, FakeStore
 from tests.unit.replicating import FakeClient, running, tracks_of
 
 from sse_starlette.errors import ChannelClosed, LogUnavailable
-from sse_starlette.eventlogs import _track
 from sse_starlette.sse import EventSourceResponse
 
 if TYPE_CHECKING:
@@ -65,19 +64,14 @@ class LogScenario:
     script: str
     options: dict[str, Any] = field(default_factory=dict)
     """Of the channel."""
-    page: int | None = None
-    """How many entries are read at once."""
-
     hub: dict[str, Any] = field(default_factory=dict)
-    """The options of each hub."""
+    """The options of each hub, see `hub_on`."""
 
     async def play(self) -> None:
         store = FakeStore()
         log = FakeLog(store)
         with pytest.MonkeyPatch.context() as patch:
             clock = stop_the_clock(patch)
-            if self.page is not None:
-                patch.setattr(_track, "_PAGE", self.page)
             async with (
                 running(log, FakeLog(store), **self.hub) as (hub, other),
                 anyio.create_task_group() as tasks,

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import pytest
 from tests.unit.driving import SEAT_BELT_SECONDS, settled, until
 from tests.unit.following import Client
 from tests.unit.logs import FakeLog
 
+from sse_starlette import hub as hub_module
 from sse_starlette.channels.channel import Channel, Subscription
+from sse_starlette.eventlogs._options import LogOptions
 from sse_starlette.eventlogs._replicator import Replicator
 from sse_starlette.eventlogs._tracks import Tracks
 from sse_starlette.hub import Hub
 
+BY_ITSELF = {field.name for field in fields(LogOptions)} - {*signature(Hub).parameters}
+"""What a hub does by itself, and only tests say otherwise."""
+
+
+def hub_on(log: FakeLog, **options: Any) -> Hub:
+    """Make a hub with the options of `Hub`, and with those of `LogOptions`."""
+    by_itself = {name: options.pop(name) for name in BY_ITSELF & {*options}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            hub_module, "LogOptions", partial(vars(hub_module)["LogOptions"], **by_itself)
+        )
+        return Hub(log, **options)
+
 
 @asynccontextmanager
 async def running(*logs: FakeLog, **options: Any) -> AsyncIterator[list[Hub]]:
-    """Hubs that are connected, one on each of these logs."""
+    """Hubs that are connected, one on each of these logs; options as for `hub_on`."""
     with anyio.fail_after(SEAT_BELT_SECONDS):
         async with AsyncExitStack() as stack:
-            hubs = [Hub(log, **options) for log in logs]
+            hubs = [hub_on(log, **options) for log in logs]
             for hub in hubs:
                 await stack.enter_async_context(hub.lifespan())
             yield hubs

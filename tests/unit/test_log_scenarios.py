@@ -36,7 +36,8 @@ SCENARIOS = {
         "A mark deaf say:1 hears shut:reading say:2 waits:reading say:3,4 open:reading A=1-4 reads=1"
     ),
     "much that is heard while a hole is filled is read": LogScenario(
-        "A shut:reading deaf say:1 hears say:2 waits:reading say:3-12 open:reading A=1-12", page=3
+        "A shut:reading deaf say:1 hears say:2 waits:reading say:3-12 open:reading A=1-12",
+        hub={"page": 3},
     ),
     "a first subscriber is told of what was published and is no longer kept": LogScenario(
         "shut:joining A+ publish:0-2 open:joining A=!trimmed", {"history": 1}
@@ -46,7 +47,7 @@ SCENARIOS = {
         "A say:1 A=1 away say:2,3 A=1 back A=1-3 say:4 A=1-4"
     ),
     "much that was missed is caught up page by page": LogScenario(
-        "A away say:1-22 back A=1-22", page=4
+        "A away say:1-22 back A=1-22", hub={"page": 4}
     ),
     "channels that are in step are not read when they are checked": LogScenario(
         "A say:1,2 A=1,2 mark check reads=0"
@@ -117,10 +118,11 @@ SCENARIOS = {
     ),
     "a history that is written anew while it is read is given up": LogScenario(
         "A say:1 A=1 away say:2-11 shut:reading back waits:reading fall:1 open:reading A~!epoch",
-        page=3,
+        hub={"page": 3},
     ),
     "a history that is lost while it is read is told": LogScenario(
-        "A away say:1-11 shut:reading back waits:reading flush open:reading A~!epoch", page=3
+        "A away say:1-11 shut:reading back waits:reading flush open:reading A~!epoch",
+        hub={"page": 3},
     ),
     "a history that is lost while older events are read is told": LogScenario(
         "say:1-3 A deaf flush say:1-5 B:e1.1 B=!epoch"
@@ -161,7 +163,7 @@ SCENARIOS = {
     "what is trimmed while it is being read is a gap": LogScenario(
         "say:1-30 A shut:reading B:e1.2 waits:reading trim:15 open:reading B=!trimmed"
         " C:e1.15 C=16-30",
-        page=10,
+        hub={"page": 10},
     ),
     "a log that has nothing left of it is a gap": LogScenario(
         "say:1-10 trim:10 A:e1.7 A=!trimmed B+replay3 B="

@@ -14,8 +14,6 @@ from tests.unit.logs import FakeLog
 from tests.unit.replicating import Process, one, raising, replicator_of
 
 import sse_starlette.eventlogs._publish_queue as module
-import sse_starlette.eventlogs._replicator as replicator_module
-from sse_starlette._runtime.lock import Lock
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
@@ -65,24 +63,21 @@ async def test_what_is_large_goes_by_itself(process: Process, log: Batches) -> N
     assert [len(batch) for batch in log.batches] == [1, 1, 1]
 
 
-async def test_too_much_that_waits_is_refused_and_nothing_else_is(
-    process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "QUEUE_LIMIT", 3)
-    hub = process.hub
-    process.log.appending.shut()
-    futures = [hub.channel(name).publish_threadsafe("x") for name in "aab"]
-    with pytest.raises(PublishQueueFull, match="3 events of this process wait"):
-        await hub.channel("b").publish("x")
-    with pytest.raises(PublishQueueFull):
-        hub.channel("c").publish_threadsafe("x").result()
-    process.log.appending.open()
-    assert [each[2:] for each in await ids_of(futures)] == [".1", ".2", ".1"]
-    # What has been given up counts no more either.
-    with anyio.move_on_after(0):
-        await hub.channel("a").publish("x")
-    for _ in range(5):
-        await hub.channel("a").publish("x")
+async def test_too_much_that_waits_is_refused_and_nothing_else_is(log: Batches) -> None:
+    async with one(log, queue_limit=3) as hub:
+        log.appending.shut()
+        futures = [hub.channel(name).publish_threadsafe("x") for name in "aab"]
+        with pytest.raises(PublishQueueFull, match="3 events of this process wait"):
+            await hub.channel("b").publish("x")
+        with pytest.raises(PublishQueueFull):
+            hub.channel("c").publish_threadsafe("x").result()
+        log.appending.open()
+        assert [each[2:] for each in await ids_of(futures)] == [".1", ".2", ".1"]
+        # What has been given up counts no more either.
+        with anyio.move_on_after(0):
+            await hub.channel("a").publish("x")
+        for _ in range(5):
+            await hub.channel("a").publish("x")
 
 
 async def test_an_attempt_that_fails_is_repeated_before_anything_newer(process: Process) -> None:
@@ -113,11 +108,10 @@ async def test_who_does_not_wait_is_told_at_once_while_others_go_on_trying(log: 
 
 
 async def test_a_pause_between_attempts_ends_when_the_time_of_whoever_came_meanwhile_is_over(
-    log: Batches, monkeypatch: pytest.MonkeyPatch
+    log: Batches,
 ) -> None:
-    monkeypatch.setattr(module, "_FIRST_PAUSE_SECONDS", 10_000)
     log.store.down = True
-    async with one(log, publish_wait=20_000) as hub:
+    async with one(log, publish_wait=20_000, publish_pauses=(10_000, 2)) as hub:
         first = hub.channel("c").publish_threadsafe("x")
         await until(lambda: log.store.calls["append"])
         await settled()
@@ -179,21 +173,19 @@ async def test_what_others_have_to_mend_is_raised_where_it_was_published_and_sai
     assert caplog.text.count(told) == 1
 
 
+@pytest.mark.parametrize("room", [1, 0])
 async def test_a_signal_handler_that_interrupts_who_publishes_is_served_after_it(
-    process: Process, monkeypatch: pytest.MonkeyPatch
+    log: FakeLog, room: int
 ) -> None:
-    lock = replicator_of(process.hub)._queues._lock
-    assert isinstance(lock, Lock)
-    with lock:
-        interrupting = process.channel.publish_threadsafe("x")
-        assert not interrupting.done()
-    assert await ids_of([interrupting]) == ["e1.1"]
-
-    monkeypatch.setattr(module, "QUEUE_LIMIT", 0)
-    with lock:
-        refused = process.channel.publish_threadsafe("x")
-    with pytest.raises(PublishQueueFull):
-        refused.result(0)
+    async with one(log, queue_limit=room) as hub:
+        with replicator_of(hub)._queues._lock:
+            interrupting = hub.channel("c").publish_threadsafe("x")
+            assert not interrupting.done()
+        if room:
+            assert await ids_of([interrupting]) == ["e1.1"]
+        else:
+            with pytest.raises(PublishQueueFull):
+                interrupting.result(0)
 
 
 async def test_entries_added_one_by_one_say_what_became_of_each(
@@ -230,11 +222,10 @@ async def test_a_channel_of_the_same_name_has_its_own_batch(process: Process, lo
 
 
 async def test_what_is_too_much_for_one_batch_fails_with_it_when_its_time_is_over(
-    log: Batches, monkeypatch: pytest.MonkeyPatch
+    log: Batches,
 ) -> None:
-    monkeypatch.setattr(module, "QUEUE_LIMIT", 300)
     log.store.down = True
-    async with one(log, publish_wait=0) as hub:
+    async with one(log, publish_wait=0, queue_limit=300) as hub:
         futures = [hub.channel("c").publish_threadsafe("x") for _ in range(300)]
         await until(lambda: all(future.done() for future in futures))
         # They have made room for as many others.
@@ -246,9 +237,8 @@ async def test_what_is_too_much_for_one_batch_fails_with_it_when_its_time_is_ove
 
 
 async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
-    log: Batches, monkeypatch: pytest.MonkeyPatch
+    log: Batches,
 ) -> None:
-    monkeypatch.setattr(replicator_module, "_LAST_APPENDS_SECONDS", 0.001)
     said: list[str] = []
 
     async def publish(channel: Channel) -> None:
@@ -259,7 +249,7 @@ async def test_who_waits_behind_an_attempt_when_the_lifespan_ends_is_told(
 
     log.appending.shut()
     async with anyio.create_task_group() as tasks:
-        async with one(log) as hub:
+        async with one(log, last_appends=0.001) as hub:
             channel = hub.channel("c")
             tasks.start_soon(publish, channel)
             await until(lambda: log.appending.waiting)

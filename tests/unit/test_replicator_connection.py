@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 from tests.unit.driving import settled, turns, until
-from tests.unit.logs import FakeLog
-from tests.unit.replicating import FakeClient, Process, one
-
-from sse_starlette.eventlogs import _tracks
+from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import FakeClient, Process, one, tracks_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
 
@@ -44,27 +42,26 @@ async def test_a_look_that_fails_is_repeated(process: Process) -> None:
 
 @pytest.mark.parametrize("heard", [True, False], ids=["heard", "lost"])
 async def test_looks_that_fail_together_are_repeated_together_once_the_log_is_heard(
-    process: Process, monkeypatch: pytest.MonkeyPatch, *, heard: bool
+    store: FakeStore, log: FakeLog, *, heard: bool
 ) -> None:
-    monkeypatch.setattr(_tracks, "_FIRST_PAUSE_SECONDS", 0.001)
-    store = process.store
-    clients = [await FakeClient(process.hub.channel(name).subscribe()).begun() for name in "ab"]
-    process.log.cut = True
-    store.stirs = True
-    before = store.calls["read"]
-    for name in "ab":
-        store.say(name, 1)
-    await until(lambda: store.calls["read"] == before + 2)
-    if not heard:
-        process.log.lose()
-        await until(lambda: not process.tracks._failed)
-        await settled()
-        assert store.calls["read"] == before + 2
+    async with one(log, read_pauses=(0.001, 0.0)) as hub:
+        clients = [await FakeClient(hub.channel(name).subscribe()).begun() for name in "ab"]
+        log.cut = True
+        store.stirs = True
+        before = store.calls["read"]
+        for name in "ab":
+            store.say(name, 1)
+        await until(lambda: store.calls["read"] == before + 2)
+        if not heard:
+            log.lose()
+            await until(lambda: not tracks_of(hub)._failed)
+            await settled()
+            assert store.calls["read"] == before + 2
 
-    process.log.come_back()
+        log.come_back()
 
-    for client in clients:
-        await client.has(1)
+        for client in clients:
+            await client.has(1)
 
 
 async def test_many_channels_are_looked_at_a_few_at_a_time(process: Process) -> None:

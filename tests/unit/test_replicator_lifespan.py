@@ -26,7 +26,6 @@ from tests.unit.replicating import (
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import state_of
 from sse_starlette.errors import LogRefused, LogUnavailable
-from sse_starlette.eventlogs import _replicator
 from sse_starlette.eventlogs.base import Position
 from sse_starlette.hub import Hub
 
@@ -164,18 +163,11 @@ async def test_the_end_of_the_lifespan_waits_for_what_is_in_line(
     assert [store.shelf(name).head for name in "ab"] == [2, 2]
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a lifespan waits for nothing that is published."""
-    monkeypatch.setattr(_replicator, "_LAST_APPENDS_SECONDS", 0.001)
-
-
-@pytest.mark.usefixtures("impatient")
 async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
     log: FakeLog,
 ) -> None:
     log.appending.shut()
-    async with one(log) as hub:
+    async with one(log, last_appends=0.001) as hub:
         futures = [hub.channel("c").publish_threadsafe(number) for number in range(3)]
         futures[1].cancel()
 
@@ -185,7 +177,6 @@ async def test_what_can_not_be_published_before_the_end_of_the_lifespan_is_said(
     assert futures[1].cancelled()
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fails", [False, True])
 async def test_an_attempt_that_outlives_the_lifespan_changes_nothing(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -198,7 +189,7 @@ async def test_an_attempt_that_outlives_the_lifespan_changes_nothing(
         return Position("e", 1)
 
     monkeypatch.setattr(log, "append", append)
-    async with one(log) as hub:
+    async with one(log, last_appends=0.001) as hub:
         future = hub.channel("c").publish_threadsafe("x")
 
     with pytest.raises(RuntimeError, match="lifespan has ended"):
@@ -238,9 +229,8 @@ async def test_who_asks_when_the_lifespan_has_just_ended_is_not_left_waiting(
 # --- Letting go
 
 
-async def test_letting_go_happens_by_itself(log: FakeLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.01)
-    async with one(log, linger=0) as hub:
+async def test_letting_go_happens_by_itself(log: FakeLog) -> None:
+    async with one(log, linger=0, sweep_every=0.01) as hub:
         (await FakeClient(hub.channel("c").subscribe()).begun()).leave()
 
         await until(lambda: log.unwatched == ["c"])
@@ -279,7 +269,6 @@ async def test_in_the_child_of_a_fork_the_lifespan_has_never_been_entered(
 async def test_keepers_survive_whatever_they_call_raises(
     log: FakeLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_replicator, "_SWEEP_SECONDS", 0.001)
     calls = {"check": 0, "sweep": 0}
 
     def fail(what: str) -> None:
@@ -292,7 +281,7 @@ async def test_keepers_survive_whatever_they_call_raises(
     async def side_task() -> None:
         fail("side task")
 
-    async with one(log, check_every=0.001) as hub:
+    async with one(log, check_every=0.001, sweep_every=0.001) as hub:
         client = await FakeClient(hub.channel("c").subscribe()).begun()
         replicator = replicator_of(hub)
         monkeypatch.setattr(log, "heads", heads)

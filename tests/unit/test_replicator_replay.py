@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.unit.driving import until
 from tests.unit.following import numbers, opened, read
-from tests.unit.replicating import FakeClient, Process
+from tests.unit.logs import FakeLog, FakeStore
+from tests.unit.replicating import FakeClient, Process, one
 
 from sse_starlette.channels.channel import state_of
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.eventlogs import _track
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("without_pauses")]
 
@@ -33,14 +33,12 @@ async def test_many_clients_that_come_together_cause_one_read_or_two_with_odd_id
     assert all(client.data == data for client in clients)
 
 
-async def test_a_long_history_is_read_page_by_page(
-    process: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_track, "_PAGE", 10)
-    process.say(*range(1, 36))
-    await FakeClient(process.channel.subscribe("e1.2")).has(*range(3, 36))
+async def test_a_long_history_is_read_page_by_page(store: FakeStore, log: FakeLog) -> None:
+    async with one(log, page=10) as hub:
+        store.say("c", *range(1, 36))
+        await FakeClient(hub.channel("c").subscribe("e1.2")).has(*range(3, 36))
 
-    reads = [read[1:3] for read in process.store.reads[-4:]]
+    reads = [read[1:3] for read in store.reads[-4:]]
     assert reads == [(25, 35), (15, 25), (5, 15), (2, 5)]
 
 

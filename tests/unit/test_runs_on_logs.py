@@ -30,7 +30,6 @@ from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import LogRefused
 from sse_starlette.eventlogs.base import NewEntry
-from sse_starlette.runs import _producer
 from sse_starlette.runs._ledger import RunLedger
 from sse_starlette.runs._options import RunOptions, note_of
 from sse_starlette.testing.eventlogs import opened
@@ -290,10 +289,7 @@ async def test_the_status_of_one_that_looks_dead_is_known_after_a_while(
     assert await run.status() is RunStatus.LOST
 
 
-async def test_an_outage_is_nobodys_death_and_loses_no_token(
-    store: FakeStore, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_producer, "_BATCH_EVENTS", 7)
+async def test_an_outage_is_nobodys_death_and_loses_no_token(store: FakeStore, hubs: Hubs) -> None:
     source = Source(*TOKENS, held=True)
     run = await hubs[0].run("a", source)
     async with (await found(hubs[1])).subscribe() as events:
@@ -342,28 +338,25 @@ async def test_a_log_that_refuses_is_waited_for(hubs: Hubs, logs: Logs, error: E
     assert told(await run.events()) == ["one", "two"]
 
 
-async def test_a_source_waits_while_too_much_waits_for_the_log(
-    hubs: Hubs, logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_producer, "_AHEAD_EVENTS", 10)
+async def test_a_source_waits_while_too_much_waits_for_the_log(hubs: Hubs, logs: Logs) -> None:
     made = []
 
     async def source() -> AsyncIterator[int]:
-        for number in range(200):
+        for number in range(3_000):
             made.append(number)
             yield number
 
     logs[0].appending.shut()
     run = await hubs[0].run("b", source)
-    await comes(lambda: logs[0].appending.waiting)
+    await comes(lambda: logs[0].appending.waiting and len(made) > 1_000)
     await turns(20)
     ahead = len(made)
     logs[0].appending.open()
 
     assert await run.wait() is RunStatus.DONE
-    assert told(await run.events()) == [str(number) for number in range(200)]
+    assert told(await run.events()) == [str(number) for number in range(3_000)]
 
-    assert ahead < 50
+    assert ahead < 1_100
 
 
 async def test_who_reads_in_another_process_keeps_it_alive(hubs: Hubs, logs: Logs) -> None:

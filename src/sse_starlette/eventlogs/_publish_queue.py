@@ -31,15 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._faults import Faults
+    from ._options import LogOptions
     from ._side_tasks import TaskFunction
     from .base import Backend, Limits, Position
 
-QUEUE_LIMIT = 32_768
-"""Events of a process that may wait for their turn, all channels together."""
 _BATCH_EVENTS = 256
 _BATCH_BYTES = 1024 * 1024
-_FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 2.0
 _KEYS_KEPT_SECONDS = 120.0
 """How long an idempotency key is remembered."""
 _LAST_ATTEMPT_SECONDS = 60.0
@@ -167,7 +164,11 @@ class PublishQueues:
     """The queues of all channels of a hub."""
 
     def __init__(
-        self, backend: Backend, faults: Faults, send_on: Callable[[TaskFunction], None]
+        self,
+        backend: Backend,
+        faults: Faults,
+        send_on: Callable[[TaskFunction], None],
+        options: LogOptions,
     ) -> None:
         """
         Hold nothing yet.
@@ -176,10 +177,12 @@ class PublishQueues:
             backend: the event log.
             faults: where it's noted what the log refuses.
             send_on: runs something in a task of the lifespan, and may be called from any thread.
+            options: how much may wait, and how long between two attempts.
         """
         self._backend = backend
         self._faults = faults
         self._send_on = send_on
+        self._options = options
         # Held for moments, and never across an await.
         self._lock = Lock()
         self._queues: dict[str, _Queue] = {}
@@ -279,8 +282,8 @@ class PublishQueues:
     def _count(self, job: Job) -> None:
         if not self._running:
             raise _ended()
-        if self._waiting >= QUEUE_LIMIT:
-            raise PublishQueueFull(job.channel.name, QUEUE_LIMIT)
+        if self._waiting >= self._options.queue_limit:
+            raise PublishQueueFull(job.channel.name, self._options.queue_limit)
         # Numbered in the order in which they are appended.
         job.entry = self._writer.entry(job.body, job.key, job.wait)
         self._waiting += 1
@@ -317,11 +320,12 @@ class PublishQueues:
 
     async def _work(self, name: str, queue: _Queue) -> None:
         """Append what is in the queue until it's empty."""
-        pause = _FIRST_PAUSE_SECONDS
+        first, longest = self._options.publish_pauses
+        pause = first
         while True:
             if queue.error is not None:
                 await self._pause(queue, pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                pause = min(2 * pause, longest)
             with self._lock:
                 if self._queues.get(name) is not queue:
                     return  # The lifespan has ended.
@@ -337,7 +341,7 @@ class PublishQueues:
                 queue.jobs.extendleft(reversed(left))
                 over = self._over(queue)
             if queue.error is None:
-                pause = _FIRST_PAUSE_SECONDS
+                pause = first
             for job in over:
                 job.fail(queue.error or _ended())
 

@@ -30,36 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from .._runtime.loop import Loop
+    from ._options import LogOptions
     from ._replica import Replica
     from ._side_tasks import TaskFunction
     from .base import Backend, Page
-
-_SWEEP_SECONDS = 1.0
-_LISTEN_AGAIN_SECONDS = 2.0
-_LAST_APPENDS_SECONDS = 2.0
-"""How long the end of the lifespan waits for what is still to be appended."""
 
 
 class Replicator:
     """What a hub has of its log: what keeps its channels in step, and the way for what is published."""
 
-    def __init__(
-        self, backend: Backend, *, publish_wait: float, expire: float | None, check_every: float
-    ) -> None:
-        """
-        Do nothing yet.
-
-        Args:
-            backend: the log.
-            publish_wait: seconds for which publishing is tried again, where nothing else is said.
-            expire: seconds after which the log may forget a channel that nobody uses; None: nobody
-                has said.
-            check_every: seconds between two looks at where the channels are.
-        """
-        self.expire = expire
+    def __init__(self, backend: Backend, options: LogOptions) -> None:
+        """Do nothing yet; `backend` is the log."""
         self._backend = backend
-        self._publish_wait = publish_wait
-        self._check_every = check_every
+        self._options = options
         self._entered_before_fork = False
         self._reset()
         tell_child(self)
@@ -74,9 +57,9 @@ class Replicator:
         self._faults = Faults()
         self._side_tasks = SideTasks(self._faults)
         self.tracks: Tracks = Tracks(
-            self._backend, self._faults, self._side_tasks.start, expire=self.expire
+            self._backend, self._faults, self._side_tasks.start, self._options
         )
-        self._queues = PublishQueues(self._backend, self._faults, self._run_soon)
+        self._queues = PublishQueues(self._backend, self._faults, self._run_soon, self._options)
 
     # Any thread may call these.
 
@@ -113,7 +96,12 @@ class Replicator:
     @property
     def publish_wait(self) -> float:
         """Seconds for which publishing is tried again, where nothing else is said."""
-        return self._publish_wait
+        return self._options.publish_wait
+
+    @property
+    def expire(self) -> float | None:
+        """Seconds after which the log may forget a channel that nobody uses; None: nobody has said."""
+        return self._options.expire
 
     @property
     def reason(self) -> str:
@@ -149,7 +137,7 @@ class Replicator:
 
     def _job(self, channel: Replica, body: bytes, key: str | None, wait: float | None) -> Job:
         if wait is None:
-            wait = self._publish_wait
+            wait = self.publish_wait
         return Job(channel, body, key, wait, time.monotonic() + wait)
 
     async def close(self, channel: Replica, wait: float | None) -> None:
@@ -226,7 +214,7 @@ class Replicator:
                 tasks.start_soon(self._side_tasks.run, tasks)
                 try:
                     yield
-                    with anyio.move_on_after(_LAST_APPENDS_SECONDS):
+                    with anyio.move_on_after(self._options.last_appends):
                         await self._queues.empty()
                 except Exception as exc:
                     failure = exc  # Not one of a group, as it would be if it left the task group.
@@ -273,11 +261,11 @@ class Replicator:
                 await self._backend.listen(self.tracks)
             except Exception as exc:
                 self.tracks.lost(exc)
-            await anyio.sleep(_LISTEN_AGAIN_SECONDS)
+            await anyio.sleep(self._options.listen_again)
 
     async def _check_now_and_then(self) -> None:
         while True:
-            await anyio.sleep(self._check_every)
+            await anyio.sleep(self._options.check_every)
             try:
                 await self.tracks.check_positions()
             except Exception as exc:
@@ -285,7 +273,7 @@ class Replicator:
 
     async def _sweep_now_and_then(self, sweep: Callable[[], None]) -> None:
         while True:
-            await anyio.sleep(_SWEEP_SECONDS)
+            await anyio.sleep(self._options.sweep_every)
             try:
                 sweep()
                 self.tracks.sweep()

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sse_starlette.hub")
 
-_PAGE = 500
-"""Entries that are read at a time."""
-
 
 class Standing(Enum):
     """What is known of whether the log has more, or something else, than the channel."""
@@ -104,6 +101,8 @@ class Track:
         backend: Backend,
         figures: Figures,
         make_due: Callable[[Track], None],
+        *,
+        page: int,
     ) -> None:
         self.channel = channel
         self.standing = Standing.STALE
@@ -116,9 +115,10 @@ class Track:
         self._backend = backend
         self._figures = figures
         self._make_due = make_due
+        self._page = page
         self._key: str | None = None
         """That of the entry at the channel's head, if it's known."""
-        self._held: deque[tuple[str, Entry]] = deque(maxlen=_PAGE)
+        self._held: deque[tuple[str, Entry]] = deque(maxlen=page)
         """What was received while it wasn't in step."""
 
     def refresh(self) -> None:
@@ -184,7 +184,7 @@ class Track:
         requested, epoch, head = channel.refreshes_requested, channel.epoch, channel.head
         self.standing = Standing.CATCHING_UP
         # The one at the head is read too: is it the one that we know?
-        page = await self._read(after=max(head - 1, 0), until=None, limit=_PAGE)
+        page = await self._read(after=max(head - 1, 0), until=None, limit=self._page)
         if page is not None and page.epoch == epoch and was_written_anew(page, head, self._key):
             logger.warning(
                 "the log has lost the newest events of channel %r",
@@ -206,7 +206,7 @@ class Track:
                 channel.refreshed(requested)
                 self._caught_up()
                 return
-            page = await self._read(after=head, until=None, limit=_PAGE)
+            page = await self._read(after=head, until=None, limit=self._page)
 
     def _take_page(self, page: Page) -> None:
         channel = self.channel
@@ -237,8 +237,8 @@ class Track:
         channel = self.channel
         epoch = channel.epoch
         # Not further back: it was appended while somebody waited for the channel's begin.
-        after = max(0, origin - _PAGE)
-        page = await self._read(after=after, until=origin, limit=_PAGE)
+        after = max(0, origin - self._page)
+        page = await self._read(after=after, until=origin, limit=self._page)
         if page is None:
             return
         if page.epoch != epoch:
@@ -259,7 +259,7 @@ class Track:
     async def _fill(self, after: int, until: int) -> None:
         channel = self.channel
         epoch = channel.epoch
-        after = max(after, until - _PAGE)
+        after = max(after, until - self._page)
         page = await self._read(after=after, until=until, limit=until - after)
         if page is None:
             return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._faults import Faults
+    from ._options import LogOptions
     from ._replica import Replica
     from ._side_tasks import TaskFunction
     from .base import Backend, Entry
@@ -29,8 +30,6 @@ logger = logging.getLogger("sse_starlette.hub")
 _MOST_LOOKS = 8
 """Channels that are read at a time."""
 _CHECKED_AT_A_TIME = 1_000
-_FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Tracks:
@@ -41,25 +40,26 @@ class Tracks:
         backend: Backend,
         faults: Faults,
         start: Callable[[TaskFunction], None],
-        *,
-        expire: float | None,
+        options: LogOptions,
     ) -> None:
         self.figures: Figures = Figures()
         self._backend = backend
         self._faults = faults
         self._start = start
-        self._expire = expire
+        self._options = options
         self._tracks: dict[str, Track] = {}
         self._due: deque[Track] = deque()
         self._workers = 0
         self._failed: list[Track] = []
-        self._pause = _FIRST_PAUSE_SECONDS
+        self._pause = self._options.read_pauses[0]
 
     def ensure_following(self, channel: Replica) -> None:
         """See soon what `channel` needs of the log; from now on it's kept in step."""
         track = self._tracks.get(channel.name)
         if track is None:
-            track = Track(channel, self._backend, self.figures, self._make_due)
+            track = Track(
+                channel, self._backend, self.figures, self._make_due, page=self._options.page
+            )
             self._tracks[channel.name] = track
             self._backend.watch(channel.name)
         self._make_due(track)
@@ -117,7 +117,7 @@ class Tracks:
             heads = [track.channel.head for track in stretch]
             try:
                 positions = await self._backend.heads(
-                    [track.channel.name for track in stretch], expire=self._expire
+                    [track.channel.name for track in stretch], expire=self._options.expire
                 )
             except LogUnavailable as exc:
                 self._faults.note("positions", exc)
@@ -182,7 +182,7 @@ class Tracks:
             track = self._due.popleft()
             try:
                 while self._follows(track) and await track.step():
-                    self._pause = _FIRST_PAUSE_SECONDS
+                    self._pause = self._options.read_pauses[0]
             except Exception as exc:
                 self._faults.note("read", exc, track.channel.name)
                 self._failed.append(track)
@@ -195,7 +195,7 @@ class Tracks:
 
     async def _try_again(self) -> None:
         await anyio.sleep(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        self._pause = min(2 * self._pause, self._options.read_pauses[1])
         failed, self._failed = self._failed, []
         for track in failed:
             track.due = False
