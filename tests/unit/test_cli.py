@@ -23,7 +23,7 @@ from starlette.routing import Route
 from tests.unit.driving import SEAT_BELT_SECONDS, on
 
 from sse_starlette import EventSourceResponse, Hub, __version__
-from sse_starlette._cli import _arguments, _client, _doctor, _tail, main
+from sse_starlette._cli import _arguments, _client, _doctor, main
 from sse_starlette._cli._client import Ended, Exchange, Target, watch
 from sse_starlette._cli._doctor import DoctorOptions, doctor, examine
 from sse_starlette._cli._tail import Tail, TailOptions
@@ -322,10 +322,8 @@ async def test_tail_that_is_to_read_once_ends_where_it_breaks() -> None:
     assert (code, printed.remarks[1]) == (1, "== the connection broke: broken \\x1b")
 
 
-async def test_tail_ends_at_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tail, "MOST_EVENT_BYTES", 10)
-
-    code, printed = await tail(Broken(b"data: " + b"x" * 20))
+async def test_tail_ends_at_what_cannot_be_read() -> None:
+    code, printed = await tail(Broken(b"data: " + b"x" * 20), target={"most_event_bytes": 10})
 
     assert code == 1
     assert printed.remarks[1].startswith("== the stream can't be read: 26 bytes without")
@@ -351,12 +349,11 @@ def watching(
     return target, DoctorOptions(**options), transport
 
 
-async def test_doctor_looks_from_all_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_doctor, "_PROGRESS_SECONDS", 0.01)
+async def test_doctor_looks_from_all_sides() -> None:
     printed = Printed()
     direct = f"{URL}/events"
     target, options, transport = watching(
-        numbers, wait=3, direct=direct, origin="https://a", as_json=True
+        numbers, wait=3, direct=direct, origin="https://a", as_json=True, progress_every=0.01
     )
 
     code = await doctor(target, options, printed.terminal, transport)
@@ -383,8 +380,7 @@ async def test_doctor_is_content_with_what_is_well() -> None:
     assert (code, printed.results[-1]) == (0, "nothing is wrong with it")
 
 
-async def test_doctor_shows_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_doctor, "_PROGRESS_SECONDS", 0.0)
+async def test_doctor_shows_what_it_waits_for() -> None:
     shown = []
 
     class Watching(Terminal):
@@ -410,7 +406,7 @@ async def test_doctor_shows_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -
 
         return EventSourceResponse(source(), ping=0)
 
-    target, options, transport = watching(slow, wait=60)
+    target, options, transport = watching(slow, wait=60, progress_every=0.0)
     with seen_all:
         await examine(target, options, Watching(io.StringIO(), io.StringIO()), transport)
 
@@ -429,17 +425,16 @@ async def test_doctor_does_not_come_back_to_what_never_came() -> None:
     assert (facts.plain.status, facts.again) == (404, None)
 
 
-async def test_what_floods_is_watched_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_doctor, "_MOST_PIECES", 1)
-    target, options, transport = watching(numbers, wait=60)
+async def test_what_floods_is_watched_no_longer() -> None:
+    target, options, transport = watching(numbers, wait=60, most_pieces=1)
 
     facts = await examine(target, options, Printed().terminal, transport)
 
     assert len(facts.plain.pieces) == 1
 
 
-async def watched(transport: httpx2.AsyncBaseTransport) -> Exchange:
-    target = Target(URL)
+async def watched(transport: httpx2.AsyncBaseTransport, **options: Any) -> Exchange:
+    target = Target(URL, **options)
     async with _client.new_client(target, transport) as client:
         return await watch(client, target, until=SEAT_BELT_SECONDS)
 
@@ -460,10 +455,8 @@ async def test_what_cannot_be_unpacked_is_only_timed() -> None:
     assert (seen.encoding, len(seen.pieces), seen.items) == ("br", 1, [])
 
 
-async def test_an_event_without_end_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_client, "MOST_EVENT_BYTES", 10)
-
-    seen = await watched(Broken(b"data: " + b"x" * 20))
+async def test_an_event_without_end_is_a_fault() -> None:
+    seen = await watched(Broken(b"data: " + b"x" * 20), most_event_bytes=10)
 
     assert len(seen.faults) == 1
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..testing import Parsed
 
 CONNECT_SECONDS = 10.0
-MOST_EVENT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Target:
     body: bytes | None = None
     insecure: bool = False
     """Whether any certificate will do."""
+    most_event_bytes: int = 64 * 1024 * 1024
+    """Of one event, or of a line."""
 
 
 class Ended(Enum):
@@ -143,7 +144,7 @@ async def _read(
     method: str,
     enough: Callable[[Exchange], bool] | None,
 ) -> None:
-    parser = EventStreamParser(max_event_bytes=MOST_EVENT_BYTES)
+    parser = EventStreamParser(max_event_bytes=target.most_event_bytes)
     body = None if method == "HEAD" else target.body
     async with client.stream(method, target.url, headers=sent, content=body) as response:
         exchange.status = response.status_code

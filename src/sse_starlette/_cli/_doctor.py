@@ -32,9 +32,7 @@ _HEAD_SECONDS = 10.0
 _AGAIN_SECONDS = 5.0
 _GARBAGE_SECONDS = 3.0
 _MOST_GARBAGE_BYTES = 4096
-_MOST_PIECES = 100_000
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-_PROGRESS_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,10 @@ class DoctorOptions:
     """The address of the application itself."""
     origin: str | None = None
     as_json: bool = False
+    most_pieces: int = 100_000
+    """Pieces of a body after which it's watched no longer."""
+    progress_every: float = 0.5
+    """Seconds between two words on how it's going."""
 
 
 async def doctor(
@@ -76,6 +78,10 @@ async def examine(
     plainly = {**common, "Accept-Encoding": "identity"}
     plain, packed, head = Exchange(), Exchange(), Exchange()
     direct = None if options.direct is None else Exchange()
+
+    def is_flood(exchange: Exchange) -> bool:
+        return len(exchange.pieces) >= options.most_pieces
+
     async with new_client(target, transport) as client, anyio.create_task_group() as progress:
         progress.start_soon(_show_progress, options, plain, terminal)
         async with anyio.create_task_group() as tasks:
@@ -90,7 +96,7 @@ async def examine(
                     headers=sent,
                     method=method,
                     into=into,
-                    enough=_is_flood,
+                    enough=is_flood,
                 )
 
             tasks.start_soon(see, target, plain, plainly, options.wait, None)
@@ -125,10 +131,6 @@ async def examine(
     )
 
 
-def _is_flood(exchange: Exchange) -> bool:
-    return len(exchange.pieces) >= _MOST_PIECES
-
-
 def _has_come_back(exchange: Exchange) -> bool:
     return any(not isinstance(item, Comment) for _, item in exchange.items)
 
@@ -143,8 +145,8 @@ async def _show_progress(options: DoctorOptions, plain: Exchange, terminal: Term
         else:
             state = f"{plain.status}, {len(plain.pieces)} pieces so far"
         terminal.progress(f"watching the stream: {passed:.0f} of {options.wait:g} s, {state}")
-        await anyio.sleep(_PROGRESS_SECONDS)
-        passed += _PROGRESS_SECONDS
+        await anyio.sleep(options.progress_every)
+        passed += options.progress_every
 
 
 async def _answer_to_garbage(target: Target) -> bytes:

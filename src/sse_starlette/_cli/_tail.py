@@ -17,7 +17,7 @@ import httpx2
 from .._stream.headers import is_event_stream
 from ..testing import Comment, Cursor, Event, EventStreamParser, StreamFailure
 from ._advice import STATUS_HINTS, in_plain_words
-from ._client import MOST_EVENT_BYTES, new_client
+from ._client import new_client
 from ._shown import printable, shown_url
 from ._tally import Tally, latency_of, shown_ms
 
@@ -168,7 +168,7 @@ class Tail:
 
     async def _read(self, response: httpx2.Response) -> float:
         parser = EventStreamParser(
-            last_event_id=self._last_event_id, max_event_bytes=MOST_EVENT_BYTES
+            last_event_id=self._last_event_id, max_event_bytes=self._target.most_event_bytes
         )
         async with aclosing(response.aiter_bytes()) as pieces:
             async for piece in pieces:
