@@ -8,13 +8,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, drive, settled, until
+from tests.unit.driving import SEAT_BELT_SECONDS, StillLoop, drive, settled, until
 from tests.unit.following import Client, ManualLoop, fill, numbers, opened, read, taken
 from tests.unit.subscribing import both, note, reading, streamed, streaming
 
-import sse_starlette._stream.batching as batching_module
-import sse_starlette._stream.source as source_module
-import sse_starlette.channels._reader as reader_module
+from sse_starlette._runtime.loop import loop_override
 from sse_starlette.channels._options import SubscribeOptions
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.subscription import Subscription
@@ -166,11 +164,19 @@ async def test_what_is_kept_can_be_read_without_a_subscription() -> None:
         assert (caught.value.channel, caught.value.reason) == ("c", reason)
 
 
+class SlowLoop(StillLoop):
+    """By its stopwatch a hundredth of a second goes by whenever it's looked at."""
+
+    passed = 0.0
+
+    def stopwatch(self) -> float:
+        self.passed += 0.01
+        return self.passed
+
+
 @pytest.mark.parametrize("way", ["filtered", "one by one", "joined"])
-async def test_much_that_is_read_leaves_the_loop_its_turns(
-    monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    monkeypatch.setattr(reader_module, "_TURN_SECONDS", 0.0)
+async def test_much_that_is_read_leaves_the_loop_its_turns(way: str) -> None:
+    loop_override.set(SlowLoop())
     channel = Channel("c", history=3_000)
     fill(channel, 1, 2_000, comment="x" * 100)
     turns = 0
@@ -226,13 +232,9 @@ async def test_a_subscription_that_is_closed_while_a_snapshot_is_made_closes_the
     assert closed == [True]
 
 
-async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_is_left_of_a_snapshot_when_it_ends_is_not_lost() -> None:
     """It was quick, so its last events were held for further ones, and the writer is at a send."""
-    for module in (batching_module, source_module):
-        monkeypatch.setattr(module, "HELD_SECONDS", 1e9)
-    monkeypatch.setattr(batching_module, "SLOW_SECONDS", 1e9)
+    loop_override.set(StillLoop())
     subscription = Channel("c").subscribe(snapshot=lambda: list(map(str, range(300))))
     client = Client()
 
