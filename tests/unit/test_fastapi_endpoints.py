@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import fastapi
 import fastapi.sse
@@ -415,6 +415,9 @@ async def test_what_an_endpoint_returns_is_streamed() -> None:
     async def response() -> EventSourceResponse:
         return EventSourceResponse([1, "text"])
 
+    async def typed_response() -> AsyncIterable[Item]:
+        return cast("AsyncIterable[Item]", EventSourceResponse(typed()))
+
     async def other(n: int = 0) -> Response:
         return JSONResponse({"n": n})
 
@@ -424,7 +427,7 @@ async def test_what_an_endpoint_returns_is_streamed() -> None:
     assert await data(app_of(called, **named), "/?n=3") == ["3"]
     assert await data(app_of(response), "/") == ["1", '"text"']
     assert (await ask(app_of(other), "/")).json() == {"n": 0}
-    for endpoint in (asynchronous, wrapped):
+    for endpoint in (asynchronous, wrapped, typed_response):
         assert await data(app_of(endpoint), "/") == ALL
     for nameless in (waiting, part):
         assert await data(app_of(nameless, **named), "/") == ALL

@@ -16,7 +16,7 @@ from tests.unit.replicating import one
 from tests.unit.test_shutdown import Told
 
 from sse_starlette import EventSourceResponse, Hub
-from sse_starlette._shutdown.streams import end_streams, stream_begins, stream_ended
+from sse_starlette._shutdown.streams import State, end_streams, stream_begins, stream_ended
 from sse_starlette.channels import _revocations
 from sse_starlette.errors import LogUnavailable
 from sse_starlette.sse import CloseReason
@@ -186,6 +186,8 @@ async def test_lifespan_may_end_before_following_begins(store: FakeStore, log: F
         # A subscription that was looking forward to be looked at is none any more.
         hub._parts.revocations._look_soon()
         hub._parts.revocations._listener_came()
+        # Nor is it told any more of streams that begin.
+        assert State.listener_calls == ()
 
 
 async def test_loop_that_was_closed_in_mid_stream_is_left_alone() -> None:

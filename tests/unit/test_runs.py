@@ -385,12 +385,13 @@ async def test_one_that_nobody_reads_goes_on_or_is_stopped_as_is_said() -> None:
     options: Any = {"on_abandon": "cancel", "abandon_after": 5}
     async with hub_of_runs() as hub:
         kept = await hub.run("kept", endless())
-        left = await hub.run("left", endless(), **options)
+        left, began = await hub.run("left", endless(), **options), anyio.current_time()
         is_read = await hub.run("read", endless(), **options)
         async with is_read.subscribe() as events:
             await anext(events)
 
             await comes(lambda: state_of(left._entry.channel).closed)
+            assert anyio.current_time() - began >= 5
             assert await left.status() is RunStatus.STOPPED
             assert told(await left.events())[-1] == "stopped abandoned"
             assert await is_read.status() is RunStatus.RUNNING

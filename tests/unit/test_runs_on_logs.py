@@ -203,7 +203,9 @@ async def test_whatever_a_log_raises_the_lifespan_goes_on_and_clients_are_told(
         assert told(await run.events()) == ["lost silence"]
 
 
-async def test_who_can_not_look_or_end_it_tries_again(logs: Logs) -> None:
+async def test_who_can_not_look_or_end_it_tries_again_and_says_so(
+    logs: Logs, caplog: pytest.LogCaptureFixture
+) -> None:
     async with hubs_on(*logs[:2], publish_wait=0.01) as hubs:
         await hubs[0].run("a", endless())
         reading = await begun(hubs[1])
@@ -216,6 +218,7 @@ async def test_who_can_not_look_or_end_it_tries_again(logs: Logs) -> None:
         logs[1].refuses = None
 
         assert await rest_of(reading) == ["lost silence"]
+    assert "run 'a' can't be ended yet, which is tried again: " in caplog.text
 
 
 class LateLog(LeasingFakeLog):
