@@ -56,7 +56,8 @@ async def test_figures_are_shown_to_those_who_may_see_them(path: str, is_async: 
 
     app = Hub().app(allow=waits if is_async else plain)
 
-    assert (await get(app, path, headers=[(b"user", b"operator")])).status == 200
+    shown = await get(app, path, headers=[(b"user", b"operator")])
+    assert (shown.status, shown.headers["cache-control"]) == (200, "no-store")
     refused = await get(app, path, headers=[(b"user", b"guest")])
     assert (refused.status, refused.body) == (403, b"Forbidden\n")
 
