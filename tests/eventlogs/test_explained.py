@@ -41,9 +41,18 @@ def test_who_has_to_mend_something_is_told_what(error: Exception, remedy: str) -
 
 
 def test_a_password_given_as_bytes_is_taken_out_too() -> None:
-    secrets = Secrets([{"password": b"sesame"}, {"password": None}])
+    secrets = Secrets([{"password": b"sesame"}, {"password": b"s\xff"}, {"password": None}])
 
-    assert secrets.taken_out("wrong: sesame") == "wrong: ***"
+    assert secrets.taken_out("wrong: sesame, s\ufffd") == "wrong: ***, ***"
+
+
+def test_secrets_are_in_none_of_the_errors_that_one_came_of() -> None:
+    errors = [ValueError(f"{number}: sesame") for number in range(3)]
+    errors[0].__cause__, errors[1].__context__ = errors[1], errors[2]
+
+    explain(errors[0], "redis://", Secrets([{"password": "sesame"}]), timeout=1)
+
+    assert [str(error) for error in errors] == ["0: ***", "1: ***", "2: ***"]
 
 
 def test_an_option_with_a_wrong_value_that_its_error_does_not_name_is_refused() -> None:

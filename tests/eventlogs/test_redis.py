@@ -113,6 +113,7 @@ AT_HOME = "redis://localhost"
         ("localhost:6379", {}, "begins with one of"),
         ("redis://localhost:port", {}, "can't be understood"),
         ("redis://[::1:6379", {}, "can't be understood"),
+        ("redis://user:pass/word@localhost", {}, "can't be understood"),
         ("redis://localhost/0?colour=red", {}, "can't be understood: .*colour"),
         ("redis+cluster://one:6379,two:port", {}, "can't be understood"),
         (AT_HOME, {"prefix": ""}, "prefix"),

@@ -111,8 +111,8 @@ NO_URL = "the URL of a log in a file is sqlite:///name"
         *((name, {}, NO_URL) for name in ("sqlite://e.db", "sqlite:e.db", "sqlite://", "sqlite:")),
         *((name, {}, "needs a file") for name in ("", ":memory:")),
         *((name, {}, "needs a file") for name in ("sqlite:///", "sqlite:///:memory:")),
-        ("events.db", {"timeout": 0}, "timeout must be > 0 seconds, got: 0"),
-        ("events.db", {"poll": math.nan}, "poll must be > 0"),
+        ("events.db", {"timeout": 0}, "^timeout must be > 0 seconds, got: 0"),
+        ("events.db", {"poll": math.nan}, "^poll must be > 0"),
         ("events.db", {"synchronous": "off"}, '"full" or "normal", got: \'off\''),
     ],
 )

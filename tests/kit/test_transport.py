@@ -88,6 +88,7 @@ async def test_app_is_told_the_version_of_http(version: str) -> None:
     told = {"http_version": version, "path": "/sub/path", "query_string": b"a=b", **options}
     assert scope.items() >= told.items()
     assert scope["server"] == ("testserver", 81)
+    assert scope["asgi"].items() >= {"version": "3.0"}.items()
     assert ("connection" in dict(Request(scope).headers)) == (version == "1.1")
 
 

@@ -76,6 +76,7 @@ async def test_streams_are_counted_open_ended_and_by_what_they_sent(
     assert found["sse_sends_total{endpoint=numbers}"] >= 1
     assert found["sse_stream_seconds_count{endpoint=numbers}"] == 1
     assert found["sse_subscribers{channel=}"] == 1
+    assert found["sse_lag{channel=}"] == 0
     assert found["sse_channels{}"] == 1
     assert found["sse_log_up{}"] == 1
 

@@ -219,6 +219,11 @@ def test_coming_back_is_judged_by_what_comes_first(
             b"",
             ["Varnish", "hypercorn"],
         ),
+        ({"x-varnish": "1"}, b"", ["Varnish"]),
+        ({"via": "1.1 caddy"}, b"", ["Caddy"]),
+        ({"via": "1.1 shop (Apache/2.4)"}, b"", ["Apache"]),
+        ({"via": "1.1 a.cloudfront.net (CloudFront)"}, b"", ["CloudFront"]),
+        ({"server": "awselb/2.0"}, b"", ["AWS load balancer"]),
         ({"x-envoy-upstream-service-time": "5"}, b"", ["Envoy"]),
         ({"server": "envoy"}, b"", ["Envoy"]),
         ({"server": "istio-envoy"}, b"", ["Envoy"]),
@@ -234,6 +239,7 @@ def test_servers_are_recognized_by_headers_and_by_their_own_words(
     headers: dict[str, str], to_garbage: bytes, servers: list[str]
 ) -> None:
     assert servers_in([headers], to_garbage) == servers
+    assert servers_in([headers]) == ([] if to_garbage else servers)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +269,15 @@ def test_advice_is_for_the_proxy_that_is_known_or_for_all() -> None:
     assert advice_for("compressed", url, ["Caddy", "uvicorn"]) == [for_caddy]
     assert {one.server for one in advice_for("cut", url, ["uvicorn"])} == set(PROXIES)
     assert advice_for("head", url, []) == []
+    for_apache = Advice("Apache", "the virtual host", ("CacheDisable /",), ())
+    assert advice_for("cached", "https://example.org", ["Apache"]) == [for_apache]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_there_is_advice_for_each_proxy_on_whatever_proxies_do(proxy: str) -> None:
+    codes = ("buffered", "compressed", "cut", "cached", "resume")
+
+    assert [code for code in codes if not advice_for(code, "https://example.org/", [proxy])] == []
 
 
 def test_contents_are_decoded_piece_by_piece_where_they_can_be() -> None:

@@ -43,6 +43,7 @@ def nothing_said_elsewhere() -> Iterator[None]:
         (ServerSentEvent("data: hi\n\n"), ["frame"]),
         (None, ["None"]),
         ("data: hi", []),
+        ("data: X", []),
         ("data: of the day\nand more", []),
         ("hi\n\n", []),
         (b"data: hi\n\n", []),
@@ -143,6 +144,7 @@ async def test_lines_that_are_relayed_as_the_warning_says_arrive(
     ("range_", "said"),
     [
         ((1, 5), "Give shutdown_retry_ms=(1000, 5000) if you meant seconds"),
+        ((0, 1), "Give shutdown_retry_ms=(0, 1000) if you meant seconds"),
         ((0, 99), "Give shutdown_retry_ms=(0, 99000) if you meant seconds"),
         ((0, 0), ""),
         ((1, 100), ""),

@@ -202,7 +202,7 @@ async def test_a_check_that_answers_yes_or_no_lets_nobody_listen(answer: bool) -
         (["prices"], {"replay": -1}, ValueError, "replay"),
         (["prices"], {"ping": -1}, ValueError, "ping"),
         (["prices"], {"filtre": None}, TypeError, "filtre"),
-        (["prices"], {"check": "user"}, TypeError, "check is str"),
+        (["prices"], {"check": "user"}, TypeError, "^check is str"),
     ],
     ids=[
         "no channel",

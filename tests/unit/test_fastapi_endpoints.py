@@ -215,6 +215,7 @@ async def test_what_is_not_of_the_type_is_refused(
     assert (await ask(app, "/")).status_code == 500
     with pytest.raises(fastapi.exceptions.ResponseValidationError) as refused:
         await ask(app, "/", raising=True)
+    assert all("input" in each for each in refused.value.errors())
     for part in (said, "GET /", "test_fastapi_endpoints.py"):
         assert part in str(refused.value)
 

@@ -126,7 +126,12 @@ def test_the_status_and_the_headers_are_said() -> None:
     responses = checked(app.openapi())["paths"]["/api/"]["get"]["responses"]
 
     assert list(responses) == ["201", "404"]
-    assert list(responses["201"]["headers"]) == ["Cache-Control", "X-Accel-Buffering"]
+    headers = responses["201"]["headers"]
+    assert {name: one["example"] for name, one in headers.items()} == {
+        "Cache-Control": "no-store",
+        "X-Accel-Buffering": "no",
+    }
+    assert {one["schema"]["type"] for one in headers.values()} == {"string"}
 
 
 @pytest.mark.parametrize("key", [200, "200"])

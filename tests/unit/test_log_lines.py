@@ -69,6 +69,15 @@ def test_page_lists_each_word() -> None:
     assert len(CALLS) > 30
 
 
+def test_page_lists_each_logger() -> None:
+    told = re.findall(r"`sse_starlette\.\w+`(?:,| and|\)| `\.[\w.]+`)*", PAGE.read_text("utf-8"))[0]
+    source = "".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
+
+    names = set(re.findall(r'getLogger\("(.*)"\)', source))
+
+    assert names == {f"sse_starlette.{name}" for name in re.findall(r"\.([\w.]+)`", told)}
+
+
 def test_fields_stand_on_the_record(caplog: pytest.LogCaptureFixture) -> None:
     class Breaks(Observer):
         def stream_began(self, stream: StreamRecord) -> None:

@@ -100,11 +100,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ttl": "1 h"}, TypeError, "ttl must be a number of seconds"),
     ({"on_abandon": "stop"}, ValueError, r"on_abandon must be one of \('keep', 'cancel'\)"),
     ({"abandon_after": 0}, ValueError, "abandon_after must be > 0"),
-    ({"restart": "lost"}, TypeError, r'restart=\["lost"\]'),
-    ({"restart": True}, TypeError, r'restart=\["lost"\]'),
+    ({"restart": "lost"}, TypeError, r'restart .*restart=\["lost"\]'),
+    ({"restart": True}, TypeError, r'restart .*restart=\["lost"\]'),
     ({"restart": ["running"]}, ValueError, "restart must be some of"),
     ({"last_event": 3}, TypeError, "last_event must be a function of one RunEnd"),
-    ({"last_event": print, "end_event": "x"}, ValueError, "give one"),
+    ({"last_event": print, "end_event": "x"}, ValueError, ".*give one"),
     ({"max_events": 0}, ValueError, "max_events must be at least 1"),
     ({"max_bytes": 1.5}, TypeError, "max_bytes must be at least 1"),
     ({"lease": 0}, ValueError, "lease must be > 0"),
@@ -115,7 +115,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("options", "error", "text"), WRONG)
 def test_a_wrong_option_is_said(options: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=f"^{text}"):
         RunOptions.of(options)  # type: ignore[arg-type]
 
 
