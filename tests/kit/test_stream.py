@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -242,7 +244,7 @@ async def test_blocked_writer_of_another_client_is_named_when_nothing_comes() ->
     ):
         stalled.stall()
         tasks.start_soon(broadcast)
-        with pytest.raises(StreamFailure, match=r"stalled writer: .* another client"):
+        with pytest.raises(StreamFailure, match=r"^stalled writer: .* another client"):
             await other.next(within=HASTE)
         stalled.leave()
 
@@ -404,6 +406,15 @@ async def test_what_is_unchecked_is_not_reported() -> None:
 # What is found without being asked
 
 
+def test_page_lists_what_is_checked() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "testing.md").read_text("utf-8")
+    _, _, table = page.partition("| `bug` | what was found |\n")
+
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:]]
+
+    assert set(re.findall(r"`(.+?)`", "".join(rows))) == CHECKS
+
+
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     await send(START)
     for _ in range(20):
@@ -442,7 +453,7 @@ def breach(*messages: Message) -> ASGIApp:
     ],
 )
 async def test_bug_of_the_app_is_reported_and_the_app_is_left(app: ASGIApp, said: str) -> None:
-    with pytest.raises(StreamFailure, match=said):
+    with pytest.raises(StreamFailure, match=f"^{said}"):
         async with connect(app) as stream:
             await stream.until_ended()
 

@@ -67,7 +67,7 @@ WRONG: list[tuple[str, Callable[[Hub], object], type[Exception], str]] = [
             ("method", Waiting().check, "plain function"),
             ("partial", partial(waits), "plain function"),
             ("partial of an object", partial(Waiting()), "plain function"),
-            ("no function", "name", "got: 'name'"),
+            ("no function", "name", "got: 'name'$"),
             ("no argument", nothing, "called with one event"),
             ("two arguments", lambda one, two: True, "called with one event"),
             ("keyword", lambda one, *, two: True, "called with one event"),
@@ -93,6 +93,7 @@ WRONG: list[tuple[str, Callable[[Hub], object], type[Exception], str]] = [
     ("one channel", lambda hub: hub.subscribe(hub.channel("c")), TypeError, "give a list"),  # type: ignore[arg-type]
     ("no list", lambda hub: hub.subscribe(5), TypeError, "list of channels"),  # type: ignore[arg-type]
     ("numbers", lambda hub: hub.subscribe([5]), TypeError, "got: int 5"),  # type: ignore[list-item]
+    ("a request that is none", lambda hub: hub.channel("c").subscribe(1.5), TypeError, r"got: float 1\.5$"),  # type: ignore[arg-type]
     ("twice", lambda hub: hub.subscribe(["c", hub.channel("c")]), ValueError, "different"),
     ("too many", lambda hub: hub.subscribe([str(n) for n in range(201)]), ValueError, "200 channels"),
     ("an offset in two", lambda hub: hub.subscribe("ab", after=3) if False else hub.subscribe(["a", "b"], after=3), TypeError, "one channel"),  # type: ignore[arg-type]

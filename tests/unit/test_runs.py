@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import anyio
@@ -21,7 +22,7 @@ from tests.unit.replicating import running as hubs_on
 
 from sse_starlette import EventSourceResponse, Hub, Run, RunEnd, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
-from sse_starlette.channels.channel import state_of
+from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.eventlogs.base import NewEntry, Position
@@ -397,6 +398,13 @@ async def test_one_that_nobody_reads_goes_on_or_is_stopped_as_is_said() -> None:
             assert await is_read.status() is RunStatus.RUNNING
             assert await kept.status() is RunStatus.RUNNING
         await comes(lambda: state_of(is_read._entry.channel).closed)
+
+
+def test_it_is_read_as_a_channel_is() -> None:
+    of_run, of_channel = (signature(each.subscribe).parameters for each in (Run, Channel))
+
+    for name in ("filter", "id_blocks"):
+        assert of_run[name].default is of_channel[name].default
 
 
 async def test_one_may_be_given_time_to_finish() -> None:
