@@ -368,9 +368,8 @@ class _Parts:
         _check_expire(options.expire, options.check_every)
         if serializer is not None:
             check_serializer(serializer)
-        self.backend = None if log is None else backend_for(log)
         self.replicator = replicator = (
-            None if self.backend is None else Replicator(self.backend, options)
+            None if log is None else Replicator(backend_for(log), options)
         )
         self.serializer = serializer
         self.registry = ChannelRegistry(linger=linger, serializer=serializer, replicator=replicator)
@@ -378,6 +377,11 @@ class _Parts:
             partial(self.registry.channel, options={}), shared=replicator is not None
         )
         self.runs = RunKeeper(self.registry, replicator, serializer)
+
+    @property
+    def backend(self) -> Backend | None:
+        """The event log; None in memory."""
+        return None if self.replicator is None else self.replicator.backend
 
     def publisher(self) -> Publisher:
         """Return what `Hub.publisher` returns, or raise if nobody could hear of it."""
@@ -392,7 +396,7 @@ class _Parts:
             replicator.backend,
             limits_of=self.registry.limits_of,
             typed=self.registry.typed,
-            publish_wait=replicator.publish_wait,
+            publish_wait=replicator.options.publish_wait,
             serializer=self.serializer,
         )
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ._stream.lifecycle import CloseReason
 
-
 __all__ = ["Refusal", "StreamPolicy", "StreamPolicyMiddleware"]
 
 Refusal: TypeAlias = Literal["retry", "reject"]

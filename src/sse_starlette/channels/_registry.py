@@ -86,7 +86,7 @@ class ChannelRegistry:
         state = self._states.get(name)
         if isinstance(state, ReplicatedChannel):
             return state.limits
-        return Limits(expire=None if self._replicator is None else self._replicator.expire)
+        return Limits(expire=None if self._replicator is None else self._replicator.options.expire)
 
     def typed(self, name: str, event: Event) -> Event:
         """

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("sse_starlette.channel")
 
-_PAGE = 500
-"""Entries that are read from a log at a time."""
 _NO_KEY = object()
 
 
@@ -100,10 +98,10 @@ class ReplicatedChannel(ChannelState):
             first = offset_after(after, self.name, epoch, head)
         until = head if limit is None else min(head, first + limit)
         found: list[Entry] = []
-        last = first
+        last, most = first, self.replicator.options.page
         while last < until:
             page = await self.replicator.look_up(
-                self, after=last, until=until, limit=min(_PAGE, until - last)
+                self, after=last, until=until, limit=min(most, until - last)
             )
             entries = page.entries
             if page.epoch != epoch:

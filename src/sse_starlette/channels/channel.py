@@ -94,7 +94,7 @@ class Channel(Generic[DataT]):
             self._state = MemoryChannel(name, options, serializer)
         else:
             # On a log, what nobody has said counts as somebody else has said it.
-            limits = Limits(history, history_seconds, replicator.expire, history_bytes)
+            limits = Limits(history, history_seconds, replicator.options.expire, history_bytes)
             self._state = ReplicatedChannel(name, options, serializer, replicator, limits)
 
     def __repr__(self) -> str:

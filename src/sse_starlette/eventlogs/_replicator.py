@@ -42,7 +42,7 @@ class Replicator:
     def __init__(self, backend: Backend, options: LogOptions) -> None:
         """Do nothing yet; `backend` is the log."""
         self._backend = backend
-        self._options = options
+        self.options = options
         self._entered_before_fork = False
         self._reset()
         tell_child(self)
@@ -57,9 +57,9 @@ class Replicator:
         self._faults = Faults()
         self._side_tasks = SideTasks(self._faults)
         self.tracks: Tracks = Tracks(
-            self._backend, self._faults, self._side_tasks.start, self._options
+            self._backend, self._faults, self._side_tasks.start, self.options
         )
-        self._queues = PublishQueues(self._backend, self._faults, self._run_soon, self._options)
+        self._queues = PublishQueues(self._backend, self._faults, self._run_soon, self.options)
 
     # Any thread may call these.
 
@@ -92,16 +92,6 @@ class Replicator:
     def backend(self) -> Backend:
         """The log."""
         return self._backend
-
-    @property
-    def publish_wait(self) -> float:
-        """Seconds for which publishing is tried again, where nothing else is said."""
-        return self._options.publish_wait
-
-    @property
-    def expire(self) -> float | None:
-        """Seconds after which the log may forget a channel that nobody uses; None: nobody has said."""
-        return self._options.expire
 
     @property
     def reason(self) -> str:
@@ -137,7 +127,7 @@ class Replicator:
 
     def _job(self, channel: Replica, body: bytes, key: str | None, wait: float | None) -> Job:
         if wait is None:
-            wait = self.publish_wait
+            wait = self.options.publish_wait
         return Job(channel, body, key, wait, time.monotonic() + wait)
 
     async def close(self, channel: Replica, wait: float | None) -> None:
@@ -214,7 +204,7 @@ class Replicator:
                 tasks.start_soon(self._side_tasks.run, tasks)
                 try:
                     yield
-                    with anyio.move_on_after(self._options.last_appends):
+                    with anyio.move_on_after(self.options.last_appends):
                         await self._queues.empty()
                 except Exception as exc:
                     failure = exc  # Not one of a group, as it would be if it left the task group.
@@ -261,11 +251,11 @@ class Replicator:
                 await self._backend.listen(self.tracks)
             except Exception as exc:
                 self.tracks.lost(exc)
-            await anyio.sleep(self._options.listen_again)
+            await anyio.sleep(self.options.listen_again)
 
     async def _check_now_and_then(self) -> None:
         while True:
-            await anyio.sleep(self._options.check_every)
+            await anyio.sleep(self.options.check_every)
             try:
                 await self.tracks.check_positions()
             except Exception as exc:
@@ -273,7 +263,7 @@ class Replicator:
 
     async def _sweep_now_and_then(self, sweep: Callable[[], None]) -> None:
         while True:
-            await anyio.sleep(self._options.sweep_every)
+            await anyio.sleep(self.options.sweep_every)
             try:
                 sweep()
                 self.tracks.sweep()

@@ -168,7 +168,7 @@ class RunKeeper:
         if self._lifespan is not None:
             raise RuntimeError("the hub's lifespan is under way: it can be entered again after it")
         failure: Exception | None = None
-        wait = 0.0 if self._replicator is None else self._replicator.publish_wait
+        wait = 0.0 if self._replicator is None else self._replicator.options.publish_wait
         async with anyio.create_task_group() as tasks:
             lifespan = None
             if self._replicator is None or isinstance(self._replicator.backend, Leases):
