@@ -14,6 +14,7 @@ from tests.unit.logs import FakeLog
 from tests.unit.replicating import Process, one, raising, replicator_of
 
 import sse_starlette.eventlogs._publish_queue as module
+from sse_starlette._runtime.lock import Lock
 from sse_starlette.channels._replica import ReplicatedChannel
 from sse_starlette.channels.channel import Channel, state_of
 from sse_starlette.errors import ChannelClosed, LogRefused, LogUnavailable, PublishQueueFull
@@ -178,7 +179,9 @@ async def test_a_signal_handler_that_interrupts_who_publishes_is_served_after_it
     log: FakeLog, room: int
 ) -> None:
     async with one(log, queue_limit=room) as hub:
-        with replicator_of(hub)._queues._lock:
+        lock = replicator_of(hub)._queues._lock
+        assert isinstance(lock, Lock)
+        with lock:
             interrupting = hub.channel("c").publish_threadsafe("x")
             assert not interrupting.done()
         if room:
@@ -203,11 +206,13 @@ async def test_entries_added_one_by_one_say_what_became_of_each(
         *added, late = await log.append_many("c", entries, limits=Limits())
         monkeypatch.setattr(log, "append", append_the_last)
         last, *away = await log.append_many("d", entries, limits=Limits())
+        none = await log.append_many("d", entries, limits=Limits())
 
     assert added == [("e1", 1), ("e1", 2)]
     assert isinstance(late, ChannelClosed)
     assert last == ("e2", 1)
     assert [type(each) for each in away] == [LogUnavailable] * 2
+    assert [type(each) for each in none] == [LogUnavailable] * 3
 
 
 async def test_a_channel_of_the_same_name_has_its_own_batch(process: Process, log: Batches) -> None:
