@@ -495,6 +495,36 @@ async def test_stream_that_begins_when_uvicorn_has_been_told_to_stop_ends_at_onc
     assert late.requests == [BY_ITSELF]
 
 
+class WithShutdownOfItsOwn(StandIn):
+    """Nobody can know whether it calls uvicorn's."""
+
+    async def shutdown(self, sockets: Any = None) -> None: ...
+
+
+def patched_shutdown() -> StandIn:
+    server = StandIn()
+    server.shutdown = WithShutdownOfItsOwn().shutdown  # type: ignore[method-assign]
+    return server
+
+
+@on_asyncio
+@on_each_loop
+@pytest.mark.parametrize("signum", SIGNALS)
+@pytest.mark.parametrize(
+    ("server", "left_alone"),
+    [(StandIn, True), (WithShutdownOfItsOwn, False), (patched_shutdown, False)],
+)
+async def test_signal_whose_handler_leads_to_the_shutdown_of_uvicorn_is_left_alone(
+    server: Callable[[], StandIn], left_alone: bool, signum: signal.Signals
+) -> None:
+    """With anything of ours before it, a SIGTERM comes more often within the handler of a SIGINT."""
+    handler = server().handle_exit
+    with handling(signum, handler), open_streams(1):
+        in_place: object = signal.getsignal(signum)
+
+    assert (in_place == handler) is left_alone
+
+
 @on_asyncio
 @on_each_loop
 async def test_hook_on_uvicorn_is_there_while_there_are_streams_and_shows_what_it_wraps() -> None:

@@ -25,6 +25,10 @@ class Hook(ABC):
         """Whether the server has passed already, as far as it can be asked."""
         return False
 
+    def passes_after(self, _handler: object, /) -> bool:
+        """Whether a server passes here after this handler of a signal, which then needs no hook."""
+        return False
+
 
 class MethodHook(Hook):
     """Stands before a method of a server's class while there are streams."""

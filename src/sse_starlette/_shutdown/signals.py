@@ -27,13 +27,17 @@ class SignalHook(Hook):
     def __init__(self, signum: signal.Signals) -> None:
         self._signum = signum
         self._installed: tuple[Any, Any] | None = None
+        self._left_alone: object = None
 
     def install(self) -> None:
         # What isn't handled in Python isn't anybody's way to stop streams in order: it stays.
         found = getsignal(self._signum)
-        if self._installed is not None and found is self._installed[1]:
+        if found is self._left_alone or (self._installed and found is self._installed[1]):
             return
         if not callable(found) or not in_main_thread():
+            return
+        if any(hook.passes_after(found) for hook in State.hooks):
+            self._left_alone = found
             return
         ours = partial(self._handle, found)
         set_signal(self._signum, ours)
@@ -45,6 +49,7 @@ class SignalHook(Hook):
             if getsignal(self._signum) is ours:
                 set_signal(self._signum, handler)
             self._installed = None
+        self._left_alone = None
 
     @staticmethod
     def _handle(handler: Callable[..., Any], signum: int, frame: FrameType | None) -> Any:

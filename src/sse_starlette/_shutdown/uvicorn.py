@@ -44,9 +44,25 @@ class ShutdownHook(MethodHook):
     """On a server that handles the signals; such a one can also be asked."""
 
     def is_going_down(self) -> bool:
-        server = getattr(getsignal(signal.SIGTERM), "__self__", None)
-        uvicorn = sys.modules.get("uvicorn")
-        return uvicorn is not None and isinstance(server, uvicorn.Server) and server.should_exit
+        server = _server_of(getsignal(signal.SIGTERM))
+        return server is not None and server.should_exit
+
+    def passes_after(self, handler: object, /) -> bool:
+        # At Ctrl+C a child of `--reload` gets SIGINT and SIGTERM at once. One that comes within the
+        # handler of the other looks like a second Ctrl+C, and the lifespan is left out: four times
+        # as often with a function of ours before it (9 of 720; without it 5 of 1,620).
+        server = _server_of(handler)
+        if server is None:
+            return False
+        in_place = getattr(server.shutdown, "__func__", None)
+        return in_place is sys.modules["uvicorn.server"].Server.shutdown
+
+
+def _server_of(handler: object) -> Any:
+    """Return the server of uvicorn whose method handles a signal; None: another does."""
+    kind = getattr(sys.modules.get("uvicorn.server"), "Server", None)
+    server = getattr(handler, "__self__", None)
+    return server if kind is not None and isinstance(server, kind) else None
 
 
 HOOKS = (ShutdownHook("uvicorn.server", "Server", "shutdown", _around_shutdown),)
