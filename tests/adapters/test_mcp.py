@@ -394,6 +394,14 @@ async def test_store_that_does_not_know_the_session_says_what_to_write() -> None
         await HubEventStore(Hub()).store_event("1", NOTIFICATION)
 
 
+async def test_what_comes_after_a_request_is_not_of_its_session() -> None:
+    store = HubEventStore(Hub())
+    assert await Session(store).run("1") != []
+
+    with pytest.raises(RuntimeError, match="doesn't know the session of a message"):
+        await store.store_event("1", NOTIFICATION)
+
+
 def test_missing_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "sse_starlette.adapters.mcp")
     monkeypatch.setitem(sys.modules, "mcp.server.streamable_http", None)

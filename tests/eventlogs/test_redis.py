@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import redis
@@ -24,6 +26,7 @@ from tests.servers.redis_servers import ClusterNode, RedisServer
 from tests.servers.serving import free_port, until
 from tests.unit.driving import SEAT_BELT_SECONDS, on
 from tests.unit.driving import until as until_on_loop
+from tests.unit.jumping import backend_that_jumps
 from tests.unit.test_fork import run_program
 
 from sse_starlette import Hub
@@ -258,6 +261,31 @@ async def test_log_out_of_reach_is_told_once_and_joined_when_it_is_there(
     (error,) = listener.losses
     assert isinstance(error, LogUnavailable)
     assert isinstance(error.__cause__, redis.ConnectionError)
+
+
+@pytest.mark.parametrize("anyio_backend", [backend_that_jumps("asyncio")], ids=["asyncio"])
+async def test_who_listens_in_vain_waits_twice_as_long_each_time_up_to_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times: list[float] = []
+
+    async def refuse(*_: object, **__: object) -> None:
+        times.append(anyio.current_time())
+        # Without pauses the clock would stand still.
+        await (anyio.sleep_forever() if len(times) > 1_000 else anyio.lowlevel.checkpoint())
+        raise redis.ConnectionError
+
+    monkeypatch.setattr("sse_starlette.eventlogs.redis.open_connection", refuse)
+    log = RedisLog("redis://localhost")
+    with anyio.move_on_after(60):
+        async with opened(log), listening_in_vain(log):
+            await anyio.sleep_forever()
+
+    pauses = [after - before for before, after in pairwise(times)]
+    longest = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, *[2.0] * (len(pauses) - 6)]
+    assert len(pauses) > 30
+    # A part of each is left to chance.
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True))
 
 
 async def test_silent_connection_is_tried_again_and_again(own_server: RedisServer) -> None:

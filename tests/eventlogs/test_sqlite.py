@@ -22,6 +22,7 @@ from tests.eventlogs.stores import (
 from tests.servers.serving import until
 from tests.unit.driving import SEAT_BELT_SECONDS
 
+from sse_starlette import Hub
 from sse_starlette._runtime.loop import current_loop
 from sse_starlette.errors import LogRefused, LogUnavailable
 from sse_starlette.eventlogs.base import Entry, Limits, NewEntry
@@ -440,6 +441,21 @@ async def test_unused_channels_and_keys_are_deleted_as_others_come(
 
     assert set(heads) == {"old 1", "old 2"}
     assert rows_of(path) == (4, 14, 12)
+
+
+def test_unused_channels_and_keys_are_deleted_by_a_publisher_without_a_loop_too(
+    path: Path, clock: FakeClock
+) -> None:
+    publisher = Hub(f"sqlite:///{path}", expire=EXPIRE).publisher()
+    for number in range(10):
+        publisher.publish(f"old {number}", "x", key="k")
+    assert rows_of(path) == (10, 10, 10)
+    clock.passed += EXPIRE + 10
+    for _ in range(12):
+        publisher.publish("new", "x")
+    publisher.close()
+
+    assert rows_of(path) == (1, 12, 12)
 
 
 async def test_channel_that_was_forgotten_begins_anew(
