@@ -257,7 +257,19 @@ async def test_tail_comes_back_after_an_error_of_the_server() -> None:
 
 @pytest.mark.parametrize(
     ("asked_for", "least", "most"),
-    [("17", 17, 17), ("99999", 3600, 3600), ("7", 8, 12), ("-1", 8, 12), ("soon", 8, 12)],
+    [
+        ("17", 17, 17),
+        (" 17 ", 17, 17),
+        ("99999", 3600, 3600),
+        ("9" * 5_000, 8, 12),
+        ("7", 8, 12),
+        ("-1", 8, 12),
+        ("soon", 8, 12),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600, 3600),
+        ("Fri, 31 Dec 9999 23:59:59 -0000", 3600, 3600),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 8, 12),
+        (f"Sun, 06 Nov {'9' * 20} 08:49:37 GMT", 8, 12),
+    ],
 )
 async def test_tail_waits_as_long_as_a_server_asks_it_to_and_says_so(
     asked_for: str, least: float, most: float

@@ -596,6 +596,7 @@ def test_a_frame_that_was_read_becomes_the_same_frame(frame: bytes, sep: str) ->
         (b"retry: -5\n\n", {}),
         (b"retry: 5s\n\n", {}),
         (b"retry\n\n", {}),
+        (b"retry: " + b"9" * 5_000 + b"\n\n", {}),
         ("retry: \u0665\n\n".encode(), {}),
         (b": a\n:b\n:\n\n", {"comment": "a\nb\n"}),
         (b"Data: a\nother: b\nlone\n\n", {}),

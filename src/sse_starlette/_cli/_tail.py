@@ -8,6 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -15,6 +16,7 @@ import anyio
 import httpx2
 
 from .._stream.headers import is_event_stream
+from .._wire.number import whole_number
 from ..testing import Comment, Cursor, Event, EventStreamParser, StreamFailure
 from ._advice import STATUS_HINTS, in_plain_words
 from ._client import new_client
@@ -48,6 +50,19 @@ class TailOptions:
     """Seconds before it comes back, as browsers do if the server says nothing."""
     first_pause: float = 1.0
     """Seconds before it comes back after an error, at least."""
+
+
+def _asked_pause(retry_after: str) -> float:
+    """Seconds that a server asks for: Retry-After, a number or a date (RFC 9110 10.2.3); 0: none."""
+    seconds = whole_number(retry_after.strip())
+    if seconds is not None:
+        return seconds
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except (ValueError, OverflowError):
+        return 0
+    # Without a zone it's in UTC, as all dates of HTTP.
+    return max(until.replace(tzinfo=until.tzinfo or UTC).timestamp() - time.time(), 0)
 
 
 class _StopError(Exception):
@@ -128,10 +143,10 @@ class Tail:
             if self._options.once:
                 hint = STATUS_HINTS.get(status, "an EventSource gives up for good at this")
                 raise _StopError(1, f"{status} {response.reason_phrase}: {hint}")
-            asked = response.headers.get("retry-after", "")
+            asked = _asked_pause(response.headers.get("retry-after", ""))
             return self._again(
                 f"{status} {response.reason_phrase}; a browser would give up here",
-                at_least=min(int(asked), LONGEST_ASKED_PAUSE) if asked.isdecimal() else 0,
+                at_least=min(asked, LONGEST_ASKED_PAUSE),
             )
         if status != httpx2.codes.OK:
             hint = STATUS_HINTS.get(status, "")

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from .number import whole_number
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -30,7 +32,6 @@ Its ids have some 4,000 characters then, as long as no channel has had 10,000,00
 """
 _LONGEST = 5000
 """Characters of an id that we look at: none of ours has more, as long as its offsets have 15 digits."""
-_MOST_DIGITS = 18
 
 _LETTERS = string.digits + string.ascii_letters
 _MARKS = string.ascii_letters[6:]
@@ -88,10 +89,10 @@ def parse_cursor(text: str) -> dict[str, int] | None:
     positions: dict[str, int] = {}
     for part in text.split("-"):
         epoch, _, digits = part.partition(".")
-        # isdigit() alone is true for digits that int() takes but we never wrote.
-        if not epoch or not digits.isascii() or not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        offset = whole_number(digits)
+        if not epoch or offset is None:
             return None
-        positions[epoch] = int(digits)
+        positions[epoch] = offset
     return positions
 
 

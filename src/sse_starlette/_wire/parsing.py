@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .number import whole_number
+
 
 class Fields(NamedTuple):
     """The fields of a frame; None: it has no such line."""
@@ -45,7 +47,7 @@ def fields_of(frame: bytes) -> Fields:
         "\n".join(lines["data"]) if "data" in lines else None,
         last("event"),
         last("id"),
-        int(retry) if retry is not None and retry.isascii() and retry.isdigit() else None,
+        None if retry is None else whole_number(retry),
         "\n".join(lines[""]) if "" in lines else None,
     )
 

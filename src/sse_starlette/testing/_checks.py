@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._wire.number import whole_number
 from ._parser import Cursor, Event
 
 Bug: TypeAlias = tuple[str, str]
@@ -63,9 +64,9 @@ def gap_or_duplicate(story: Iterable[Asked | Event | Cursor], reset_event: str) 
 
 
 def _place(id: str) -> tuple[str, int] | None:
-    epoch, _, offset = id.rpartition(".")
-    # Neither int() nor isdigit() alone: both know more digits than ASCII's.
-    return (epoch, int(offset)) if offset.isascii() and offset.isdigit() else None
+    epoch, _, digits = id.rpartition(".")
+    offset = whole_number(digits)
+    return None if offset is None else (epoch, offset)
 
 
 def _difference(place: tuple[str, int], here: tuple[str, int], one: Event | Cursor) -> Bug | None:

@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._wire.number import whole_number
 from ._failures import StreamFailure
 
 MAX_EVENT_BYTES = 1024 * 1024
 """The size of an event from which on a server is taken to be out of control."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_RETRY = re.compile(r"[0-9]{1,15}")
 _ONCE = ("event", "id", "retry")
 
 
@@ -168,8 +168,8 @@ class EventStreamParser:
             case "id":
                 self._id = value
                 self._own_id = True
-            case "retry" if _RETRY.fullmatch(value):
-                self.retry_ms = self._retry = int(value)
+            case "retry" if (number := whole_number(value)) is not None:
+                self.retry_ms = self._retry = number
             case "retry":
                 self._fault("malformed field", f"clients ignore {_shown(raw)}: not a number of ms")
             case _:
