@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "StreamRecord", "observe"]
 
 _logger = logging.getLogger("sse_starlette.metrics")
-_lock = Lock()
-_observers: tuple[Observer, ...] = ()
+# Changed and read in one step each, without a lock: the child of a fork would find it held.
+_observers: dict[object, Observer] = {}
 
 
 class StreamRecord:
@@ -131,18 +130,15 @@ def observe(observer: Observer) -> Callable[[], None]:
     Raises:
         TypeError: it's no `Observer`.
     """
-    global _observers  # noqa: PLW0603  (a process has one set of observers, as it has one of streams)
     if not isinstance(observer, Observer):
         raise TypeError(
             f"observe needs an instance of a class that derives from Observer, got: {type(observer).__name__}"
         )
-    with _lock:
-        _observers = (*_observers, observer)
+    key = object()
+    _observers[key] = observer
 
     def end() -> None:
-        global _observers  # noqa: PLW0603  (as above)
-        with _lock:
-            _observers = tuple(one for one in _observers if one is not observer)
+        _observers.pop(key, None)
 
     return end
 
@@ -182,7 +178,7 @@ def stream_over(record: StreamRecord, reason: str) -> None:
 
 def _tell_of(what: str, record: StreamRecord) -> None:
     # What `tell` does; without its stars, for streams come and go by the thousand.
-    for observer in _observers:
+    for observer in tuple(_observers.values()):
         try:
             getattr(observer, what)(record)
         except Exception as exc:
@@ -191,7 +187,7 @@ def _tell_of(what: str, record: StreamRecord) -> None:
 
 def tell(what: str, *args: Any, **more: Any) -> None:
     """Call a method of all observers."""
-    for observer in _observers:
+    for observer in tuple(_observers.values()):
         try:
             getattr(observer, what)(*args, **more)
         except Exception as exc:

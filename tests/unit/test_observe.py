@@ -180,6 +180,18 @@ async def test_observer_that_has_ended_is_told_nothing_more() -> None:
     assert not is_observed()
 
 
+async def test_each_end_ends_its_own_observing() -> None:
+    told = Told()
+    end = observe(told)
+    with observing(told):
+        end()
+        end()
+        await ask()
+
+    assert len(told.began) == 1
+    assert not is_observed()
+
+
 def test_what_is_no_observer_is_refused() -> None:
     with pytest.raises(TypeError, match="derives from Observer, got: type"):
         observe(Told)  # type: ignore[arg-type]
