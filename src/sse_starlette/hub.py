@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio.lowlevel
 
-from ._arguments import check_callable, check_listener
+from ._arguments import check_callable
 from ._wire.values import check_serializer
 from .channels._checks import check_seconds
 from .channels._options import channel_options, subscribe_options
@@ -266,9 +266,8 @@ class Hub:
         Raises:
             LogUnavailable: the event log was out of reach. The streams of this process have been ended.
             RuntimeError: the hub has an event log, and its lifespan isn't under way.
-            TypeError: it's no name.
+            TypeError, ValueError: it's no name.
         """
-        check_listener("listener", listener)
         await self._parts.revocations.revoke(listener)
 
     def endpoint(

@@ -89,7 +89,7 @@ class StreamPolicy:
             per_listener: how many of them one listener may have open in this process; None: any number. A
                 browser opens six to an origin on HTTP/1.1. Who has no name isn't counted by it.
             listener: names who listens, a user, a session or an address, from the request; None, also from that
-                function: nobody in particular. A response's own `listener` counts for more.
+                function, and an empty name: nobody in particular. A response's own `listener` counts for more.
             refusal: what a client gets that would be one too many; see `Refusal`.
             retry_ms: the least and the most of the milliseconds that such a client is to wait; each draws its
                 own.
@@ -237,7 +237,7 @@ class Admission:
         """What is granted."""
         self.ending: tuple[Literal["refused"]] | tuple[Literal["error"], Exception] | None = None
         """Why the stream ends before it has begun; None: it doesn't."""
-        self._listener = options.listener
+        self._listener = options.who
         # The status of a stream that is refused, and the milliseconds that its client is to wait.
         self._refusal: tuple[int, int] | None = None
         self._slots: Slots | None = None
@@ -247,9 +247,11 @@ class Admission:
         request = HTTPConnection(scope)
         options = self.options
         if self._listener is None and policy.listener is not None:
-            self._listener = policy.listener(request)
-            if self._listener is not None:
-                check_listener("listener", self._listener)
+            named = policy.listener(request)
+            if named is not None:
+                check_listener("listener", named)
+            options = options._replace(listener=named)
+            self._listener = options.who
         # Chance is no secret here: it only has to differ from stream to stream.
         age = policy.max_age and policy.max_age * random.uniform(_YOUNGEST, 1.0)  # noqa: S311
         self.options = options._replace(

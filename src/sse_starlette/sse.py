@@ -212,7 +212,7 @@ class EventSourceResponse(StreamingResponse):
             policy: how many streams may be open, for how long, and who may listen; see `StreamPolicy`. None: that
                 of the application, see `StreamPolicyMiddleware`, or none.
             listener: names who listens, a user for example: what a policy counts by, and what
-                `Hub.revoke` ends. None: whom the policy names, or nobody in particular.
+                `Hub.revoke` ends. None or empty: whom the policy names, or nobody in particular.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.
@@ -315,7 +315,7 @@ class EventSourceResponse(StreamingResponse):
         if admission is not None:
             options, start = admission.options, admission.start_message(start)
         if record is not None:
-            stream_begins(record, feed, options.listener)
+            stream_begins(record, feed, options.who)
         stream = Stream(feed, loop, receive, send, start, options, record)
         del start, policy  # A frame keeps what it names, for as long as the stream is open.
         if admission is not None and admission.ending is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import UnauthenticatedUser
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
@@ -20,6 +21,7 @@ from tests.unit.driving import DISCONNECT, Exchange, StillLoop, drive, http_scop
 
 from sse_starlette import EventSourceResponse, Hub, StreamPolicy, StreamPolicyMiddleware
 from sse_starlette._runtime.loop import loop_override
+from sse_starlette.observe import Observer, StreamRecord, observe
 from sse_starlette.policy import Slots
 from sse_starlette.sse import CloseReason
 
@@ -129,8 +131,10 @@ async def test_limit_for_a_listener_counts_each_alone_and_nobody_without_a_name(
         streaming(Source().response(policy, listener="b")),
         streaming(Source().response(policy)),
         streaming(Source().response(policy)),
+        streaming(Source().response(policy, listener="")),
+        streaming(Source().response(policy, listener="")),
     ):
-        assert (policy.open, policy.open_of("a"), policy.open_of("c")) == (4, 1, 0)
+        assert (policy.open, policy.open_of("a"), policy.open_of("c")) == (6, 1, 0)
         second = await answer_of(Source().response(policy, listener="a"))
         assert b"first" not in second.body
     assert (policy.open, policy.open_of("a")) == (0, 0)
@@ -144,6 +148,25 @@ async def test_listener_is_named_by_the_policy_unless_the_response_does() -> Non
         streaming(Source().response(policy, listener="bob"), scope=scope),
     ):
         assert (policy.open_of("ann"), policy.open_of("bob")) == (1, 1)
+
+
+async def test_user_who_is_not_signed_in_is_nobody_in_particular() -> None:
+    policy = StreamPolicy(per_listener=1, listener=lambda request: request.user.display_name)
+    scope = {**http_scope(), "user": UnauthenticatedUser()}
+    told: list[str | None] = []
+
+    class Names(Observer):
+        def stream_began(self, stream: StreamRecord) -> None:
+            told.append(stream.listener)
+
+    end = observe(Names())
+    async with (
+        streaming(Source().response(policy), scope=scope),
+        streaming(Source().response(policy, listener=""), scope=scope),
+    ):
+        end()
+        assert (policy.open, policy.open_of("")) == (2, 0)
+    assert told == [None, None]
 
 
 def failing(error: Exception) -> Callable[..., Awaitable[Any]]:

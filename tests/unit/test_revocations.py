@@ -209,6 +209,8 @@ async def test_loop_that_was_closed_in_mid_stream_is_left_alone() -> None:
 async def test_listener_that_is_no_name_is_refused_where_it_is_written() -> None:
     with pytest.raises(TypeError, match="listener is int"):
         await Hub().revoke(17)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"listener is empty, .* name who may not listen any more"):
+        await Hub().revoke("")
 
 
 def test_names_of_the_librarys_own_channels_are_refused() -> None:

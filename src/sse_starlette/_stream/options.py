@@ -134,6 +134,15 @@ class StreamOptions(NamedTuple):
         _check_farewell(changed)
         return changed
 
+    @property
+    def who(self) -> str | None:
+        """
+        The name of who listens; None: nobody in particular.
+
+        An empty name is none: that of Starlette's user who isn't signed in.
+        """
+        return self.listener or None
+
     def encoder(self) -> Callable[[object], bytes]:
         """Return what makes frames of what a source yields."""
         return encoder(self.sep, self.serializer)

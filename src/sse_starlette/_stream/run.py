@@ -80,7 +80,7 @@ class Stream:
             options: what its caller asked for.
             record: where what is sent is counted; None: nowhere.
         """
-        self.listener: str | None = options.listener
+        self.listener: str | None = options.who
         """Who listens."""
         self._context = context = StreamContext(feed, options, loop)
         self.life = context.life

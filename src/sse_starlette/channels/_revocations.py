@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from .._arguments import check_listener
 from .._runtime.loop import current_loop, loop_override
 from .._runtime.workers import warn_of_other_workers
 from .._shutdown.streams import end_streams, on_listener
@@ -56,6 +57,12 @@ class Revocations:
 
     async def revoke(self, listener: str) -> None:
         """End the streams of `listener`: here at once, elsewhere as soon as they hear of it."""
+        check_listener("listener", listener)
+        if not listener:
+            raise ValueError(
+                "listener is empty, and streams with an empty name are nobody's in particular: name who "
+                "may not listen any more, as the response or its policy does."
+            )
         end_streams("revoked", listener)
         if self._shared:
             said = json.dumps({"listener": listener, "at": time.time()})
