@@ -6,6 +6,7 @@ needs it, and says what to install.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import random
@@ -218,9 +219,6 @@ def curl(*arguments: str, seconds: float = READY_SECONDS) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, timeout=seconds, check=False)
 
 
-_PORTS_TAKEN: list[socket.socket] = []
-
-
 def free_port() -> int:
     """Find a port for a server that can't be given any free one; no other test on this machine gets it."""
     for _ in range(100):
@@ -232,7 +230,7 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             taken.bind(f"\0sse-starlette-tests-{port}")
             probe.bind(("127.0.0.1", port))
-            _PORTS_TAKEN.append(taken)
+            atexit.register(taken.close)
             return port
         taken.close()
     raise AssertionError("no port is free")
