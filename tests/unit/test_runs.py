@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -14,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests.unit.driving import SEAT_BELT_SECONDS, drive, until
+from tests.unit.driving import SEAT_BELT_SECONDS, drive, on_asyncio, until
 from tests.unit.jumping import backend_that_jumps, clock_of_the_loop, comes
 from tests.unit.leasing import LeasingFakeLog
 from tests.unit.logs import FakeLog, FakeStore
@@ -279,6 +281,65 @@ async def test_it_ends(hub: Hub, ending: str) -> None:
     assert told(await run.events()) == events
     assert await run.status() == status
     assert await run.stop() == status
+
+
+class PanicError(BaseException):
+    """What extensions written in Rust raise."""
+
+
+async def in_a_step(error: BaseException) -> AsyncIterator[str]:
+    yield "one"
+    raise error
+
+
+def in_a_thread(error: BaseException) -> Iterator[str]:
+    yield "one"
+    raise error
+
+
+def when_called(error: BaseException) -> list[str]:
+    raise error
+
+
+@pytest.mark.parametrize("how", [in_a_step, in_a_thread, when_called])
+@pytest.mark.parametrize("error", [SystemExit(2), PanicError()], ids=repr)
+async def test_whatever_a_source_raises_it_ends_its_run_and_no_other(
+    hub: Hub,
+    how: Callable[[BaseException], Any],
+    error: BaseException,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = await hub.run("other", endless())
+    run = await hub.run("a", partial(how, error))
+
+    assert await run.wait() is RunStatus.FAILED
+    assert told(await run.events())[-1] == "error error"
+    assert repr(error) in caplog.text
+    assert await other.status() is RunStatus.RUNNING
+
+
+@on_asyncio
+async def test_what_only_a_loop_raises_may_be_raised_by_a_source_too(hub: Hub) -> None:
+    run = await hub.run("a", partial(in_a_step, GeneratorExit()))
+
+    assert await run.wait() is RunStatus.FAILED
+
+
+async def test_cleanup_that_raises_whatever_it_is_is_logged(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unclean() -> AsyncIterator[str]:
+        try:
+            yield "one"
+            await anyio.sleep_forever()
+        finally:
+            raise PanicError
+
+    run = await hub.run("a", unclean)
+    await first_of(run)
+    assert await run.stop() is RunStatus.STOPPED
+    await until(lambda: "error in the cleanup of run" in caplog.text)
+    assert (await hub.run("b", Source("one"))).started
 
 
 @pytest.mark.parametrize(("fails_for", "event"), [("failed", "error error"), ("done", "two")])
@@ -577,7 +638,12 @@ async def test_to_read_it_after_is_as_with_a_channel(hub: Hub) -> None:
 # --- Other loops, other holders, forks
 
 
-async def test_another_loop_may_ask(hub: Hub) -> None:
+def on_plain_asyncio(ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("there", [anyio.run, on_plain_asyncio])
+async def test_another_loop_may_ask(hub: Hub, there: Callable[..., Any]) -> None:
     run = await hub.run("a", Source("one"))
 
     async def ask() -> tuple[RunStatus, list[str], bool]:
@@ -585,7 +651,21 @@ async def test_another_loop_may_ask(hub: Hub) -> None:
         again = await hub.run("a", Source())
         return await run.wait(), told(await run.events()), again.started
 
-    assert await anyio.to_thread.run_sync(anyio.run, ask) == (RunStatus.DONE, ["one"], False)
+    assert await anyio.to_thread.run_sync(there, ask) == (RunStatus.DONE, ["one"], False)
+
+
+async def test_what_other_loops_ask_when_the_lifespan_ends_is_refused(hub: Hub) -> None:
+    lifespan = hub._parts.runs._lifespan
+    assert lifespan is not None
+    waiting, late = Future[None](), Future[None]()
+
+    lifespan.ask(waiting, partial(anyio.sleep, 0))
+    lifespan.end()
+    lifespan.ask(late, partial(anyio.sleep, 0))
+
+    for future in (waiting, late):
+        with pytest.raises(RuntimeError, match="the hub's lifespan has ended meanwhile"):
+            future.result(timeout=0)
 
 
 async def take_lease(hub: Hub, run: Run, holder: str, replaces: int) -> Lease:

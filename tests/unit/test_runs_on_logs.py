@@ -25,7 +25,7 @@ from tests.unit.test_runs import (
     told,
 )
 
-from sse_starlette import Hub, LogUnavailable, RunNotFound, RunStatus
+from sse_starlette import Hub, LogUnavailable, Run, RunNotFound, RunStatus
 from sse_starlette.channels._registry import OF_RUNS
 from sse_starlette.channels.subscription import Subscription
 from sse_starlette.errors import LogRefused
@@ -228,6 +228,40 @@ class LateLog(LeasingFakeLog):
         lease, since = self.held[channel]
         self.held[channel] = lease._replace(holder="another"), since
         return await super().append_leased(channel, entries, **options)
+
+
+@pytest.mark.parametrize("outage", [5, 20], ids=["for some leases", "until it's forgotten"])
+async def test_one_that_can_not_be_written_down_yet_is_not_lost(logs: Logs, outage: float) -> None:
+    """As while a Redis is a replica: it answers who looks."""
+    source, started = Source("one"), list[Run]()
+
+    async def start() -> None:
+        started.append(await hub.run("a", source))
+
+    async with hubs_on(logs[0], publish_wait=60) as (hub,), anyio.create_task_group() as tasks:
+        logs[0].refused, logs[0].refuses = "take_lease", LogUnavailable("fake://", "away")
+        tasks.start_soon(start)
+        await anyio.sleep(outage)
+        logs[0].refuses = None
+        await comes(lambda: started)
+        (run,) = started
+
+        assert run.started
+        assert await run.wait() is RunStatus.DONE
+        assert told(await run.events()) == ["one"]
+
+
+async def test_one_that_could_not_be_started_can_be_started_again(logs: Logs) -> None:
+    async with hubs_on(logs[0], publish_wait=5) as (hub,):
+        logs[0].refused, logs[0].refuses = "take_lease", LogUnavailable("fake://", "away")
+        with pytest.raises(LogUnavailable):
+            await hub.run("a", Source("never"))
+        logs[0].refuses = None
+        await anyio.sleep(5)
+        run = await hub.run("a", Source("one"))
+
+        assert run.started
+        assert await run.wait() is RunStatus.DONE
 
 
 @pytest.mark.parametrize("log", [LeasingFakeLog, LateLog])

@@ -24,7 +24,7 @@ class RunEntry:
         self.note = note
         self.producer: Producer | None = None
         """Its producer, if that's here; it may be over."""
-        self.restarter: Callable[[Lease | None], Awaitable[bool]] | None = None
+        self.restarter: Callable[[Lease | None], Awaitable[object]] | None = None
         """Starts it again in place of a lease, if it turns out to be lost already."""
         self.sighting: Sighting | None = None
         """What was seen of its lease at the last look."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, suppress
@@ -71,6 +72,31 @@ class _Lifespan:
         self.entries: dict[str, RunEntry] = {}
         self.producers: set[Producer] = set()
         """Those that are here, until their sources are closed."""
+        self._asked: deque[tuple[Future[Any], Callable[[], Awaitable[Any]]]] = deque()
+        self._news = anyio.Event()
+        self._over = False
+
+    async def answer_other_loops(self) -> None:
+        """Start a task for each call that comes from another loop, until cancelled."""
+        while True:
+            while self._asked:
+                self.start_soon(_settle, *self._asked.popleft())
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    def end(self) -> None:
+        """Refuse the calls that have no task yet, and all that come."""
+        self._over = True
+        while self._asked:
+            _refuse(self._asked.popleft()[0])
+
+    def ask(self, future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
+        """Have `call` made; on the loop, but in no task of it, where anyio starts none."""
+        if self._over:
+            _refuse(future)
+        else:
+            self._asked.append((future, call))
+            self._news.set()
 
     def start_soon(self, call: Callable[..., Coroutine[Any, Any, object]], *args: Any) -> None:
         """Start a task of the lifespan."""
@@ -135,11 +161,11 @@ class RunKeeper:
                 "Starlette(lifespan=hub.lifespan), or use it within `async with hub.lifespan():`."
             )
         future: Future[T] = Future()
-        start = partial(lifespan.start_soon, _settle, future, partial(call, lifespan))
+        made = partial(call, lifespan)
         if current_loop().key is lifespan.loop.key:
-            start()
+            lifespan.start_soon(_settle, future, made)
         else:
-            lifespan.loop.call_soon_threadsafe(start)
+            lifespan.loop.call_soon_threadsafe(partial(lifespan.ask, future, made))
         return await outcome(future)
 
     def _leases(self) -> Leases:
@@ -175,6 +201,7 @@ class RunKeeper:
                 lifespan = _Lifespan(tasks, RunLedger(self._leases(), wait))
                 watch = Watch(lifespan.entries, lifespan.ledger, lifespan)
                 lifespan.start_soon(watch.run)
+                lifespan.start_soon(lifespan.answer_other_loops)
                 if self._replicator is None:
                     lifespan.start_soon(self._memory.sweep_now_and_then)
             self._lifespan = lifespan
@@ -189,6 +216,8 @@ class RunKeeper:
                 # One that was copied by a fork ends when it's thrown away; another may be under way.
                 if self._lifespan is lifespan:
                     self._lifespan = None
+                if lifespan is not None:
+                    lifespan.end()
                 tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -219,8 +248,9 @@ class RunKeeper:
                 if RunStatus.LOST in options.restart and not entry.ended:
                     entry.restarter = partial(self._take, lifespan, key, source, options, note)
                 return entry, False
-            if await self._take(lifespan, key, source, options, note, lease):
-                return lifespan.entries[key], True
+            started = await self._take(lifespan, key, source, options, note, lease)
+            if started is not None:
+                return started, True
 
     async def _take(
         self,
@@ -230,14 +260,17 @@ class RunKeeper:
         options: RunOptions,
         note: RunNote,
         seen: Lease | None,
-    ) -> bool:
-        """Take the lease as it was seen, and start the producer; False: somebody else was faster."""
+    ) -> RunEntry | None:
+        """Take the lease as it was seen, and start the producer; None: somebody else was faster."""
         entry = self._entry(
             lifespan, key, note
         )  # If it can't have these options, nothing is changed.
         taken = await lifespan.ledger.take(entry.name, seen, note, anew=seen is not None)
         if taken is None:
-            return False
+            return None
+        entry = self._entry(
+            lifespan, key, note
+        )  # That took its time, and it may have been forgotten.
         await self._bring(entry, taken, lifespan)
         entry.restarter, entry.sighting = None, None
         entry.producer = producer = Producer(
@@ -245,7 +278,7 @@ class RunKeeper:
         )
         lifespan.producers.add(producer)
         lifespan.start_soon(self._produce, entry, producer, lifespan)
-        return True
+        return entry
 
     async def _produce(self, entry: RunEntry, producer: Producer, lifespan: _Lifespan) -> None:
         try:
@@ -318,9 +351,7 @@ class RunKeeper:
 
 async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
     """Tell `future` what becomes of `call`; whoever asked may have gone."""
-    tell: Callable[[], None] = partial(
-        future.set_exception, RuntimeError("the hub's lifespan has ended meanwhile")
-    )
+    tell: Callable[[], None] = partial(_refuse, future)
     try:
         tell = partial(future.set_result, await call())
     except Exception as exc:
@@ -328,6 +359,10 @@ async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
     finally:
         with suppress(InvalidStateError):
             tell()
+
+
+def _refuse(future: Future[Any]) -> None:
+    future.set_exception(RuntimeError("the hub's lifespan has ended meanwhile"))
 
 
 def _producers(lifespan: _Lifespan | None) -> list[Producer]:

@@ -71,6 +71,39 @@ def first_batch(waiting: Iterable[NewEntry], events: int, size: int) -> list[New
     return batch
 
 
+def _failure_in(exc: BaseException, *, thrown_away: bool) -> Exception | None:
+    """
+    What a source has failed with: `sys.exit()` and the panic of an extension end it, and nothing else here.
+
+    None: it isn't the source's: a cancellation, Ctrl+C, an error of ours, or the end of a loop, which
+    closes the coroutines that are `thrown_away`.
+    """
+    if isinstance(exc, (Exception, KeyboardInterrupt, anyio.get_cancelled_exc_class())):
+        return None
+    if thrown_away and isinstance(exc, GeneratorExit):
+        return None
+    error = RuntimeError(f"the source of the run has raised {exc!r}")
+    error.__cause__ = exc
+    return error
+
+
+def _log_failure(run: str, error: Exception, *, of_cleanup: bool) -> None:
+    if of_cleanup:
+        logger.error(
+            "error in the cleanup of run %r",
+            run,
+            exc_info=error,
+            extra={"sse_event": "cleanup_failed", "sse_run": run},
+        )
+    else:
+        logger.error(
+            "run %r has failed",
+            run,
+            exc_info=error,
+            extra={"sse_event": "run_failed", "sse_run": run},
+        )
+
+
 class Producer:
     """Who makes the events of one run; on the loop of the hub's lifespan."""
 
@@ -175,8 +208,14 @@ class Producer:
 
     async def _drive(self, loop: Loop) -> None:
         # In a task of its own, which is over when the source is: it may have been cancelled.
+        task = loop.current_task()
         try:
             await self._run_source(loop)
+        except BaseException as exc:
+            error = _failure_in(exc, thrown_away=task is None or loop.current_task() is not task)
+            if error is None:
+                raise
+            self._fail(error)
         finally:
             self._driven.set()
 
@@ -221,14 +260,8 @@ class Producer:
         return made
 
     def _fail(self, error: Exception) -> None:
-        if self.at_work:
-            logger.error(
-                "run %r has failed",
-                self._channel.name,
-                exc_info=error,
-                extra={"sse_event": "run_failed", "sse_run": self._channel.name},
-            )
-            self.end(RunEnd(RunStatus.FAILED, "error", error))
+        _log_failure(self._channel.name, error, of_cleanup=not self.at_work)
+        self.end(RunEnd(RunStatus.FAILED, "error", error))
 
     def _take(self) -> None:
         """Take what the source has made; it may be called in its task."""

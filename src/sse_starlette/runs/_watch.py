@@ -72,7 +72,8 @@ class Watch:
         watched = {
             entry.name: entry
             for entry in self._entries.values()
-            if not entry.made_here and not entry.ended
+            # One without a token is being started: there is no lease yet that could be lost.
+            if entry.token and not entry.made_here and not entry.ended
         }
         if not watched:
             return
