@@ -127,6 +127,24 @@ async def test_revocation_that_came_just_before_the_first_stream_counts_and_an_o
         assert not bob.over
 
 
+async def test_who_has_come_after_a_revocation_is_not_taken_for_revoked(
+    store: FakeStore, log: FakeLog
+) -> None:
+    """Neither by the process that has said it, nor for good by another, whose clock may differ."""
+    async with one(log) as hub, one(FakeLog(store)):
+        await hub.revoke("ann")
+        async with stream_to("ann") as (ann, reasons):
+            await ann.returns()
+    assert reasons == ["expired"]
+
+    async with one(log) as hub:
+        await hub.revoke("bob")
+        async with stream_to("bob") as (bob, _):
+            await until(lambda: heard(hub))
+            await settled()
+            assert not bob.over
+
+
 async def test_nothing_is_listened_to_until_a_stream_says_who_listens(
     store: FakeStore, log: FakeLog
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -51,6 +52,8 @@ class Revocations:
         """
         self._channel = channel
         self._shared = shared
+        self._clock = secrets.token_urlsafe(9)
+        """Goes with what this process says, whose times are on its own clock."""
         self._loop: Loop | None = None
         self._since: float | None = None
         self._subscription: SubscriptionFeed | None = None
@@ -65,7 +68,7 @@ class Revocations:
             )
         end_streams("revoked", listener)
         if self._shared:
-            said = json.dumps({"listener": listener, "at": time.time()})
+            said = json.dumps({"listener": listener, "at": time.time(), "clock": self._clock})
             await self._channel(_NAME).publish({"data": said})
         else:
             warn_of_other_workers(
@@ -123,13 +126,13 @@ class Revocations:
                     # Nobody knows who was named in what was missed: all come back, and are asked who they are.
                     end_streams("expired")
                 elif event.data is not None:
-                    self._obey(str(event.data), since - _CLOCKS_DIFFER)
+                    self._obey(str(event.data), since)
 
     def _obey(self, data: str, since: float) -> None:
         try:
             said = json.loads(data)
-            at, listener = said["at"], said["listener"]
-            is_news = at >= since
+            at, listener, is_ours = said["at"], said["listener"], said.get("clock") == self._clock
+            is_news, is_older = at >= since, at < since - _CLOCKS_DIFFER
         except (ValueError, TypeError, KeyError):
             # Nobody knows who was named in it.
             logger.error(  # noqa: TRY400  (there's nothing to be seen in it)
@@ -142,3 +145,6 @@ class Revocations:
         # What is older was said before any of our streams began.
         if is_news:
             end_streams("revoked", str(listener))
+        elif not is_ours and not is_older:
+            # By the clock of another it's hard to say. Who comes back is asked who it is.
+            end_streams("expired", str(listener))
