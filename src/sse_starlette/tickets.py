@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from ._arguments import check_listener, check_seconds, check_type
 from ._runtime.workers import warn_of_other_workers
+from .errors import HistoryGap
 from .hub import own_channel
 
 if TYPE_CHECKING:
@@ -112,7 +113,13 @@ class Tickets:
             )
         good_until = time.time() + self._seconds
         said = json.dumps([listener, path, good_until, secrets.token_urlsafe(16)]).encode()
-        return f"{_text(said)}.{_text(self._signature(said))}"
+        ticket = f"{_text(said)}.{_text(self._signature(said))}"
+        if len(ticket) > _LONGEST_TICKET:
+            raise ValueError(
+                f"listener and path are too long for a ticket: {len(listener)} and {len(path)} characters make "
+                f"one of {len(ticket)}, of {_LONGEST_TICKET} at the most. Name the listener by a short id."
+            )
+        return ticket
 
     async def redeem(self, request: HTTPConnection) -> str:
         """
@@ -172,7 +179,11 @@ class Tickets:
         channel = own_channel(self._hub, "tickets")
         claim = secrets.token_urlsafe(16)
         offset = int((await channel.publish({"data": claim}, key=nonce)).rpartition(".")[2])
-        return [event.data for event in await channel.history(after=offset - 1, limit=1)] == [claim]
+        try:
+            found = await channel.history(after=offset - 1, limit=1)
+        except HistoryGap:
+            return False  # It was used so many tickets ago that the log has nothing of it any more.
+        return [event.data for event in found] == [claim]
 
 
 def _text(data: bytes) -> str:

@@ -15,6 +15,7 @@ from tests.unit.replicating import running
 
 from sse_starlette import Hub
 from sse_starlette.errors import LogUnavailable
+from sse_starlette.hub import own_channel
 from sse_starlette.tickets import Tickets
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +89,29 @@ async def test_ticket_is_good_once_in_all_processes_that_share_an_event_log(
             assert await is_refused(first, asking(ticket))
             assert await is_refused(second, asking(ticket))
         assert hubs[0].stats().channels == {}
+
+
+async def test_ticket_stays_used_when_the_log_has_forgotten_it(
+    store: FakeStore, log: FakeLog
+) -> None:
+    async with running(log, FakeLog(store)) as (hub, other):
+        ticket = Tickets(SECRET, hub=hub).issue("ann")
+        await Tickets(SECRET, hub=hub).redeem(asking(ticket))
+        channel = own_channel(hub, "tickets")
+        for number in range(channel._state.options.history + 1):
+            await channel.publish({"data": number})
+
+        assert await is_refused(Tickets(SECRET, hub=other), asking(ticket))
+
+
+@pytest.mark.parametrize(
+    ("listener", "path"), [("x" * 1_500, ""), ("名" * 300, ""), ("x", "/" * 1_500)]
+)
+def test_ticket_that_could_not_be_redeemed_is_not_issued(listener: str, path: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"too long for a ticket: .* Name the listener by a short id"
+    ):
+        Tickets(SECRET).issue(listener, path=path)
 
 
 async def test_nobody_is_let_in_while_the_event_log_is_out_of_reach(
