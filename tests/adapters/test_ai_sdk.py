@@ -139,6 +139,15 @@ async def test_message_that_is_sent_again_is_answered_once_and_the_next_one_anew
         assert text_of(await answer_to(http, message(2))) == "The answer is 2"
 
 
+async def test_ids_of_clients_are_not_taken_for_each_other(model: Model) -> None:
+    async with serving(model) as http:
+        for number, (chat, id_) in enumerate(
+            [("a.b", "c"), ("a", "b.c"), ("a%2Eb", "c"), ("a%b", "c")], start=1
+        ):
+            body = {"id": chat, "messages": [{"id": id_}]}
+            assert text_of(await answer_to(http, body)) == f"The answer is {number}"
+
+
 @pytest.mark.parametrize("message_id", [None, "answer 1"])
 async def test_answer_that_is_wanted_again_is_made_again(
     message_id: str | None, model: Model

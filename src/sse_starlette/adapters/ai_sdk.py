@@ -86,7 +86,9 @@ class ChatStreams:
             LogUnavailable: the event log is out of reach.
         """
         chat_id, message_id, anew = _told_by(body)
-        key = f"{self._prefix}.{chat_id}.{message_id}"
+        # Both are the client's: without a dot in the first, no two pairs have the same key.
+        chat = chat_id.replace("%", "%25").replace(".", "%2E")
+        key = f"{self._prefix}.{chat}.{message_id}"
         # Before the run, so that it's found as soon as it's there.
         await self._chat(chat_id).publish(ServerSentEvent(key))
         run = await self._hub.run(
