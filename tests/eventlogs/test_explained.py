@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from redis.exceptions import AuthenticationError, InvalidResponse
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.unit.logs import FakeLog
 
@@ -27,6 +27,9 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ("error", "remedy"),
     [
         (AuthenticationError("no"), "Correct the user name"),
+        # To a command of more than three arguments, before it looks for a password.
+        (InvalidResponse("Protocol error: unauthenticated multibulk length"), "Correct the user"),
+        (ResponseError("Protocol error: unauthenticated bulk length"), "Correct the user name"),
         (ssl.SSLError("no"), "rediss://"),
         (RedisConnectionError("SSL is needed"), "rediss://"),
         (caused(RedisConnectionError("no"), ssl.SSLError("no")), "rediss://"),

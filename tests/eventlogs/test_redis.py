@@ -384,7 +384,10 @@ async def test_full_server_is_unavailable_until_it_has_room(own_log: ServedLog) 
         for channel, expire in (("b", 3_600), ("a", 3_600), ("a", 1_000)):
             with pytest.raises(LogUnavailable, match="maxmemory"):
                 await append(own_log, channel, limits=Limits(expire=expire))
+        with pytest.raises(LogRefused, match="maxmemory"):
+            await own_log.check()
         own_log.server.say("CONFIG SET", "maxmemory", 0)
+        await own_log.check()
         position = await append(own_log, "a")
 
     assert position.offset == 2

@@ -167,6 +167,10 @@ async def test_a_log_that_does_not_answer_in_time_is_not_ready(
     monkeypatch.setattr(process.log, "check", anyio.sleep_forever)
 
     assert not await process.hub.ready(timeout=0)
+    assert "no answer within 0 s" in process.hub.stats().reason
+    monkeypatch.undo()
+    assert await process.hub.ready()
+    assert process.hub.stats().reason == ""
 
 
 async def test_what_is_refused_stays_the_reason_while_positions_can_be_asked_for(

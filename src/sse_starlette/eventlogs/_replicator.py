@@ -20,7 +20,7 @@ import anyio
 from .._runtime.fork import tell_child
 from .._runtime.lock import Lock
 from .._runtime.loop import current_loop
-from ..errors import ChannelClosed
+from ..errors import ChannelClosed, LogUnavailable
 from ._faults import Faults
 from ._publish_queue import Job, PublishQueues
 from ._side_tasks import SideTasks, give_up_after, outcome, settle
@@ -159,7 +159,7 @@ class Replicator:
         loop = self._loop
         if loop is None:
             return False
-        ready = False
+        ready: bool | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(give_up_after, tasks.cancel_scope, timeout)
             if current_loop().key is loop.key:
@@ -171,7 +171,11 @@ class Replicator:
                 )
                 ready = await outcome(future)
             tasks.cancel_scope.cancel()
-        return ready
+        if ready is None:
+            self._faults.note(
+                "check", LogUnavailable(repr(self._backend), f"no answer within {timeout:g} s")
+            )
+        return bool(ready)
 
     # What follows happens on the loop of the lifespan.
 

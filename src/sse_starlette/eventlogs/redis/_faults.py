@@ -60,7 +60,7 @@ _NOT_NOW = re.compile(
 # What an operator has to mend: the first that is found counts.
 _REMEDIES = (
     (
-        r"WRONGPASS|NOAUTH|invalid (username-)?password|without any password|no password is set",
+        r"WRONGPASS|NOAUTH|unauthenticated|invalid (username-)?password|without any password|no password is set",
         "Correct the user name and the password, in the URL of the hub or at the server.",
     ),
     (

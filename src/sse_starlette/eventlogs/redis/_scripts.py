@@ -412,8 +412,9 @@ CHECK = Script("""
 local stream, meta, marker = KEYS[1], KEYS[2], KEYS[3]
 local call = redis.call
 call('TIME')
-call('DEL', stream, meta, marker)
+-- First of all that writes: a server without memory refuses it only then.
 call('HSET', meta, 'n', 0)
+call('DEL', stream, marker)
 call('PEXPIRE', meta, 1000)
 call('HMGET', meta, 'n')
 call('HGET', meta, 'n')
