@@ -385,8 +385,7 @@ def _dict_frame(fields: dict[Any, Any], sep: str, serializer: Serializer | None)
             "{'data': your_dict} or JSONServerSentEvent(your_dict)."
         )
     get = fields.get
-    own_sep = get("sep")
-    if own_sep is not None:
+    if (own_sep := get("sep")) is not None:
         check_separator(own_sep)
     return frame_of(
         sep, get("data"), get("event"), get("id"), get("retry"), get("comment"), serializer
@@ -394,10 +393,9 @@ def _dict_frame(fields: dict[Any, Any], sep: str, serializer: Serializer | None)
 
 
 def _event_frame(event: ServerSentEvent, sep: str, serializer: Serializer | None = None) -> bytes:
-    own_sep = event.sep
-    if own_sep is not None:
-        check_separator(own_sep)
-        sep = own_sep
+    if event.sep is not None:
+        check_separator(event.sep)
+        sep = event.sep
     return frame_of(sep, event.data, event.event, event.id, event.retry, event.comment, serializer)
 
 
@@ -410,8 +408,7 @@ _ENCODE = encoder("\r\n")
 def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
     """Encode an event that gets its id from the channel; refuse what would not arrive as it is."""
     encode = _ENCODE if serializer is None else encoder("\r\n", serializer)
-    # The usual ones first.
-    if type(event) is str:
+    if type(event) is str:  # The usual ones first.
         return encode(event)
     if isinstance(event, dict):
         name = event.get("event")
@@ -441,3 +438,13 @@ def encode_body(event: Event, serializer: Serializer | None = None) -> bytes:
             event.data, event=event.event, retry=event.retry, comment=event.comment, sep="\r\n"
         )
     )
+
+
+def encode_published(event: Event, serializer: Serializer | None = None) -> bytes:
+    """Encode an event that a channel or a run is to have; its name can't be `reset`, which is the library's."""
+    body = encode_body(event, serializer)
+    if b"event: reset" in body and parse_frame(body).event == "reset":
+        raise ValueError(
+            "`reset` is the event that tells clients of a gap, so none of your own can have that name: choose another one."
+        )
+    return body

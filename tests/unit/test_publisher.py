@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from tests.unit.logs import FakeLog
 
 from sse_starlette.errors import LogRefused, LogUnavailable
+from sse_starlette.event import ServerSentEvent
 from sse_starlette.eventlogs.base import BlockingAppender, Limits, NewEntry, Position
+from sse_starlette.eventlogs.publisher import Publisher
 from sse_starlette.hub import Hub
 
 
 class Appender:
     """Notes what is appended, and fails as often as the test says."""
+
+    publisher: Publisher
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -39,6 +44,37 @@ class BlockingLog(FakeLog):
     def blocking(self) -> BlockingAppender:
         self.opened_ways += 1
         return self.appender
+
+
+class SlowAppender(Appender):
+    """Has another thread give the connection back in the middle of an append."""
+
+    def append(self, channel: str, entry: NewEntry, limits: Limits) -> Position:
+        with ThreadPoolExecutor(1) as thread:
+            for _ in range(2):
+                thread.submit(self.publisher.close).result()
+        assert self.closed == len(self.entries)
+        return super().append(channel, entry, limits)
+
+
+def test_a_connection_in_use_is_closed_by_the_last_of_its_users() -> None:
+    appender = SlowAppender()
+    log = BlockingLog(appender)
+    appender.publisher = publisher = Hub(log).publisher()
+
+    for number in (1, 2):
+        publisher.publish("c", "x")
+        assert (appender.closed, log.opened_ways) == (number, number)
+    publisher.close()
+    assert appender.closed == 2
+
+
+def test_the_name_of_the_librarys_own_event_is_refused() -> None:
+    publisher = Hub(BlockingLog(Appender())).publisher()
+
+    for event in ({"event": "reset"}, ServerSentEvent("x", event="reset"), b"event: reset\n\n"):
+        with pytest.raises(ValueError, match="tells clients of a gap"):
+            publisher.publish("c", event)
 
 
 AWAY = LogUnavailable("fake://", "cut off")

@@ -618,6 +618,19 @@ async def test_a_mistake_is_said_in_the_call(
         await hub.run(key, source)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"end_event": {"event": "reset"}}, {"last_event": lambda _: {"event": "reset", "data": "x"}}],
+    ids=["end_event", "last_event"],
+)
+async def test_an_end_that_would_be_taken_for_a_gap_is_refused_in_the_call(
+    hub: Hub, options: Any
+) -> None:
+    with pytest.raises(ValueError, match="`reset` is the event that tells clients of a gap"):
+        await hub.run("a", Source("one"), **options)
+    assert await hub.find_run("a") is None
+
+
 async def test_who_joins_gives_the_same_options_or_none(hub: Hub) -> None:
     await hub.run("a", endless(), ttl=60)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .._runtime.fork import tell_child
 from .._runtime.lock import Lock
-from ..event import encode_body, parse_frame
+from ..event import encode_published
 from ..observe import is_observed, tell
 from ._fanout import Fanout
 from ._lag import on_lag
@@ -335,13 +335,7 @@ class ChannelState(ABC):
         """Return the frame of an event that is to be published, without its id."""
         if self.typed is not None:
             event = self.typed(event)
-        body = encode_body(event, self.serializer)
-        if b"event: reset" in body and parse_frame(body).event == "reset":
-            raise ValueError(
-                "`reset` is the event that tells clients of a gap, so none of your own can have that name: "
-                "choose another one."
-            )
-        return body
+        return encode_published(event, self.serializer)
 
 
 def _new_ring(options: ChannelOptions, epoch: str, head: int) -> Ring:

@@ -7,17 +7,18 @@ longer than the log takes.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from .._arguments import check_key
 from .._runtime.fork import leave_to_parent, tell_child
 from .._runtime.lock import Lock
 from ..errors import LogRefused, LogUnavailable
-from ..event import encode_body
+from ..event import encode_published
 from ._publish_queue import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from .._wire.values import Serializer
@@ -28,6 +29,15 @@ __all__ = ["Publisher"]
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+
+
+class _Connection:
+    """A way to append that threads share: who is the last to use it after it was left closes it."""
+
+    def __init__(self, appender: BlockingAppender) -> None:
+        self.appender = appender
+        self.users = 0
+        self.is_left = False
 
 
 class Publisher:
@@ -59,7 +69,7 @@ class Publisher:
         self._publish_wait = publish_wait
         self._serializer = serializer
         self._lock = Lock()
-        self._appender: BlockingAppender | None = None
+        self._connection: _Connection | None = None
         tell_child(self)
 
     def publish(
@@ -94,14 +104,15 @@ class Publisher:
             )
         if key is not None:
             check_key(key)
-        body = encode_body(self._typed(channel, event), self._serializer)
+        body = encode_published(self._typed(channel, event), self._serializer)
         until = time.monotonic() + wait
         # By its key, for threads add to a channel in any order.
         entry = Writer().entry(body, key, wait)._replace(writer="", turn=0)
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                position = self._open().append(channel, entry, self._limits_of(channel))
+                with self._borrowed() as appender:
+                    position = appender.append(channel, entry, self._limits_of(channel))
             except LogRefused:
                 raise
             except LogUnavailable:
@@ -114,11 +125,18 @@ class Publisher:
                 return f"{position.epoch}.{position.offset}"
 
     def close(self) -> None:
-        """Give the connection back; the next event makes another one. May be called twice."""
+        """Give the connection back; the next event makes another one. May be called twice.
+
+        What other threads are publishing meanwhile still goes through it, and the last of them closes it.
+        """
         with self._lock:
-            appender, self._appender = self._appender, None
-        if appender is not None:
-            appender.close()
+            connection, self._connection = self._connection, None
+            if connection is None:
+                return
+            connection.is_left = True
+            in_use = connection.users
+        if not in_use:
+            connection.appender.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,12 +151,23 @@ class Publisher:
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork: the connection is the parent's."""
-        leave_to_parent(self._appender)
+        leave_to_parent(self._connection)
         self._lock = Lock()
-        self._appender = None
+        self._connection = None
 
-    def _open(self) -> BlockingAppender:
+    @contextmanager
+    def _borrowed(self) -> Iterator[BlockingAppender]:
+        """The connection, which isn't closed within the block, whoever calls `close` meanwhile."""
         with self._lock:
-            if self._appender is None:
-                self._appender = self._backend.blocking()
-            return self._appender
+            if self._connection is None:
+                self._connection = _Connection(self._backend.blocking())
+            connection = self._connection
+            connection.users += 1
+        try:
+            yield connection.appender
+        finally:
+            with self._lock:
+                connection.users -= 1
+                is_done = connection.is_left and not connection.users
+            if is_done:
+                connection.appender.close()

@@ -26,7 +26,7 @@ from ..channels._registry import OF_RUNS
 from ..channels.channel import Channel, state_of
 from ..channels.subscription import Subscription
 from ..errors import RunNotFound
-from ..event import encode_body
+from ..event import encode_published
 from ..eventlogs._side_tasks import outcome
 from ..eventlogs.leases import Leases
 from ._entry import RunEntry
@@ -115,7 +115,7 @@ class RunKeeper:
         """Know of none yet; the arguments are the hub's."""
         self._registry = registry
         self._replicator = replicator
-        self._encode: Callable[[Event], bytes] = partial(encode_body, serializer=serializer)
+        self._encode: Callable[[Event], bytes] = partial(encode_published, serializer=serializer)
         self._memory = MemoryLeases(self._channel_of)
         self._lifespan: _Lifespan | None = None
         tell_child(self)
