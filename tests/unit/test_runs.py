@@ -29,7 +29,7 @@ from sse_starlette.channels.subscription import Subscription
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.eventlogs.base import NewEntry, Position
 from sse_starlette.eventlogs.leases import Lease, LeaseLostError
-from sse_starlette.runs._producer import Producer
+from sse_starlette.runs._producer import Producer, _failure_in
 from sse_starlette.testing import connect
 
 pytestmark = pytest.mark.anyio
@@ -323,6 +323,8 @@ async def test_what_only_a_loop_raises_may_be_raised_by_a_source_too(hub: Hub) -
     run = await hub.run("a", partial(in_a_step, GeneratorExit()))
 
     assert await run.wait() is RunStatus.FAILED
+    # But a loop that is thrown away closes what is left of it.
+    assert _failure_in(GeneratorExit(), thrown_away=True) is None
 
 
 async def test_cleanup_that_raises_whatever_it_is_is_logged(
