@@ -7,6 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -92,6 +93,7 @@ async def test_file_is_named_by_a_path_or_a_url(
         Path("with a blank.db"),
         "sqlite:///with a blank.db",
         "sqlite:///with%20a%20blank.db",
+        f"sqlite:///{quote(str(absolute))}",
         f"sqlite:///{absolute}",
     ]
 
@@ -112,6 +114,8 @@ NO_URL = "the URL of a log in a file is sqlite:///name"
         *((name, {}, NO_URL) for name in ("sqlite://e.db", "sqlite:e.db", "sqlite://", "sqlite:")),
         *((name, {}, "needs a file") for name in ("", ":memory:")),
         *((name, {}, "needs a file") for name in ("sqlite:///", "sqlite:///:memory:")),
+        ("sqlite:///events.db?mode=ro", {}, "has no options.* write a .* as %3F"),
+        *((name, {}, "has a NUL in its name") for name in ("a\0b", "sqlite:///a%00b")),
         ("events.db", {"timeout": 0}, "^timeout must be > 0 seconds, got: 0"),
         ("events.db", {"poll": math.nan}, "^poll must be > 0"),
         ("events.db", {"synchronous": "off"}, '"full" or "normal", got: \'off\''),

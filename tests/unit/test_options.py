@@ -85,6 +85,7 @@ WRONG: list[tuple[str, Callable[[Hub], object], type[Exception], str]] = [
     ("after and replay", lambda hub: hub.channel("c").subscribe(after=1, replay=1), ValueError, "give one"),
     ("since without zone", lambda hub: hub.channel("c").subscribe(since=datetime(2031, 1, 1)), ValueError, "time zone"),  # noqa: DTZ001
     ("since as text", lambda hub: hub.channel("c").subscribe(since="now"), TypeError, "timedelta"),  # type: ignore[arg-type]
+    ("since too large", lambda hub: hub.channel("c").subscribe(since=10**400), ValueError, "a time"),
     ("since=NaN", lambda hub: hub.channel("c").subscribe(since=NAN), ValueError, "a time"),
     ("name_channels=1", lambda hub: hub.channel("c").subscribe(name_channels=1), TypeError, "True or False"),  # type: ignore[arg-type]
     ("id_blocks=0", lambda hub: hub.channel("c").subscribe(id_blocks=0), TypeError, "True or False"),  # type: ignore[arg-type]

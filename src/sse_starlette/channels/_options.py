@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ..event import ServerSentEvent
     from ._start import GapReason
 
+_END_OF_TIME = 1e300
 Slow: TypeAlias = Literal["disconnect", "reset", "latest"]
 """
 What becomes of a client that has not taken an event when the channel forgets it:
@@ -172,8 +172,8 @@ class SubscribeOptions:
             raise TypeError(
                 f"since must be a datetime, a timedelta or a Unix timestamp, got: {since!r}"
             )
-        if not math.isfinite(since):
-            raise ValueError(f"since must be a time, got: {since!r}")
+        if not -_END_OF_TIME < since < _END_OF_TIME:  # NaN isn't, nor an int that no float holds.
+            raise ValueError("since must be a time: seconds since 1970, and no NaN or infinity.")
         return time.time() - since
 
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
+from ..._wire.number import whole_number
 from .._schemes import REDIS_SCHEMES
 
 _ENCODE = (
@@ -56,6 +57,11 @@ def _wrong_in(url: str) -> str:
         return _ENCODE
     if "@" in parts.query and "@" not in parts.netloc:
         return _ENCODE
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and whole_number(database) is None:
+        return "its path is the number of a database: 0, or another one that the server has"
+    if is_cluster(url) and not all(urlsplit(each).hostname for each in cluster_urls(url)):
+        return "it names no node of the cluster, or one without a host"
     for each in cluster_urls(url) if is_cluster(url) else [url]:
         try:
             port = urlsplit(each).port

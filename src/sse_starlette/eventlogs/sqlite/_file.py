@@ -164,7 +164,14 @@ def path_of(path: str | os.PathLike[str]) -> Path:
                 "the URL of a log in a file is sqlite:///name, or sqlite:////folder/name from the "
                 f"root on, not {text!r}"
             )
+        if "?" in rest:
+            raise ValueError(
+                f"the URL of a log in a file has no options, got: {text!r}. Give them to SQLiteLog, and write a ? "
+                "that belongs to the name as %3F"
+            )
         text = unquote(rest)
+    if "\0" in text:
+        raise ValueError(f"no file has a NUL in its name, got: {os.fspath(path)!r}")
     if not text or text == ":memory:":
         raise ValueError(f"a log in SQLite needs a file, got: {os.fspath(path)!r}")
     # Where it is doesn't change with the working directory.
