@@ -153,7 +153,9 @@ class PrometheusMetrics:
         )
         yield GaugeMetricFamily("sse_channels", "Channels in use", value=len(found.channels))
         yield CounterMetricFamily(
-            "sse_published", "Events that were added to channels", value=found.published
+            "sse_published",
+            "Events that were added to the channels this process reads",
+            value=found.published,
         )
         yield CounterMetricFamily(
             "sse_delivered", "Events handed to connections of clients", value=found.delivered
