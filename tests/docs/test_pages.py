@@ -129,5 +129,5 @@ def redis_for(file: Path, folder: Path) -> Iterator[None]:
         yield
         return
     with RedisServer(folder) as redis:
-        file.write_text(text.replace("redis://localhost", redis.url), "utf-8")
+        file.write_text(re.sub(r"redis://localhost(/0)?", redis.url, text), "utf-8")
         yield
