@@ -153,6 +153,26 @@ async def test_a_lost_one_is_started_again_as_one_run(hubs: Hubs, way: str) -> N
     assert again.started == (way == "after it was told")
 
 
+async def test_one_that_is_to_be_started_again_is_so_after_an_outage(
+    logs: Logs, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = Source("two")
+    async with hubs_on(*logs[:2], publish_wait=60) as hubs:
+        await hubs[0].run("a", endless())
+        await (await begun(hubs[1])).aclose()
+        die(hubs[0])
+        again = await hubs[1].run("a", second, restart=["lost"])
+        logs[1].refused, logs[1].refuses = "take_lease", LogUnavailable("fake://", "away")
+        await logs[1].asked_again("take_lease", times=2)
+        await anyio.sleep(20)
+        logs[1].refuses = None
+
+        await comes(lambda: second.closed)
+        assert await again.wait() is RunStatus.DONE
+    # Nobody ends it meanwhile.
+    assert caplog.text.count("the producer of run 'a' is lost") == 1
+
+
 async def test_one_that_another_process_starts_again_is_watched_as_any_other(hubs: Hubs) -> None:
     go = anyio.Event()
 

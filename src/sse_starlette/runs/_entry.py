@@ -26,6 +26,8 @@ class RunEntry:
         """Its producer, if that's here; it may be over."""
         self.restarter: Callable[[Lease | None], Awaitable[object]] | None = None
         """Starts it again in place of a lease, if it turns out to be lost already."""
+        self.replacing: bool = False
+        """Whether it's being ended or started again in place of a producer that is lost."""
         self.sighting: Sighting | None = None
         """What was seen of its lease at the last look."""
         self.token: int = 0

@@ -73,7 +73,7 @@ class Watch:
             entry.name: entry
             for entry in self._entries.values()
             # One without a token is being started: there is no lease yet that could be lost.
-            if entry.token and not entry.made_here and not entry.ended
+            if entry.token and not entry.made_here and not entry.ended and not entry.replacing
         }
         if not watched:
             return
@@ -92,7 +92,7 @@ class Watch:
             elif verdict is Verdict.ALIVE:
                 entry.restarter = None
             elif verdict is Verdict.LOST:
-                entry.sighting = None
+                entry.sighting, entry.replacing = None, True
                 self._tasks.start_soon(self._replace_lost, entry, lease)
 
     async def _replace_lost(self, entry: RunEntry, lease: Lease | None) -> None:
@@ -111,10 +111,12 @@ class Watch:
                     entry.name, lease, entry.note, RunStatus.LOST, renewed=False
                 )
         except Exception as exc:
-            entry.restarter = restarter
+            entry.restarter = entry.restarter or restarter
             logger.warning(
                 "run %r can't be ended yet, which is tried again: %s",
                 entry.key,
                 exc,
                 extra={"sse_event": "run_not_ended", "sse_run": entry.key},
             )
+        finally:
+            entry.replacing = False
