@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+_MOST_DIGITS = 18
 
-def whole_number(text: str, *, most_digits: int = 18) -> int | None:
+
+def whole_number(text: str) -> int | None:
     """
     Return the number that `text` is; None: it's another text, or a longer number.
 
     `int()` alone takes signs, spaces, underscores and the digits of all scripts, and raises ValueError
     for more than 4,300 of them.
     """
-    if len(text) > most_digits or not text.isascii() or not text.isdigit():
+    if len(text) > _MOST_DIGITS or not text.isascii() or not text.isdigit():
         return None
     return int(text)

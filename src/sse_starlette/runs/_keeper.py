@@ -88,7 +88,8 @@ class _Lifespan:
         """Refuse the calls that have no task yet, and all that come."""
         self._over = True
         while self._asked:
-            _refuse(self._asked.popleft()[0])
+            future, _ = self._asked.popleft()
+            _refuse(future)
 
     def ask(self, future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
         """Have `call` made; on the loop, but in no task of it, where anyio starts none."""
@@ -362,7 +363,8 @@ async def _settle(future: Future[T], call: Callable[[], Awaitable[T]]) -> None:
 
 
 def _refuse(future: Future[Any]) -> None:
-    future.set_exception(RuntimeError("the hub's lifespan has ended meanwhile"))
+    with suppress(InvalidStateError):
+        future.set_exception(RuntimeError("the hub's lifespan has ended meanwhile"))
 
 
 def _producers(lifespan: _Lifespan | None) -> list[Producer]:
