@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -144,6 +145,30 @@ async def test_source_that_listens_to_shutdown_event(
     assert worker.going_down.is_set()
     assert worker.seen == seen
     assert reasons == ["shutdown"]
+
+
+async def test_event_that_can_not_be_set_keeps_no_stream_from_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def set(self) -> None:
+            raise ValueError("not so")
+
+    events: list[Any] = [None, Broken(), Broken(), None]
+    responses = [
+        EventSourceResponse(Worker(left=0).events(), shutdown_event=event, farewell="bye")
+        for event in events
+    ]
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(connect(each)) for each in responses]
+        for stream in streams:
+            await stream.expect(data="hello")
+        drain()
+        for stream in streams:
+            assert [event.data async for event in stream] == ["bye"]
+
+    assert caplog.text.count("set() of shutdown_event raised") == 2
+    assert caplog.text.count("ValueError: not so") == 2
 
 
 async def test_stream_that_begins_while_streams_are_to_end_ends_at_once() -> None:

@@ -6,6 +6,7 @@ not the source's are made here, too: pings, the event of an error, the farewell.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLEANUP_SECONDS", "SEPARATOR", "Grant", "Option", "Patience", "StreamOptions"]
 
+_logger = logging.getLogger("sse_starlette.sse")
 T = TypeVar("T")
 
 
@@ -163,7 +165,14 @@ class StreamOptions(NamedTuple):
     def tell_source(self) -> None:
         """Tell the source that it should end by itself."""
         if self.shutdown_event is not None:
-            self.shutdown_event.set()
+            try:
+                self.shutdown_event.set()
+            except Exception:
+                # It ends all the same, and so do the streams that are told after it.
+                _logger.exception(
+                    "set() of shutdown_event raised: the source isn't told that its stream ends",
+                    extra={"sse_event": "callback_failed", "sse_callback": "shutdown_event"},
+                )
 
     def last_frame(self, reason: CloseReason | None) -> bytes:
         """Make the last frame of a stream that ends for a reason that is to be said; it may be empty."""
